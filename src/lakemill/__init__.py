@@ -1,0 +1,36 @@
+"""Lakemill runs your models over your Delta Lake.
+
+Importing it is instant: Spark, MLflow and the model frameworks are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "IngestConfig": "lakemill.ingest_config",
+    "ingest_images": "lakemill.ingest",
+    "get_session": "lakemill.session",
+    "LakemillError": "lakemill_udfs.errors",
+    "ConfigError": "lakemill_udfs.errors",
+    "SetupError": "lakemill_udfs.errors",
+    "TableError": "lakemill_udfs.errors",
+    "ModelError": "lakemill_udfs.errors",
+    "RunError": "lakemill_udfs.errors",
+    "TooManyErrorsError": "lakemill_udfs.errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lakemill' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

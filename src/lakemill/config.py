@@ -1,0 +1,135 @@
+"""Reading a job's configuration: YAML by a safe loader, checked by pydantic, ``--set a.b=c`` on top.
+
+Every problem is one ``ConfigError`` that names the key, what was expected and what was got; an unknown key names the
+closest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from lakemill_udfs.errors import ConfigError
+
+UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def parse_bytes(value: Any) -> Any:
+    """Return ``64MiB`` as a number of bytes; numbers pass as they are."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+    if not match or match[2].lower() not in UNITS:
+        raise ValueError(f"'{value}' is no size; write a number of bytes or 512KiB, 64MiB, 2GiB")
+    return int(float(match[1]) * UNITS[match[2].lower()])
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+"""A size in bytes, written as a number or as ``64MiB``."""
+
+
+class Strict(BaseModel):
+    """Base of all configuration: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobConfig(Strict):
+    """What every job's configuration has.
+
+    Args:
+        name: Names the job in tables, logs and Delta's transactions.
+        registry: MLflow tracking and registry URI; without it MLflow's own settings hold.
+    """
+
+    name: str = "lakemill"
+    registry: str | None = None
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Self:
+        """Read a YAML file, lay ``overrides`` (``a.b=c``) and ``values`` over it, and check the result.
+
+        Args:
+            path: A YAML file, or None to start empty.
+            overrides: ``key.path=value`` texts; the value is read as YAML.
+            values: Top-level sections or dotted keys (``source__table``); None is left out.
+
+        Raises:
+            ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, or ``CONFIG_INVALID`` naming each key.
+        """
+        raw = _read_yaml(path) if path is not None else {}
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals or not key:
+                raise ConfigError("CONFIG_OVERRIDE", f"--set needs key=value; got '{override}'.", hint="--set engine.batch_rows=16")
+            _put(raw, key.split("."), yaml.safe_load(text))
+        for key, value in values.items():
+            if value is not None:
+                _put(raw, key.split("__"), value)
+        return validate(cls, raw, where=str(path) if path is not None else "arguments")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model:
+    """Check ``raw`` against a pydantic model.
+
+    Raises:
+        ConfigError: ``CONFIG_INVALID``, with every problem at once.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_describe(problem, model) for problem in error.errors()]
+        raise ConfigError("CONFIG_INVALID", f"{where}: " + "; ".join(dict.fromkeys(lines)) + ".",
+                          hint="the keys are described in docs/configuration.md.") from error
+
+
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("CONFIG_NOT_FOUND", f"there is no configuration file '{path}'.",
+                          hint="relative paths start at the working folder.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError("CONFIG_YAML", f"'{path}' is not valid YAML{at}: {getattr(error, 'problem', error)}.") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigError("CONFIG_YAML", f"'{path}' must hold a mapping at its top; got {type(raw).__name__}.")
+    return raw or {}
+
+
+def _put(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = raw.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError("CONFIG_OVERRIDE", f"'{'.'.join(keys)}' cannot be set: '{key}' holds a value.")
+        raw = inner
+    raw[keys[-1]] = value
+
+
+def _describe(problem: Any, model: type[BaseModel]) -> str:
+    path = [part for part in problem["loc"] if part != "__root__"]
+    dotted = ".".join(str(part) for part in path)
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        near = difflib.get_close_matches(str(path[-1]), known_keys(model), n=1, cutoff=0.5)
+        return f"unknown key '{dotted}'" + (f", did you mean '{near[0]}'?" if near else "")
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"'{dotted}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{dotted}': {message[0].lower()}{message[1:]}" if dotted else message
+
+
+def known_keys(model: type[BaseModel]) -> list[str]:
+    """Return every key name that appears anywhere in a model's JSON schema."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return sorted({key for part in parts for key in part.get("properties", {})})

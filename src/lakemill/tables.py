@@ -1,0 +1,89 @@
+"""Names of Delta tables: a path if it has a slash or a scheme, else a catalog name.
+
+Everything goes through DataFrames and SQL, so that it works over Spark Connect too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lakemill_udfs.errors import TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
+
+
+def is_path(table: str) -> bool:
+    """Return whether ``table`` is a path (it has a slash or a scheme) rather than a catalog name."""
+    return "/" in table or bool(SCHEME.match(table))
+
+
+def location(table: str) -> str:
+    """Return a path table's absolute location; relative paths start at the working folder.
+
+    Raises:
+        TableError: ``TABLE_NOT_PATH`` if ``table`` is a catalog name.
+    """
+    if not is_path(table):
+        raise TableError("TABLE_NOT_PATH", f"'{table}' is a catalog name and has no path of its own.",
+                         hint="give a path with a slash, or set the option that needs a path.")
+    return table if SCHEME.match(table) else str(Path(table).absolute())
+
+
+def sql_name(table: str) -> str:
+    """Return the quoted name for SQL and ``spark.table``."""
+    if is_path(table):
+        return f"delta.`{location(table)}`"
+    return ".".join(f"`{part.strip('`')}`" for part in table.split("."))
+
+
+def sibling(table: str, suffix: str) -> str:
+    """Return the name of a table beside ``table``: ``lake/images`` and ``_quarantine`` give ``lake/images_quarantine``."""
+    return table.rstrip("/") + suffix
+
+
+def exists(spark: SparkSession, table: str) -> bool:
+    """Return whether the Delta table exists and can be read."""
+    from pyspark.errors import AnalysisException
+
+    try:
+        spark.sql(f"DESCRIBE DETAIL {sql_name(table)}")
+    except AnalysisException:
+        return False
+    return True
+
+
+def read(spark: SparkSession, table: str, version: int | str | None = None) -> DataFrame:
+    """Return a Delta table as a DataFrame.
+
+    Args:
+        spark: The session.
+        table: Path or catalog name.
+        version: A version number or a timestamp to travel to; None is the newest.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND`` if there is no such Delta table, ``TABLE_VERSION`` if it has no such version.
+    """
+    if not exists(spark, table):
+        raise TableError("TABLE_NOT_FOUND", f"there is no Delta table '{table}'"
+                         + (f" (looked in {location(table)})." if is_path(table) else " in the catalog."),
+                         hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.")
+    if version is None:
+        return spark.table(sql_name(table))
+    clause = f"VERSION AS OF {version}" if str(version).isdigit() else f"TIMESTAMP AS OF '{version}'"
+    from pyspark.errors import AnalysisException
+
+    try:
+        return spark.sql(f"SELECT * FROM {sql_name(table)} {clause}")  # noqa: S608 -- the names are quoted above
+    except AnalysisException as error:
+        raise TableError("TABLE_VERSION", f"table '{table}' cannot be read at version '{version}'.",
+                         hint=f"DESCRIBE HISTORY {sql_name(table)} lists what there is.") from error
+
+
+def version(spark: SparkSession, table: str) -> int:
+    """Return the newest version of an existing Delta table."""
+    return int(spark.sql(f"DESCRIBE HISTORY {sql_name(table)} LIMIT 1").collect()[0]["version"])
