@@ -1,17 +1,34 @@
 """``TensorSpec``: one declaration of a tensor, from which Arrow, numpy, Spark and MLflow schemas are rendered.
 
-The representation in Delta is fixed by the design, section 4: rank 0 is the Spark scalar, rank 1 (and strings of
-any rank) an array of it, rank 2 and more is BINARY in C order and little-endian, a free dimension is
+The representation in Delta is fixed (docs/tensors.md): rank 0 is the Spark scalar, rank 1, and strings of any rank, an
+array of it, rank 2 and more is BINARY in C order and little-endian, a free dimension is
 ``struct<data binary, shape array<int>>``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
 
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-          "float16", "float32", "float64", "string")
+import numpy as np
+import pyarrow as pa
+
+from lakemill_udfs.errors import ConfigError
+
+ARROW_SCALARS: dict[str, pa.DataType] = {
+    "bool": pa.bool_(), "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
+    "uint8": pa.int16(), "uint16": pa.int32(), "uint32": pa.int64(), "uint64": pa.decimal128(20, 0),
+    "float16": pa.float32(), "float32": pa.float32(), "float64": pa.float64(), "string": pa.string(),
+}
+"""A dtype's scalar in Spark and Delta, which have neither unsigned integers nor half floats: the next wider type."""
+
+DTYPES = tuple(ARROW_SCALARS)
 """The dtypes a tensor may have, in numpy's names, and ``string``."""
+
+FREE = pa.struct([pa.field("data", pa.binary()), pa.field("shape", pa.list_(pa.int32()))])
+"""How a tensor with a free dimension is stored."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +40,72 @@ class TensorSpec:
         dtype: One of ``DTYPES``.
         shape: Dimensions of one row's tensor; ``None`` is a free dimension, ``()`` a scalar.
         nullable: Whether a row may have no value.
-    """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 -- read by pydantic on the driver, which never comes here
+    Raises:
+        ConfigError: ``TENSOR_DTYPE`` for another dtype, ``TENSOR_SHAPE`` for a negative dimension.
+    """
 
     name: str
     dtype: str = "float32"
-    shape: tuple[int | None, ...] = field(default=())
+    shape: tuple[int | None, ...] = ()
     nullable: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(None if size is None else int(size) for size in self.shape))
+        if self.dtype not in ARROW_SCALARS:
+            raise ConfigError("TENSOR_DTYPE", f"tensor '{self.name}': dtype '{self.dtype}' is not one of {', '.join(DTYPES)}.")
+        if any(size is not None and size < 0 for size in self.shape):
+            raise ConfigError("TENSOR_SHAPE", f"tensor '{self.name}': shape {list(self.shape)} has a negative dimension.",
+                              hint="write null for a free dimension.")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every dimension is known."""
+        return all(size is not None for size in self.shape)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype of its arrays, little-endian; strings are object arrays of ``str``."""
+        return np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def row_bytes(self) -> int | None:
+        """Bytes of one row's tensor; None if a dimension is free or the dtype is string."""
+        if not self.is_fixed or self.dtype == "string":
+            return None
+        return math.prod(size or 0 for size in self.shape) * self.numpy_dtype.itemsize
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Return whether one row's ``shape`` fits this spec (compared with None, so that 0 is a real size)."""
+        return len(shape) == len(self.shape) and all(
+            want is None or want == got for want, got in zip(self.shape, shape, strict=True))
+
+    def arrow_type(self) -> pa.DataType:
+        """Return the Arrow type of the column that holds this tensor in Delta."""
+        if self.dtype == "string" or len(self.shape) == 1 and self.is_fixed:
+            kind = ARROW_SCALARS[self.dtype]
+            for _ in self.shape:
+                kind = pa.list_(kind)
+            return kind
+        if not self.shape:
+            return ARROW_SCALARS[self.dtype]
+        return pa.binary() if self.is_fixed else FREE
+
+    def metadata(self) -> dict[str, str]:
+        """Return the column metadata that lets the next pipeline read the tensor back exactly."""
+        return {"lakemill.dtype": self.dtype, "lakemill.shape": json.dumps(list(self.shape)), "lakemill.format": "1"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form without the name."""
+        return {"dtype": self.dtype, "shape": list(self.shape)} | ({"nullable": True} if self.nullable else {})
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype}[{sizes}]" if self.shape else f"{self.name} {self.dtype}"
+
+
+def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec | None:
+    """Return the spec that a column's ``lakemill.*`` metadata holds, or None if it holds none."""
+    if not metadata or "lakemill.dtype" not in metadata:
+        return None
+    return TensorSpec(name, metadata["lakemill.dtype"], tuple(json.loads(metadata.get("lakemill.shape", "[]"))))

@@ -1,0 +1,84 @@
+"""``Pipeline``: steps and checks as one frozen value with a JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.steps import STEP_KINDS, Check, Step
+
+KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The declared way from columns to results: steps in order, then checks.
+
+    Data passes by name: each step reads columns and earlier outputs. What no later step reads is the result, ``out``.
+
+    Args:
+        steps: One at least.
+        checks: Conditions on inputs and outputs.
+
+    Raises:
+        ConfigError: ``PIPELINE_EMPTY`` without a step, ``CHECK_NAME`` if two checks share a name.
+    """
+
+    steps: tuple[Step, ...]
+    checks: tuple[Check, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "checks", tuple(self.checks))
+        if not self.steps:
+            raise ConfigError("PIPELINE_EMPTY", "the pipeline has no steps.", hint="steps: [{model: {uri: 'models:/name@alias'}}]")
+        names = [check.name for check in self.checks]
+        if len(names) != len(set(names)):
+            raise ConfigError("CHECK_NAME", f"two checks have the same name: {', '.join(names)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: ``{"steps": [{"image": {...}}, ...], "checks": [...]}``, defaults left out."""
+        steps = [{KIND_OF_STEP[type(step)]: _changed(step)} for step in self.steps]
+        return {"steps": steps} | ({"checks": [_changed(check) for check in self.checks]} if self.checks else {})
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Return the pipeline of a JSON form that ``to_dict`` made.
+
+        Raises:
+            ConfigError: ``PIPELINE_STEP`` if a step's kind is unknown.
+        """
+        return cls(tuple(step_from_dict(step) for step in raw["steps"]), tuple(Check(**check) for check in raw.get("checks", ())))
+
+    @property
+    def version(self) -> str:
+        """Hash of the JSON form; of a resolved pipeline it also covers the models' sha256."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def step_from_dict(raw: Mapping[str, Any]) -> Step:
+    """Return the step of its JSON form, one key naming its kind.
+
+    Raises:
+        ConfigError: ``PIPELINE_STEP`` if there is not exactly one known kind.
+    """
+    if len(raw) != 1 or next(iter(raw)) not in STEP_KINDS:
+        raise ConfigError("PIPELINE_STEP", f"a step is one of {', '.join(STEP_KINDS)}; got {', '.join(map(str, raw)) or 'nothing'}.")
+    kind, arguments = next(iter(raw.items()))
+    lists_to_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    return STEP_KINDS[kind](**lists_to_tuples)
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        given = getattr(value, field.name)
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if given != default:
+            plain[field.name] = list(given) if isinstance(given, tuple) else dict(given) if isinstance(given, Mapping) else given
+    return plain

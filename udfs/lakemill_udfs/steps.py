@@ -1,0 +1,192 @@
+"""What a pipeline is declared of: steps and checks, as frozen values.
+
+They hold no behaviour: ``images``, ``models``, ``functions``, ``formats`` and ``checks`` run them. pydantic validates YAML onto
+these same classes on the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.tensors import TensorSpec
+
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+FORBID = {"extra": "forbid"}  # pydantic's wish on the driver: unknown keys are errors
+
+
+@dataclass(frozen=True)
+class ImageStep:
+    """Decode an encoded image, resize, crop and normalise it into one tensor.
+
+    Pixel values are scaled to 0..1 for float dtypes, then ``(value - mean) / std``; integer dtypes keep 0..255.
+
+    Args:
+        column: Column with the encoded bytes (JPEG, PNG, GIF, BMP, TIFF, WebP).
+        path_column: Column with the path that is read where ``column`` is null; not needed otherwise.
+        mode: Pillow mode that the image is converted to.
+        size: ``(height, width)`` to resize to, whatever the aspect ratio.
+        resize_shorter: Pixels that the shorter side is resized to, keeping the aspect ratio.
+        crop: ``(height, width)`` cut out of the centre.
+        resample: Pillow's filter.
+        mean: Per channel, in 0..1.
+        std: Per channel, in 0..1.
+        dtype: ``uint8``, ``float32``, ``float16`` or ``float64``.
+        layout: ``NCHW``, ``NHWC`` or ``flat`` (one axis of ``height * width * channels``).
+        orient: Turn the image as its EXIF orientation says.
+        max_pixels: A larger image is an error of its row, before it is decoded.
+        output: Name of the tensor.
+
+    Raises:
+        ConfigError: ``IMAGE_STEP`` if the output size is not determined or ``mean`` and ``std`` do not fit the mode.
+    """
+
+    __pydantic_config__ = FORBID
+
+    column: str = "content"
+    path_column: str = "path"
+    mode: Literal["L", "RGB", "RGBA"] = "RGB"
+    size: tuple[int, int] | None = None
+    resize_shorter: int | None = None
+    crop: tuple[int, int] | None = None
+    resample: Resample = "bilinear"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: Literal["uint8", "float16", "float32", "float64"] = "float32"
+    layout: Literal["NCHW", "NHWC", "flat"] = "NCHW"
+    orient: bool = True
+    max_pixels: int = 178_956_970
+    output: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.crop is None:
+            raise ConfigError("IMAGE_STEP", "the image step has neither 'size' nor 'crop', so its tensor has no fixed shape.",
+                              hint="size: [224, 224], or resize_shorter: 256 with crop: [224, 224]")
+        if self.size is not None and self.resize_shorter is not None:
+            raise ConfigError("IMAGE_STEP", "the image step has both 'size' and 'resize_shorter'; give one.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, len(self.mode)):
+                raise ConfigError("IMAGE_STEP", f"'{name}' needs 1 or {len(self.mode)} values for mode {self.mode}; got {len(values)}.")
+        if self.dtype == "uint8" and (self.mean or self.std):
+            raise ConfigError("IMAGE_STEP", "'mean' and 'std' need a float dtype; got uint8.")
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor that this step makes."""
+        (height, width), channels = self.crop or self.size or (0, 0), len(self.mode)
+        shapes: dict[str, tuple[int, ...]] = {"NCHW": (channels, height, width), "NHWC": (height, width, channels),
+                                              "flat": (height * width * channels,)}
+        return TensorSpec(self.output, self.dtype, shapes[self.layout])
+
+
+@dataclass(frozen=True)
+class ModelStep:
+    """Run a model on tensors by name.
+
+    Args:
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/...``, an MLflow model's folder or an ``.onnx`` file.
+        inputs: Model input to the column or earlier output that feeds it; same names need no entry.
+        outputs: Model output to its new name, or to its declaration (``{dtype, shape}``) where the model has none.
+        sha256: Refuse any other file or folder (as the predictions' metadata shows it).
+    """
+
+    __pydantic_config__ = FORBID
+
+    uri: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class PythonStep:
+    """Run a function of the user's on tensors.
+
+    Args:
+        function: ``module:function``. It takes and returns a dict of arrays, a pandas DataFrame or an Arrow table,
+            as its first argument's annotation says; without one, a dict of arrays.
+        inputs: Name in the function to the column or earlier output that feeds it.
+        outputs: Every output's declaration: ``{name: {dtype, shape}}``.
+    """
+
+    __pydantic_config__ = FORBID
+
+    function: str
+    outputs: Mapping[str, Mapping[str, Any]]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        module, colon, name = self.function.partition(":")
+        if not (module and colon and name):
+            raise ConfigError("PYTHON_STEP", f"the function of a Python step is 'module:function'; got '{self.function}'.",
+                              hint="put the function into a module, for example features.py, and write features:scale")
+        if not self.outputs:
+            raise ConfigError("PYTHON_STEP", f"'{self.function}' declares no outputs.", hint="outputs: {score: {dtype: float32}}")
+
+
+@dataclass(frozen=True)
+class FormatStep:
+    """Turn class scores ``(n, classes)`` into the best labels and their probabilities.
+
+    Makes ``label`` and ``probability`` of the best class; with ``top_k`` above 1 also ``top_labels`` and
+    ``top_probabilities``, best first.
+
+    Args:
+        input: Tensor with one score a class.
+        softmax: Turn scores into probabilities first.
+        top_k: How many classes to keep.
+        labels: The classes' names in order, or a text file with one a line; without them labels are class indices.
+        outputs: New names, or null to leave one out.
+    """
+
+    __pydantic_config__ = FORBID
+
+    input: str
+    softmax: bool = False
+    top_k: int = 1
+    labels: tuple[str, ...] | str | None = None
+    outputs: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError("FORMAT_STEP", f"'top_k' must be 1 or more; got {self.top_k}.")
+        unknown = sorted(set(self.outputs) - {spec.name for spec in self.all_specs})
+        if unknown:
+            raise ConfigError("FORMAT_STEP", f"the format step has no output '{unknown[0]}'; it has: "
+                              + ", ".join(spec.name for spec in self.all_specs) + ".")
+
+    @property
+    def all_specs(self) -> tuple[TensorSpec, ...]:
+        """The outputs under their own names."""
+        kind = "string" if self.labels is not None else "int64"
+        best = (TensorSpec("label", kind), TensorSpec("probability", "float32"))
+        if self.top_k == 1:
+            return best
+        return (*best, TensorSpec("top_labels", kind, (self.top_k,)), TensorSpec("top_probabilities", "float32", (self.top_k,)))
+
+
+Step = ImageStep | ModelStep | PythonStep | FormatStep
+STEP_KINDS: dict[str, type[ImageStep] | type[ModelStep] | type[PythonStep] | type[FormatStep]] = {
+    "image": ImageStep, "model": ModelStep, "python": PythonStep, "format": FormatStep}
+"""The key of a step in YAML and JSON, and its class."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named condition; a row for which it is true is flagged in ``anomaly``, never dropped.
+
+    Args:
+        name: Name of its field in ``anomaly``.
+        expr: Polars SQL over the structs ``in`` and ``out``, row by row: ``out.probability < 0.5``.
+    """
+
+    __pydantic_config__ = FORBID
+
+    name: str
+    expr: str
+
+    def __post_init__(self) -> None:
+        if self.name == "count":
+            raise ConfigError("CHECK_NAME", "a check cannot be called 'count': anomaly.count is the number of failed checks.")
