@@ -1,0 +1,204 @@
+"""Arrow columns to numpy batches and back, as docs/tensors.md says.
+
+Reading is one numpy view a batch for BINARY and lists that are numeric, fixed-shape and without nulls. Only where that fails is a
+column looked at row by row, so that one bad row costs no good one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lakemill_udfs.errors import RowError
+from lakemill_udfs.tensors import ARROW_SCALARS, FREE, TensorSpec
+
+Failures = list[RowError | None]
+"""For each row None, or why its value cannot become a tensor."""
+
+
+def read_tensor(column: pa.Array | pa.ChunkedArray, spec: TensorSpec, stored_dtype: str) -> tuple[NDArray[Any], Failures | None]:
+    """Turn a column into one batch.
+
+    Args:
+        column: Scalars, BINARY, lists (nested or flat), FixedSizeList, fixed-shape tensors or ``struct<data, shape>``.
+        spec: The tensor wanted.
+        stored_dtype: dtype of the bytes, where the column is BINARY.
+
+    Returns:
+        The rows that could be read, in order, shape ``(n, *spec.shape)``; and None if all could, else a failure for each that could not.
+    """
+    array = _one_array(column)
+    try:
+        return _read_whole(array, spec, stored_dtype), None
+    except (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+        return _read_rows(array, spec, stored_dtype)
+
+
+def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
+    """Turn a batch ``(n, *spec.shape)`` into the Arrow column that Delta holds."""
+    if spec.dtype == "string":
+        return pa.array(batch.tolist(), spec.arrow_type())
+    batch = np.ascontiguousarray(batch, dtype=spec.numpy_dtype)
+    rows, target = len(batch), spec.arrow_type()
+    if pa.types.is_binary(target):
+        return _binary(batch, rows)
+    if target == FREE:
+        shapes = np.broadcast_to(np.asarray(batch.shape[1:], dtype=np.int32), (rows, batch.ndim - 1))
+        return pa.StructArray.from_arrays([_binary(batch, rows), write_tensor(shapes, TensorSpec("shape", "int32", shapes.shape[1:]))],
+                                          fields=list(FREE))
+    values = _scalars(batch.reshape(-1), spec.dtype)
+    if not spec.shape:
+        return values
+    return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * batch.shape[1], values)
+
+
+def _scalars(flat: NDArray[Any], dtype: str) -> pa.Array:
+    if dtype == "uint64":
+        return pa.array(flat).cast(ARROW_SCALARS[dtype])
+    return pa.array(flat.astype({"uint8": "i2", "uint16": "i4", "uint32": "i8", "float16": "f4"}.get(dtype, flat.dtype), copy=False))
+
+
+def _binary(batch: NDArray[Any], rows: int) -> pa.Array:
+    row_bytes = batch.nbytes // rows if rows else 0
+    wide = batch.nbytes > np.iinfo(np.int32).max
+    offsets = np.arange(rows + 1, dtype=np.int64 if wide else np.int32) * row_bytes
+    return pa.Array.from_buffers(pa.large_binary() if wide else pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(batch)])
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps chunks only where offsets would overflow
+            raise RowError("BATCH_TOO_LARGE", "one batch holds more than 2 GiB.", hint="engine.batch_bytes: 64MiB")
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
+    """Read all rows at once, or raise if any row is null or differs in size."""
+    if array.null_count and not (spec.nullable and spec.dtype.startswith("float") and not spec.shape):
+        raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
+    kind = array.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _view_binary(array, spec, stored_dtype)
+    if pa.types.is_struct(kind):
+        raise RowError("TENSOR_SHAPE", "tensors with free dimensions are read row by row.")
+    sizes: list[int] = []
+    while _is_list(array.type):
+        size, array = _flatten(array, spec)
+        sizes.append(size)
+    values = _numbers(array, spec)
+    return values if not spec.shape and not sizes else values.reshape(-1, *_shape_of(spec, tuple(sizes)))
+
+
+def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
+    if spec.dtype == "string":
+        raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got binary.")
+    width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
+    offsets = np.frombuffer(array.buffers()[1], dtype=width)[array.offset:array.offset + len(array) + 1]
+    dtype = TensorSpec(spec.name, stored_dtype).numpy_dtype
+    if not len(array):
+        return np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+    row_bytes = int(offsets[1] - offsets[0])
+    if (np.diff(offsets) != row_bytes).any():
+        raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
+    shape = _shape_of(spec, (_items(row_bytes, dtype, spec),))
+    data = array.buffers()[2]
+    if data is None or not row_bytes:
+        return np.empty((len(array), *shape), spec.numpy_dtype)
+    view = np.frombuffer(data, dtype=dtype, count=len(array) * (row_bytes // dtype.itemsize), offset=int(offsets[0]))
+    return view.reshape(len(array), *shape).astype(spec.numpy_dtype, copy=False)
+
+
+def _items(row_bytes: int, dtype: np.dtype[Any], spec: TensorSpec) -> int:
+    if row_bytes % dtype.itemsize:
+        raise RowError("TENSOR_SHAPE", f"{spec.name}: {row_bytes} bytes are no whole number of {dtype.name} values.")
+    return row_bytes // dtype.itemsize
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
+    """Return the common size of a list array's rows and its values, without a copy."""
+    if array.null_count:
+        raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
+    if pa.types.is_fixed_size_list(array.type):
+        return array.type.list_size, array.flatten()
+    lengths = np.diff(np.asarray(array.offsets))
+    if len(lengths) and (lengths != lengths[0]).any():
+        raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
+    return int(lengths[0]) if len(lengths) else 0, array.flatten()
+
+
+def _numbers(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
+    if spec.dtype == "string":
+        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+            raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got {array.type}.")
+        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=object)
+    if array.null_count and not (spec.nullable and not spec.shape):
+        raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a null.")
+    target = pa.from_numpy_dtype(spec.numpy_dtype)
+    if array.type != target:
+        floats = pa.types.is_floating(target)  # losing digits of a float is what everyone expects; losing an integer is not
+        array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return values.astype(spec.numpy_dtype, copy=False)
+
+
+def _shape_of(spec: TensorSpec, got: tuple[int, ...]) -> tuple[int, ...]:
+    """Return one row's shape, from nested sizes or from a flat length; at most one free dimension is filled in from a length."""
+    if spec.accepts(got):
+        return got
+    if len(got) == 1:
+        known = math.prod(size for size in spec.shape if size is not None)
+        free = spec.shape.count(None)
+        if not free and known == got[0]:
+            return tuple(size or 0 for size in spec.shape)
+        if free == 1 and known and got[0] % known == 0:
+            return tuple(got[0] // known if size is None else size for size in spec.shape)
+    wanted = ", ".join("?" if size is None else str(size) for size in spec.shape)
+    raise RowError("TENSOR_SHAPE", f"{spec.name}: expected ({wanted}), got ({', '.join(map(str, got))}).")
+
+
+def _read_rows(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> tuple[NDArray[Any], Failures]:
+    """Read row by row; the first good row sets the size of free dimensions for this batch."""
+    rows: list[NDArray[Any]] = []
+    failures: Failures = []
+    for index in range(len(array)):
+        value, failure = _attempt(lambda at=index: _read_row(array.slice(at, 1), spec, stored_dtype))
+        if value is not None and rows and value.shape != rows[0].shape:
+            value, failure = None, RowError("TENSOR_RAGGED", f"{spec.name}: expected {rows[0].shape[1:]} as the rows before it, got {value.shape[1:]}.")
+        failures.append(failure)
+        if value is not None:
+            rows.append(value)
+    empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+    return np.concatenate(rows) if rows else empty, failures
+
+
+def _attempt(read: Callable[[], NDArray[Any]]) -> tuple[NDArray[Any] | None, RowError | None]:
+    try:
+        return read(), None
+    except RowError as error:
+        return None, error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        return None, RowError("INPUT_CAST", f"a value cannot be cast to the tensor's dtype ({type(error).__name__}).")
+
+
+def _read_row(row: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
+    if spec.nullable and row.null_count and not spec.shape and spec.dtype == "string":
+        return np.array([None], dtype=object)
+    if not pa.types.is_struct(row.type):
+        return _read_whole(row, spec, stored_dtype)
+    if row.null_count or row.field("data").null_count or row.field("shape").null_count:
+        raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
+    shape = tuple(row.field("shape")[0].as_py())
+    if not spec.accepts(shape):
+        return _shape_of(spec, shape)  # type: ignore[return-value] -- it raises, as the shape is not accepted
+    return _view_binary(row.field("data"), TensorSpec(spec.name, spec.dtype, shape), stored_dtype)
