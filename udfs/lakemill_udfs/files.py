@@ -1,4 +1,7 @@
-"""Reading files by path or URI: local, ``s3:``, ``gs:``, ``abfss:`` or ``hdfs:``, with the environment's credentials."""
+"""Reading files by path or URI: local, ``s3:``, ``gs:``, ``abfss:`` or ``hdfs:``, with the environment's credentials.
+
+A file of a store is named ``scheme://authority/key`` with the key as the store has it: nothing is percent-encoded.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from pyarrow import fs
+from pyarrow import ArrowInvalid, fs
+
+from lakemill_udfs.errors import ConfigError
 
 URI = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+:/")
+HADOOP_SCHEMES = {"s3a": "s3", "s3n": "s3", "abfs": "abfss"}  # as Spark spells them: as Arrow does
 
 
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of ``path`` and the path inside it; a path without a scheme is local.
 
     Raises:
+        ConfigError: ``SOURCE_SCHEME`` if no storage has the URI's scheme.
         OSError: the file system cannot be reached.
     """
     if not URI.match(path):
@@ -22,16 +29,19 @@ def filesystem(path: str) -> tuple[fs.FileSystem, str]:
     if path.startswith("file:/") and not path.startswith("file://"):  # Spark's form, which pyarrow refuses
         path = "file://" + path.removeprefix("file:")
     scheme, _, rest = path.partition("://")
-    store = _store(scheme.replace("s3a", "s3"), rest.partition("/")[0])
-    return store, store.normalize_path(rest if scheme != "file" else rest.removeprefix("localhost"))
+    authority, _, key = rest.partition("/")
+    store, root = _store(HADOOP_SCHEMES.get(scheme, scheme), authority)
+    return store, f"{root}/{key}"
 
 
-@lru_cache(maxsize=16)
-def _store(scheme: str, authority: str) -> fs.FileSystem:
-    if scheme == "file":
-        return fs.LocalFileSystem()
-    store, _ = fs.FileSystem.from_uri(f"{scheme}://{authority}/")
-    return store
+@lru_cache(maxsize=16)  # making a store's client may ask the network for credentials
+def _store(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
+    try:
+        store, root = fs.FileSystem.from_uri(f"{scheme}://{authority}/")
+    except ArrowInvalid as error:
+        raise ConfigError("SOURCE_SCHEME", f"no storage here opens '{scheme}://' paths.",
+                          hint="use a local path, or s3://, gs://, abfss:// or hdfs://.") from error
+    return store, root.rstrip("/")
 
 
 def read_bytes(path: str) -> bytes:
