@@ -1,0 +1,89 @@
+"""Checks: Polars SQL over the structs ``in`` and ``out``, judged row by row."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lakemill_udfs.errors import ConfigError, missing_extra
+from lakemill_udfs.steps import Check
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROW_WISE = {"BinaryExpr", "Column", "Literal", "Cast", "Alias", "Ternary", "Function", "KeepName", "Field"}
+"""Nodes of a Polars expression that look at one row at a time."""
+
+ACROSS_ROWS = ("cum", "shift", "rank", "diff", "sort", "unique", "mode", "reverse", "interpolate", "fill_null_with_strategy", "rolling", "ewm")
+"""Beginnings of functions' names whose result for a row depends on the rows beside it, that is on the batching."""
+
+
+def compile_check(check: Check) -> pl.Expr:
+    """Return the Polars expression of a check.
+
+    Raises:
+        ConfigError: ``CHECK_EXPRESSION`` if it does not parse, ``CHECK_ACROSS_ROWS`` if it depends on other rows of its batch.
+    """
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise missing_extra("polars", "all") from error
+    try:
+        expression = pl.sql_expr(check.expr)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise ConfigError("CHECK_EXPRESSION", f"check '{check.name}' does not parse: {check.expr!r}.",
+                          hint="write SQL over in and out, for example out.probability < 0.5") from error
+    crossing = sorted(_crossing(json.loads(expression.meta.serialize(format="json"))))
+    if crossing:
+        raise ConfigError("CHECK_ACROSS_ROWS", f"check '{check.name}' looks across rows ({', '.join(crossing)}); its result would depend on the batching.",
+                          hint="checks are judged row by row; aggregate the predictions table instead.")
+    unknown = sorted(set(expression.meta.root_names()) - {"in", "out"})
+    if unknown:
+        raise ConfigError("CHECK_EXPRESSION", f"check '{check.name}' reads '{unknown[0]}'; it can read in.<column> and out.<output>.")
+    return expression
+
+
+def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) -> pa.Array:
+    """Return ``anomaly``: ``struct<count int, ...one bool a check>``; a check that is null for a row counts as not failed.
+
+    Args:
+        checks: Compiled expressions by name.
+        inputs: Struct ``in``, one row each.
+        outputs: Struct ``out``, one row each.
+
+    Raises:
+        polars.exceptions.PolarsError: an expression reads a field that is not there, or compares what cannot be compared.
+    """
+    import polars as pl
+
+    names = list(checks)
+    if not names:
+        return pa.StructArray.from_arrays([pa.repeat(pa.scalar(0, pa.int32()), len(outputs))], names=["count"])
+    frame = pl.DataFrame({"in": pl.Series(inputs), "out": pl.Series(outputs)})
+    result = frame.select(pl.Expr.fill_null(expression.alias(name).cast(pl.Boolean), value=False) for name, expression in checks.items())
+    columns = {name: result[name].to_arrow() for name in names}
+    count = result.select(pl.sum_horizontal(pl.all().cast(pl.Int32))).to_series().to_arrow().cast(pa.int32())
+    return pa.StructArray.from_arrays([count, *columns.values()], names=["count", *names])
+
+
+def _crossing(node: Any) -> set[str]:
+    """Return the names of everything in an expression's JSON form that looks at more than one row."""
+    if isinstance(node, list):
+        return set().union(*map(_crossing, node)) if node else set()
+    if not isinstance(node, dict):
+        return {"len"} if node == "Len" else set()
+    found: set[str] = set()
+    for kind, inner in node.items():
+        if kind == "Function":
+            name = json.dumps(inner.get("function", "")).lower()
+            found |= {word for word in ACROSS_ROWS if f'"{word}' in name}
+            found |= _crossing(inner.get("input", []))
+        elif kind in ("Column", "Literal"):
+            continue
+        elif kind[:1].isupper() and kind not in ROW_WISE:
+            found.add(kind.lower())
+        else:
+            found |= _crossing(inner)
+    return found

@@ -1,0 +1,212 @@
+"""Running a pipeline's steps on one batch; a batch that raises is halved until the bad rows are alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakemill_udfs.columns import read_tensor
+from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
+from lakemill_udfs.formats import format_scores
+from lakemill_udfs.functions import call_function, import_function
+from lakemill_udfs.images import Failure, ImageDecoder
+from lakemill_udfs.models import CACHE, Arrays
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.wiring import StepWiring
+
+ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
+"""Failures that are no row's fault: the task fails and Spark repeats it."""
+
+OUT_OF_MEMORY = ("out of memory", "bad_alloc", "failed to allocate", "bad allocation")
+STAGES = {ImageStep: "decode", ModelStep: "predict", PythonStep: "predict", FormatStep: "format"}
+
+
+@dataclass
+class Batch:
+    """One batch on its way through the steps.
+
+    Args:
+        rows: How many rows came in.
+        values: Tensors by name, of the rows that are still good.
+        active: Which rows those are.
+        failures: Stage and reason of each row that is not.
+        elapsed_ns: Time of each step so far.
+    """
+
+    rows: int
+    values: Arrays = field(default_factory=dict)
+    active: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    failures: dict[int, Failure] = field(default_factory=dict)
+    elapsed_ns: list[int] = field(default_factory=list)
+
+    def drop(self, failed: Mapping[int, Failure]) -> NDArray[np.bool_]:
+        """Take rows out, by position among the active ones; return which positions stay."""
+        keep = np.ones(len(self.active), dtype=bool)
+        for position, failure in failed.items():
+            keep[position] = False
+            self.failures[int(self.active[position])] = failure
+        if failed:
+            self.active = self.active[keep]
+            self.values = {name: array[keep] for name, array in self.values.items()}
+        return keep
+
+
+@dataclass
+class Measures:
+    """Seconds of each stage, over all batches of one task."""
+
+    predict_seconds: float = 0.0
+    format_seconds: float = 0.0
+    model_load_seconds: float = 0.0
+    models_loaded: int = 0
+    model_bytes: int = 0
+
+
+class PipelineRunner:
+    """A plan with its models loaded.
+
+    Args:
+        plan: What to run.
+        bisect: Whether a batch that raises is halved; without it, as for a whole group, all its rows fail.
+
+    Raises:
+        ModelError: a model does not load.
+        ConfigError: ``FUNCTION_NOT_FOUND`` if a Python step's function cannot be imported.
+    """
+
+    def __init__(self, plan: PredictPlan, *, bisect: bool = True) -> None:
+        self.plan, self.bisect, self.measures = plan, bisect, Measures()
+        self.max_rows = plan.batch_rows
+        models, archives = iter(plan.models), dict(plan.archives)
+        self.decoders: list[ImageDecoder] = []
+        self._calls: list[Callable[[Arrays], Arrays] | ImageDecoder] = []
+        for step in plan.pipeline.steps:
+            if isinstance(step, ImageStep):
+                self.decoders.append(ImageDecoder(step))
+                self._calls.append(self.decoders[-1])
+            elif isinstance(step, ModelStep):
+                loaded, fresh = CACHE.get(next(models), threads=plan.threads, device=plan.device)
+                self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
+                self.measures.models_loaded += fresh
+                self.measures.model_bytes += loaded.model_bytes
+                self._calls.append(loaded.model.predict)
+            elif isinstance(step, PythonStep):
+                function = import_function(step.function, archives.get(step.function))
+                self._calls.append(lambda inputs, call=function: call_function(call, inputs))
+            else:
+                self._calls.append(lambda inputs, at=step: format_scores(at, inputs["scores"]))
+
+    def run(self, table: pa.Table) -> Batch:
+        """Run all steps on a batch; rows that fail are in ``failures``, the results of the others in ``values``."""
+        batch = Batch(table.num_rows, active=np.arange(table.num_rows))
+        for column in self.plan.wiring.columns:
+            array, failures = read_tensor(table[column.spec.name].take(batch.active) if len(batch.active) < batch.rows else table[column.spec.name],
+                                          column.spec, column.stored_dtype)
+            if failures:
+                batch.drop({at: ("cast", failure) for at, failure in enumerate(failures) if failure is not None})
+            batch.values[column.spec.name] = array
+        for step, wiring, call in zip(self.plan.pipeline.steps, self.plan.wiring.steps, self._calls, strict=True):
+            started = time.perf_counter_ns()
+            if isinstance(call, ImageDecoder):
+                self._run_image(call, table, batch)
+            elif len(batch.active):
+                self._run_call(call, wiring, STAGES[type(step)], batch)
+            batch.elapsed_ns.append(time.perf_counter_ns() - started)
+            seconds = batch.elapsed_ns[-1] / 1e9
+            if isinstance(step, FormatStep):
+                self.measures.format_seconds += seconds
+            elif not isinstance(step, ImageStep):
+                self.measures.predict_seconds += seconds
+        return batch
+
+    def _run_image(self, decoder: ImageDecoder, table: pa.Table, batch: Batch) -> None:
+        step = decoder.step
+        contents = _buffers(table[step.column])
+        paths = table[step.path_column].to_pylist() if step.path_column in table.column_names else [None] * batch.rows
+        images, failures = decoder.run([contents[row] for row in batch.active], [paths[row] for row in batch.active])
+        batch.drop({at: failure for at, failure in enumerate(failures) if failure is not None})
+        batch.values[step.output] = images
+
+    def _run_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str, batch: Batch) -> None:
+        inputs = {name: _cast(batch.values[source], wiring.casts.get(name)) for name, source in wiring.inputs}
+        parts, failed = [], {}
+        start = 0
+        while start < len(batch.active):
+            rows = min(self.max_rows, len(batch.active) - start) if self.bisect else len(batch.active)
+            part, errors = self._attempt(call, {name: array[start:start + rows] for name, array in inputs.items()}, rows, wiring, stage)
+            parts += part
+            failed.update({start + at: (stage, error) for at, error in errors.items()})
+            start += rows
+        batch.drop(failed)
+        for spec, name in wiring.outputs:
+            arrays = [part[spec.name] for part in parts]
+            batch.values[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+
+    def _attempt(self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str) -> tuple[list[Arrays], dict[int, RowError]]:
+        """Call once; on failure halve. Returns the results in order and the failures by position."""
+        try:
+            result = call(inputs)
+            return [{spec.name: checked(result, spec, rows) for spec, _ in wiring.outputs}], {}
+        except ENVIRONMENT:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a user's model may raise anything; the rows it raises for get it as their error
+            if isinstance(error, LakemillError) and not isinstance(error, RowError):
+                raise
+            if _is_out_of_memory(error):
+                if rows == 1:
+                    raise RunError("OUT_OF_MEMORY", "there is no memory for a batch of one row.", hint="use fewer tasks a machine, or a smaller model.") from None
+                self.max_rows = max(1, rows // 2)
+            elif rows == 1 or not self.bisect:
+                return [], dict.fromkeys(range(rows), _row_error(error, stage))
+        half = rows // 2
+        left, left_failed = self._attempt(call, {name: array[:half] for name, array in inputs.items()}, half, wiring, stage)
+        right, right_failed = self._attempt(call, {name: array[half:] for name, array in inputs.items()}, rows - half, wiring, stage)
+        return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
+
+
+def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
+    """Return one output of a step if it is what was declared.
+
+    Raises:
+        RowError: ``OUTPUT_ROWS`` if it has another number of rows than went in; the batch is halved to find which row is lost.
+        ModelError: ``OUTPUT_MISSING``, ``OUTPUT_SHAPE`` or ``OUTPUT_DTYPE``, which no single row is to blame for.
+    """
+    if spec.name not in result:
+        raise ModelError("OUTPUT_MISSING", f"the step's result has no '{spec.name}'; it has: {', '.join(result)}.")
+    array = np.asarray(result[spec.name])
+    if not array.ndim or len(array) != rows:
+        raise RowError("OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out.")
+    if not spec.accepts(array.shape[1:]):
+        expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
+        raise ModelError("OUTPUT_SHAPE", f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
+                         hint="correct the declared outputs, or the model.")
+    if spec.dtype != "string" and array.dtype != spec.numpy_dtype:
+        raise ModelError("OUTPUT_DTYPE", f"{spec.name}: expected {spec.dtype}, got {array.dtype}.", hint="correct the declared outputs, or the model.")
+    return array
+
+
+def _row_error(error: Exception, stage: str) -> RowError:
+    if isinstance(error, RowError):
+        return error
+    return RowError("MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {type(error).__name__} for this row.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+
+
+def _cast(array: NDArray[Any], dtype: str | None) -> NDArray[Any]:
+    return array if dtype is None else array.astype(dtype)
+
+
+def _buffers(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
+    """Return each value of a binary column as a buffer, without a copy."""
+    return [value.as_buffer() if value.is_valid else None for chunk in column.chunks for value in chunk]

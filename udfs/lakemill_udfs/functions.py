@@ -1,0 +1,88 @@
+"""Python steps: functions of the user's, found by import path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lakemill_udfs.errors import ConfigError, ModelError
+from lakemill_udfs.models import Arrays
+
+
+def import_function(path: str, archive: str | None = None) -> Callable[..., Any]:
+    """Return the function of ``module:function``.
+
+    Args:
+        path: The import path.
+        archive: Name of the zip with the user's module that was shipped to this worker. A module of that name which came from
+            somewhere else, as an older version in a reused worker did, is imported anew.
+
+    Raises:
+        ConfigError: ``FUNCTION_NOT_FOUND`` if there is no such module or function.
+    """
+    module_name, _, name = path.partition(":")
+    if archive is not None:
+        loaded = sys.modules.get(module_name)
+        if loaded is not None and archive not in (getattr(loaded, "__file__", None) or ""):
+            for stale in [key for key in sys.modules if key == module_name or key.startswith(module_name + ".")]:
+                del sys.modules[stale]
+        sys.path.sort(key=lambda entry: archive not in entry)
+        importlib.invalidate_caches()
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError("FUNCTION_NOT_FOUND", f"'{path}' cannot be imported: {error}.",
+                          hint="the module must be importable where the command is run: from the working folder, or installed.") from error
+    return function
+
+
+def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
+    """Call a user's function with what its first parameter's annotation asks for.
+
+    Args:
+        function: Takes a dict of arrays (no annotation), a ``pandas.DataFrame`` or a ``pyarrow.Table``, and returns any of the three.
+        inputs: Tensors by name, ``(n, ...)``.
+
+    Raises:
+        ModelError: ``FUNCTION_RESULT`` if the result is none of the three.
+    """
+    result = function(_argument(_wanted(function), inputs))
+    if isinstance(result, Mapping):
+        return {str(name): np.asarray(value) for name, value in result.items()}
+    if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
+        return {name: _from_cells(np.asarray(result[name].to_numpy(zero_copy_only=False) if not hasattr(result[name], "num_chunks")
+                                             else result[name].to_numpy())) for name in result.column_names}
+    if hasattr(result, "columns"):  # a pandas DataFrame
+        return {str(name): _from_cells(result[name].to_numpy()) for name in result.columns}
+    raise ModelError("FUNCTION_RESULT", f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.")
+
+
+def _wanted(function: Callable[..., Any]) -> str:
+    parameter = next(iter(inspect.signature(function).parameters.values()), None)
+    return "dict" if parameter is None or parameter.annotation is parameter.empty else str(parameter.annotation)
+
+
+def _argument(annotation: str, inputs: Arrays) -> Any:
+    cells = {name: array if array.ndim == 1 else list(array) for name, array in inputs.items()}
+    if "DataFrame" in annotation:
+        import pandas as pd
+
+        return pd.DataFrame(cells)
+    if "Table" in annotation or "RecordBatch" in annotation:
+        import pyarrow as pa
+
+        table = pa.table({name: pa.array(value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value)
+                          for name, value in cells.items()})
+        return table if "Table" in annotation else table.combine_chunks().to_batches()[0]
+    return inputs
+
+
+def _from_cells(array: Any) -> Any:
+    if array.dtype == object and len(array) and isinstance(array[0], list | tuple | np.ndarray):
+        return np.stack([np.asarray(cell) for cell in array])
+    return array

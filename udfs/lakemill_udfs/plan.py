@@ -1,0 +1,111 @@
+"""``PredictPlan``: what the driver worked out for one run, and the schema of what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.wiring import Wiring
+
+RESERVED = ("time", "in", "out", "anomaly", "error", "metadata", "_task")
+"""Columns that a predictions table has of its own."""
+
+ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
+METADATA = pa.struct([
+    ("job", pa.string()), ("run_id", pa.string()), ("query_id", pa.string()), ("batch_id", pa.int64()), ("source_version", pa.int64()),
+    ("pipeline", pa.string()), ("pipeline_version", pa.string()),
+    ("models", pa.list_(pa.struct([("name", pa.string()), ("version", pa.string()), ("sha256", pa.string())]))),
+    ("elapsed_ns", pa.list_(pa.int64())),
+])
+TASK = pa.struct([
+    ("pid", pa.int64()), ("host", pa.string()), ("started", pa.timestamp("us", "UTC")), ("seconds", pa.float64()),
+    ("rows", pa.int64()), ("rows_error", pa.int64()), ("bytes", pa.int64()), ("batches", pa.int64()), ("batch_rows", pa.int64()),
+    ("scan_wait_seconds", pa.float64()), ("decode_seconds", pa.float64()), ("preprocess_seconds", pa.float64()),
+    ("predict_seconds", pa.float64()), ("format_seconds", pa.float64()),
+    ("model_load_seconds", pa.float64()), ("models_loaded", pa.int64()), ("model_bytes", pa.int64()), ("peak_memory_bytes", pa.int64()),
+])
+"""What one task measured; stands in ``_task`` of the task's last row and is null in all others."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run's rows come from; the same in each of its rows.
+
+    Args:
+        job: Name of the job.
+        run_id: Of this start of the job.
+        query_id: Of the streaming checkpoint; None in plain batches.
+        batch_id: Of the micro-batch; None in plain batches.
+        source_version: Version of the source table that the batch ends with.
+        pipeline: Name of the pipeline: its URI, or the job's name.
+    """
+
+    job: str | None = None
+    run_id: str | None = None
+    query_id: str | None = None
+    batch_id: int | None = None
+    source_version: int | None = None
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictPlan:
+    """The only thing that is pickled to executors.
+
+    Args:
+        pipeline: With models' versions resolved.
+        models: One for each ``ModelStep``, in order.
+        wiring: What feeds what.
+        passthrough: Key and carried columns.
+        batch_rows: Rows of one model batch at most.
+        batch_bytes: Bytes of one batch's source columns at most.
+        threads: Threads of a model inside one task; 0 leaves the runtime's default.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        parts: Which of ``time``, ``in``, ``out`` and ``anomaly`` are written.
+        provenance: Of the run and batch.
+        task_metrics: Whether ``_task`` is written.
+        archives: The zip that holds each shipped user module, by ``module:function``.
+    """
+
+    pipeline: Pipeline
+    models: tuple[ModelSpec, ...]
+    wiring: Wiring
+    passthrough: tuple[str, ...] = ()
+    batch_rows: int = 32
+    batch_bytes: int = 64 * 2**20
+    threads: int = 1
+    device: str = "auto"
+    parts: tuple[str, ...] = ("time", "out", "anomaly")
+    provenance: Provenance = Provenance()
+    task_metrics: bool = False
+    archives: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Every source column that the worker needs, once each."""
+        names = (*self.passthrough, *self.wiring.raw_columns, *(column.spec.name for column in self.wiring.columns))
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Columns of ``in``: the tensors' columns; images' bytes never."""
+        return tuple(column.spec.name for column in self.wiring.columns)
+
+    @property
+    def out_type(self) -> pa.StructType:
+        """Type of ``out``."""
+        return pa.struct([tensor_field(spec) for spec in self.wiring.outputs])
+
+    @property
+    def anomaly_type(self) -> pa.StructType:
+        """Type of ``anomaly``."""
+        return pa.struct([("count", pa.int32()), *((check.name, pa.bool_()) for check in self.pipeline.checks)])
+
+
+def tensor_field(spec: TensorSpec) -> pa.Field:
+    """Return the Arrow field of an output; every one may be null, as a row may have failed."""
+    return pa.field(spec.name, spec.arrow_type(), metadata=spec.metadata())

@@ -1,0 +1,213 @@
+"""Which column or earlier output feeds each input of each step, worked out once before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lakemill_udfs.errors import ModelError, TableError
+from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A source column that feeds a tensor.
+
+    Args:
+        spec: The tensor wanted; its name is the column's.
+        stored_dtype: dtype of the column's bytes where it is BINARY.
+    """
+
+    spec: TensorSpec
+    stored_dtype: str
+
+
+@dataclass(frozen=True)
+class StepWiring:
+    """One step's connections.
+
+    Args:
+        inputs: The step's own input names, and the value (column or earlier output) that feeds each.
+        casts: dtype that a value is cast to first, by the step's own input name.
+        outputs: The step's own outputs as specs, and the name that each gets.
+    """
+
+    inputs: tuple[tuple[str, str], ...] = ()
+    casts: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[tuple[TensorSpec, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A whole pipeline's connections.
+
+    Args:
+        steps: One for each step.
+        columns: Source columns that feed tensors.
+        raw_columns: Source columns that image steps read as they are.
+        outputs: What no later step reads: the fields of ``out``.
+    """
+
+    steps: tuple[StepWiring, ...]
+    columns: tuple[InputColumn, ...]
+    raw_columns: tuple[str, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass
+class _Builder:
+    table: Mapping[str, TensorSpec | None]
+    made: dict[str, TensorSpec] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    columns: dict[str, InputColumn] = field(default_factory=dict)
+    raw: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def leaves(self) -> list[str]:
+        return [name for name in self.made if name not in self.read]
+
+    def feed(self, name: str, wanted: TensorSpec | None, who: str) -> str | None:
+        """Mark ``name`` as read and return the dtype that it must be cast to, None if it fits."""
+        if name in self.made:
+            self.read.add(name)
+            return _cast(self.made[name], wanted, who)
+        if name not in self.table:
+            raise ModelError("MODEL_INPUT_MISSING", f"{who} needs input '{name}'; the table has: {', '.join(self.table)}"
+                             + (f"; earlier steps make: {', '.join(self.made)}." if self.made else "."),
+                             hint="name what feeds it: inputs: {" + name + ": <column or output>}")
+        stored = self.table[name]
+        spec = replace(wanted or stored, name=name) if wanted or stored else None
+        if spec is None:
+            raise TableError("COLUMN_TYPE", f"{who} reads column '{name}', whose type is no tensor.",
+                             hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model that says its input's shape.")
+        if stored is not None and (stored.dtype == "string") != (spec.dtype == "string"):
+            raise TableError("COLUMN_TYPE", f"{who} needs '{name}' as {spec.dtype}; the column holds {stored.dtype}.")
+        self.columns[name] = InputColumn(spec, stored.dtype if stored is not None else spec.dtype)
+        return None
+
+    def make(self, spec: TensorSpec, name: str, who: str) -> tuple[TensorSpec, str]:
+        if name in self.made and name not in self.read:
+            raise ModelError("OUTPUT_NAME", f"{who} makes '{name}', which an earlier step made and nothing has read.",
+                             hint="rename one: outputs: {" + spec.name + ": <new name>}")
+        self.made.pop(name, None)
+        self.read.discard(name)
+        self.made[name] = replace(spec, name=name)
+        return spec, name
+
+
+def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, TensorSpec | None]) -> Wiring:
+    """Connect a pipeline's steps with each other and with a table.
+
+    Args:
+        pipeline: Its models are resolved.
+        models: One for each ``ModelStep``, in order.
+        table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates, ...).
+
+    Raises:
+        ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN`` or ``OUTPUT_NAME``.
+        TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
+    """
+    builder, specs = _Builder(table), iter(models)
+    steps = []
+    for step in pipeline.steps:
+        if isinstance(step, ImageStep):
+            steps.append(_wire_image(builder, step))
+        elif isinstance(step, ModelStep):
+            steps.append(_wire_model(builder, step, next(specs)))
+        elif isinstance(step, PythonStep):
+            steps.append(_wire_function(builder, step))
+        else:
+            steps.append(_wire_format(builder, step))
+    outputs = tuple(builder.made[name] for name in builder.leaves)
+    return Wiring(tuple(steps), tuple(builder.columns.values()), tuple(builder.raw), outputs)
+
+
+def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
+    if step.column not in builder.table:
+        raise TableError("COLUMN_MISSING", f"the image step reads column '{step.column}'; the table has: {', '.join(builder.table)}.",
+                         hint="image: {column: <the column with the encoded bytes>}")
+    if builder.table[step.column] is not None and step.column not in builder.columns:
+        raise TableError("COLUMN_TYPE", f"the image step needs '{step.column}' as binary (an encoded image); the column holds {builder.table[step.column]}.")
+    builder.raw[step.column] = None
+    if step.path_column in builder.table:
+        builder.raw[step.path_column] = None
+    return StepWiring(outputs=(builder.make(step.spec, step.output, "the image step"),))
+
+
+def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWiring:
+    who = f"model '{model.name}'"
+    inputs, casts = [], {}
+    wanted: Mapping[str, TensorSpec | None] = {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(builder.leaves)
+    unknown = sorted(set(step.inputs) - set(wanted))
+    if unknown:
+        raise ModelError("MODEL_INPUT_UNKNOWN", f"{who} has no input '{unknown[0]}'; it has: {', '.join(wanted)}.")
+    if not wanted:
+        raise ModelError("MODEL_INPUT_MISSING", f"{who} does not say its inputs, and nothing is named for it.",
+                         hint="inputs: {<name in the model>: <column>}, or log the model with a signature.")
+    for name, spec in wanted.items():
+        source = step.inputs.get(name, name)
+        if name not in step.inputs and name not in builder.made and len(wanted) == 1 and len(builder.leaves) == 1:
+            source = builder.leaves[0]  # the only value there is feeds the only input there is, whatever it is called
+        cast = builder.feed(source, spec, who)
+        inputs.append((name, source))
+        if cast:
+            casts[name] = cast
+    outputs = _declared(step, model, who)
+    return StepWiring(tuple(inputs), casts, tuple(builder.make(spec, name, who) for spec, name in outputs))
+
+
+def _declared(step: ModelStep, model: ModelSpec, who: str) -> list[tuple[TensorSpec, str]]:
+    if not model.outputs:
+        raise ModelError("MODEL_OUTPUT_UNKNOWN", f"{who} does not say its outputs.",
+                         hint="declare them: outputs: {score: {dtype: float32, shape: [10]}}, or log the model with a signature.")
+    unknown = sorted(set(step.outputs) - {spec.name for spec in model.outputs})
+    if unknown:
+        raise ModelError("MODEL_OUTPUT_UNKNOWN", f"{who} has no output '{unknown[0]}'; it has: {', '.join(spec.name for spec in model.outputs)}.")
+    renamed = {name: value for name, value in step.outputs.items() if isinstance(value, str)}
+    return [(spec, renamed.get(spec.name, spec.name)) for spec in model.outputs]
+
+
+def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
+    who = f"function '{step.function}'"
+    inputs = dict(step.inputs) or {name: name for name in builder.leaves}
+    if not inputs:
+        raise ModelError("MODEL_INPUT_MISSING", f"{who} has no inputs; the table has: {', '.join(builder.table)}.",
+                         hint="inputs: {<name in the function>: <column>}")
+    for source in inputs.values():
+        builder.feed(source, None, who)
+    outputs = [builder.make(declared(name, raw), name, who) for name, raw in step.outputs.items()]
+    return StepWiring(tuple(inputs.items()), {}, tuple(outputs))
+
+
+def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
+    builder.feed(step.input, None, "the format step")
+    spec = builder.made.get(step.input) or builder.columns[step.input].spec
+    if len(spec.shape) != 1 or spec.dtype in ("string", "bool"):
+        raise ModelError("FORMAT_INPUT", f"the format step needs one score a class, shape (classes,); got {spec}.")
+    names = {spec.name: step.outputs.get(spec.name, spec.name) for spec in step.all_specs}
+    outputs = [builder.make(spec, name, "the format step") for spec in step.all_specs if (name := names[spec.name]) is not None]
+    return StepWiring((("scores", step.input),), {}, tuple(outputs))
+
+
+def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
+    """Return the spec of an output declared as ``{dtype, shape}``."""
+    return TensorSpec(name, str(raw.get("dtype", "float32")), tuple(raw.get("shape", ())), bool(raw.get("nullable", False)))
+
+
+def _cast(made: TensorSpec, wanted: TensorSpec | None, who: str) -> str | None:
+    if wanted is None:
+        return None
+    fits = len(made.shape) == len(wanted.shape) and all(a is None or b is None or a == b for a, b in zip(made.shape, wanted.shape, strict=True))
+    if not fits:
+        raise ModelError("MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}.")
+    if made.dtype == wanted.dtype:
+        return None
+    if "string" in (made.dtype, wanted.dtype) or not np.can_cast(made.numpy_dtype, wanted.numpy_dtype, "same_kind"):
+        raise ModelError("MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}, which does not convert safely.")
+    return wanted.dtype

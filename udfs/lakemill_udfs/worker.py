@@ -1,0 +1,199 @@
+"""``predict_batches``: the one inner loop that every mode shares. Record batches of the source in, of predictions out.
+
+Ship it as ``functools.partial(predict_batches, plan)``: it is pickled by name, so the models it loads stay in this worker for all tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lakemill_udfs.checks import compile_check, run_checks
+from lakemill_udfs.columns import write_tensor
+from lakemill_udfs.errors import RowError
+from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Score record batches.
+
+    Args:
+        plan: What the driver worked out.
+        batches: Rows with ``plan.source_columns``.
+
+    Yields:
+        One row for each row that came in, in order: the passthrough columns, then ``time``, ``in``, ``out``, ``anomaly`` as the plan asks, then
+        ``error`` and ``metadata``, and ``_task`` if the plan measures tasks.
+
+    Raises:
+        LakemillError: the environment is broken: a model does not load or does not keep its contract, a module is missing.
+    """
+    if plan.threads:
+        for variable in THREAD_VARIABLES:
+            os.environ.setdefault(variable, str(plan.threads))
+    clock = _TaskClock()
+    runner, writer = PipelineRunner(plan), ResultWriter(plan)
+    waiting: pa.Table | None = None
+    for table in fill(clock.timed(batches), plan.batch_rows, plan.batch_bytes):
+        if waiting is not None:
+            yield _record_batch(waiting, None, plan)
+        batch = runner.run(table)
+        waiting = writer.table(table, batch)
+        clock.count(table, batch)
+    if waiting is not None:
+        yield _record_batch(waiting, clock.task(runner), plan)
+
+
+def predict_group(plan: PredictPlan, group: pa.Table) -> pa.Table:
+    """Score one whole group at once, for ``applyInArrow``; if it fails, each of its rows gets the reason."""
+    runner = PipelineRunner(plan, bisect=False)
+    clock = _TaskClock()
+    batch = runner.run(group)
+    clock.count(group, batch)
+    return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(group, batch), clock.task(runner), plan)])
+
+
+def fill(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
+    """Regroup record batches into tables of at most ``max_rows`` rows and about ``max_bytes`` bytes, filling across them, without a copy."""
+    parts: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        start = 0
+        row_bytes = max(1, batch.nbytes // max(1, batch.num_rows))
+        while start < batch.num_rows:
+            room = min(max_rows - rows, max(1 if not rows else 0, (max_bytes - size) // row_bytes))
+            take = min(room, batch.num_rows - start)
+            if take > 0:
+                parts.append(batch.slice(start, take))
+                rows, size, start = rows + take, size + take * row_bytes, start + take
+            if rows >= max_rows or take <= 0 or size >= max_bytes:
+                yield pa.Table.from_batches(parts)
+                parts, rows, size = [], 0, 0
+    if parts:
+        yield pa.Table.from_batches(parts)
+
+
+class ResultWriter:
+    """Lays a batch's results out as a predictions table.
+
+    Args:
+        plan: Says which columns there are.
+    """
+
+    def __init__(self, plan: PredictPlan) -> None:
+        self.plan = plan
+        self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
+        models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
+        origin = plan.provenance
+        self._constant = {"job": origin.job, "run_id": origin.run_id, "query_id": origin.query_id, "batch_id": origin.batch_id,
+                          "source_version": origin.source_version, "pipeline": origin.pipeline, "pipeline_version": plan.pipeline.version,
+                          "models": models}
+
+    def table(self, source: pa.Table, batch: Batch) -> pa.Table:
+        """Return one row for each row of ``source``; ``batch`` holds what became of it."""
+        plan = self.plan
+        columns: dict[str, Any] = {name: source[name] for name in plan.passthrough}
+        out = pa.StructArray.from_arrays([write_tensor(batch.values[spec.name], spec) for spec in plan.wiring.outputs], fields=list(plan.out_type))
+        anomaly, out = self._judge(source, batch, out)
+        rows = np.full(batch.rows, -1)
+        rows[batch.active] = np.arange(len(batch.active))
+        places = pa.array(rows, mask=rows < 0)
+        if "time" in plan.parts:
+            columns["time"] = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC")), batch.rows)
+        if "in" in plan.parts:
+            columns["in"] = _struct_of(source, plan.input_columns)
+        if "out" in plan.parts:
+            columns["out"] = out.take(places)
+        if "anomaly" in plan.parts:
+            columns["anomaly"] = anomaly.take(places)
+        failures = [batch.failures.get(row) for row in range(batch.rows)]
+        columns["error"] = pa.array([None if failure is None else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
+                                     for failure in failures], ERROR)
+        share = [step_ns // batch.rows for step_ns in batch.elapsed_ns]
+        columns["metadata"] = pa.repeat(pa.scalar(self._constant | {"elapsed_ns": share}, METADATA), batch.rows)
+        return pa.table(columns)
+
+    def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
+        """Run the checks; if they raise, all rows of the batch get that as their error."""
+        inputs = _struct_of(source, tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))).take(pa.array(batch.active))
+        if not self._checks:
+            return run_checks({}, inputs, out), out
+        from polars.exceptions import PolarsError
+
+        try:
+            return run_checks(self._checks, inputs, out).cast(self.plan.anomaly_type), out
+        except PolarsError as error:
+            batch.drop(dict.fromkeys(range(len(batch.active)), ("check", RowError("CHECK_FAILED", f"a check raised {type(error).__name__}."))))
+            return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
+
+
+def _struct_of(source: pa.Table, names: tuple[str, ...]) -> pa.StructArray:
+    arrays = [_combined(source[name]) for name in names]
+    if not arrays:
+        return pa.array([{}] * source.num_rows, pa.struct([]))
+    return pa.StructArray.from_arrays(arrays, fields=[source.schema.field(name) for name in names])
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _record_batch(table: pa.Table, task: dict[str, Any] | None, plan: PredictPlan) -> pa.RecordBatch:
+    arrays = [_combined(column) for column in table.columns]
+    names = list(table.column_names)
+    if plan.task_metrics:
+        values: list[Any] = [None] * table.num_rows
+        values[-1] = task
+        arrays.append(pa.array(values, TASK))
+        names.append("_task")
+    return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+class _TaskClock:
+    """Counts and times what one task does."""
+
+    def __init__(self) -> None:
+        self.started, self._began = datetime.now(UTC), time.perf_counter()
+        self.scan_wait_seconds = 0.0
+        self.rows = self.rows_error = self.bytes = self.batches = self.batch_rows = 0
+
+    def timed(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            self.scan_wait_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, table: pa.Table, batch: Batch) -> None:
+        self.rows += batch.rows
+        self.rows_error += len(batch.failures)
+        self.bytes += table.nbytes
+        self.batches += 1
+        self.batch_rows = max(self.batch_rows, batch.rows)
+
+    def task(self, runner: PipelineRunner) -> dict[str, Any]:
+        measures = runner.measures
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {"pid": os.getpid(), "host": socket.gethostname(), "started": self.started, "seconds": time.perf_counter() - self._began,
+                "rows": self.rows, "rows_error": self.rows_error, "bytes": self.bytes, "batches": self.batches, "batch_rows": self.batch_rows,
+                "scan_wait_seconds": self.scan_wait_seconds,
+                "decode_seconds": sum(decoder.decode_seconds for decoder in runner.decoders),
+                "preprocess_seconds": sum(decoder.preprocess_seconds for decoder in runner.decoders),
+                "predict_seconds": measures.predict_seconds, "format_seconds": measures.format_seconds,
+                "model_load_seconds": measures.model_load_seconds, "models_loaded": measures.models_loaded,
+                "model_bytes": measures.model_bytes, "peak_memory_bytes": peak}
