@@ -203,7 +203,8 @@ def _bmp_end(data: bytes, image: ImageFile.ImageFile) -> int:
     size, pixels_at, header = (int.from_bytes(data[at:at + 4], "little") for at in (2, 10, 14))
     if header < 40:  # OS/2's header
         return max(size, pixels_at)
-    bits, compression, pixel_bytes = (int.from_bytes(data[at:at + n], "little") for at, n in ((28, 2), (30, 4), (34, 4)))
+    bits = int.from_bytes(data[28:30], "little")
+    compression, pixel_bytes = (int.from_bytes(data[at:at + 4], "little") for at in (30, 34))
     if compression in (0, 3):  # not compressed: the size follows from the shape, and some writers leave the fields 0
         pixel_bytes = (image.width * bits + 31) // 32 * 4 * image.height
     return pixels_at + pixel_bytes

@@ -1,13 +1,14 @@
 """Rows of the images table, made on executors from a listing of files.
 
-Both functions are for ``mapInArrow``: batches of ``LISTING`` in, batches of ``IMAGES`` or ``REJECTED`` out. A file is read,
-inspected and sent once; a batch holds about ``BATCH_BYTES`` of images, so a task needs that and one file in memory.
-A file that is no longer there is in neither result.
+Both functions are for ``mapInArrow``: batches of ``LISTING`` in, batches of ``IMAGES`` or ``REJECTED`` out. A file is
+read, inspected and sent once; a batch holds about ``BATCH_BYTES`` of images, so a task needs that and one file in
+memory (on an object store ``REMOTE_AHEAD_BYTES`` more). A file that is no longer there is in neither result. One that
+this machine cannot open is rejected; an object store that does not answer fails the task, which Spark then repeats.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +39,8 @@ IMAGES = pa.schema([
 """The images table; the bytes come last, behind every column that a query filters on."""
 
 REJECTED = pa.schema([
-    ("path", pa.string()), ("length", pa.int64()), ("modification_time", TIME), ("code", pa.string()), ("message", pa.string()),
+    ("path", pa.string()), ("length", pa.int64()), ("modification_time", TIME),
+    ("code", pa.string()), ("message", pa.string()),
 ])
 """Files that are no usable image, and why."""
 
@@ -135,5 +137,8 @@ def _read(row: Row, limits: Limits) -> Content | None:
         return error
     except FileNotFoundError:
         return None
-    except PermissionError as error:
-        return RowError("FILE_UNREADABLE", f"the file cannot be opened: {error.strerror or 'permission denied'}.")
+    except OSError as error:
+        if URI.match(row["path"]):
+            raise
+        reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return RowError("FILE_UNREADABLE", f"the file cannot be opened: {reason}.")
