@@ -1,0 +1,70 @@
+"""Delta's jars for a local session, fetched once by Spark's own resolver.
+
+``spark.jars.packages`` would resolve them again at every start, with a page of output and without a usable error when
+the machine is offline. Fetched once into the user's cache folder, later sessions take the files as they are.
+On a cluster nothing of this is used: see ``conf/spark.conf``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lakemill_udfs.errors import SetupError
+
+logger = logging.getLogger(__name__)
+
+HAD_BY_SPARK = ("com.fasterxml.jackson.core", "com.github.luben", "commons-logging", "commons-pool", "io.airlift",
+                "org.apache.hadoop", "org.apache.logging.log4j", "org.apache.parquet", "org.locationtech.jts",
+                "org.roaringbitmap", "org.slf4j", "org.xerial.snappy")
+"""Groups that Delta asks for and that Spark brings itself, in the versions it was built with."""
+
+
+def cache_folder() -> Path:
+    """Return the folder in which Lakemill keeps what can be fetched or made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lakemill"
+
+
+def delta_jars(spark: str, delta: str) -> list[Path]:
+    """Return the jars to put on Spark's class path, after fetching them the first time (13 MB).
+
+    Args:
+        spark: Version of pyspark.
+        delta: Version of delta-spark.
+
+    Raises:
+        SetupError: ``DELTA_JARS`` if they cannot be fetched.
+    """
+    folder = cache_folder() / f"delta-{delta}-spark-{spark}"
+    if not folder.is_dir():
+        _fetch(f"io.delta:delta-spark_{'.'.join(spark.split('.')[:2])}_2.13:{delta}", folder)
+    return sorted(folder.glob("*.jar"))
+
+
+def _fetch(package: str, folder: Path) -> None:
+    logger.warning("Fetching Delta's jars, once (%s, 13 MB) ...", package)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        script = Path(scratch, "nothing.py")
+        script.touch()
+        done = subprocess.run(
+            [_spark_submit(), "--master", "local", "--conf", f"spark.jars.ivy={scratch}", "--packages", package,
+             "--exclude-packages", ",".join(f"{group}:*" for group in HAD_BY_SPARK), script],
+            env={**os.environ, "PYSPARK_PYTHON": sys.executable}, capture_output=True, check=False)
+        fetched = Path(scratch, "jars")
+        if done.returncode != 0 or not any(fetched.glob("*delta-spark*.jar")):
+            raise SetupError("DELTA_JARS", f"Spark could not fetch {package}.",
+                             hint="the first start needs a Maven repository: check the network and the proxy, "
+                                  "or name a mirror by spark.jars.ivySettings in spark-defaults.conf.")
+        if not folder.exists():  # another process may have been quicker
+            fetched.rename(folder)
+
+
+def _spark_submit() -> Path:
+    import pyspark
+
+    return Path(pyspark.__file__).parent / "bin" / ("spark-submit.cmd" if os.name == "nt" else "spark-submit")

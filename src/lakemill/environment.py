@@ -1,0 +1,111 @@
+"""What this machine must have before Spark can start: Java, PySpark and Delta that go together, one Python version."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lakemill_udfs.errors import SetupError
+
+JAVA_VERSIONS = (17, 21)
+VECTOR_MODULE = "jdk.incubator.vector"
+DELTA_FOR_SPARK = {"4.2": ("4.4.0",)}
+"""PySpark versions, and the delta-spark versions whose jars are published for them."""
+
+JAVA_HINT = (
+    "Debian, Ubuntu: apt-get install openjdk-17-jre-headless; Fedora: dnf install java-21-openjdk-headless; "
+    "macOS: brew install openjdk@17; Windows: winget install EclipseAdoptium.Temurin.17.JRE. "
+    "If it is installed already, set JAVA_HOME to its folder."
+)
+PYTHON_HINT = "unset PYSPARK_PYTHON, or point it to an interpreter of the driver's version."
+
+
+def check_java() -> None:
+    """Check that the Java that Spark will start is one that Spark runs on.
+
+    Raises:
+        SetupError: ``JAVA_MISSING`` if there is none, ``JAVA_VERSION`` if it is neither 17 nor 21 or lacks a module.
+    """
+    home = os.environ.get("JAVA_HOME")
+    program = shutil.which(str(Path(home, "bin", "java")) if home else "java")
+    if program is None:
+        where = f"JAVA_HOME ({home}) has no bin/java" if home else "there is no java on the PATH"
+        raise SetupError("JAVA_MISSING", f"Spark needs Java {_either(JAVA_VERSIONS)}: {where}.", hint=JAVA_HINT)
+    # The module list carries the version too: one start of Java instead of two.
+    listing = subprocess.run([program, "--list-modules"], capture_output=True, text=True, check=False)
+    base = re.search(r"^java\.base@(\d+)", listing.stdout, re.MULTILINE)
+    found = int(base[1]) if base else None
+    if found not in JAVA_VERSIONS:
+        raise SetupError("JAVA_VERSION", f"Spark needs Java {_either(JAVA_VERSIONS)}; "
+                         f"{program} is {'Java ' + str(found) if found else 'older or not Java'}.", hint=JAVA_HINT)
+    if VECTOR_MODULE not in listing.stdout:
+        raise SetupError("JAVA_VERSION", f"{program} is a trimmed Java {found} without the module {VECTOR_MODULE}, "
+                         "on which Spark does not start.", hint=JAVA_HINT)
+
+
+def _either(values: tuple[int, ...]) -> str:
+    return " or ".join(map(str, values))
+
+
+def installed_versions() -> tuple[str, str]:
+    """Return the versions of the installed pyspark and delta-spark.
+
+    Raises:
+        SetupError: ``EXTRA_MISSING`` if one of them is not installed.
+    """
+    try:
+        return version("pyspark"), version("delta-spark")
+    except PackageNotFoundError as error:
+        raise SetupError("EXTRA_MISSING", f"the package '{error.name}' is not installed here.",
+                         hint="pip install 'lakemill[spark]'.") from error
+
+
+def check_versions(spark: str, delta: str) -> None:
+    """Check that Delta's jars exist for this Spark.
+
+    Args:
+        spark: Version of pyspark, for example ``4.2.0``.
+        delta: Version of delta-spark, for example ``4.4.0``.
+
+    Raises:
+        SetupError: ``SPARK_DELTA_VERSIONS`` if they do not go together.
+    """
+    minor = ".".join(spark.split(".")[:2])
+    if delta not in DELTA_FOR_SPARK.get(minor, ()):
+        pairs = (f"pyspark {key} with delta-spark {' or '.join(value)}" for key, value in DELTA_FOR_SPARK.items())
+        raise SetupError("SPARK_DELTA_VERSIONS", f"pyspark {spark} and delta-spark {delta} do not go together; "
+                         f"expected {'; '.join(pairs)}.", hint="pip install 'lakemill[spark]' installs a pair.")
+
+
+def choose_worker_python(chosen: str | None = None) -> None:
+    """Make local Python workers run this interpreter, or check the one that the user chose.
+
+    Without this PySpark starts the first ``python3`` on the PATH, which need not be the virtual environment's.
+
+    Args:
+        chosen: The value of ``spark.pyspark.python``; None leaves it to ``PYSPARK_PYTHON``, then to this interpreter.
+
+    Raises:
+        SetupError: ``PYTHON_MISMATCH`` if the chosen one is missing or has another minor version than this one.
+    """
+    python = chosen or os.environ.get("PYSPARK_PYTHON") or sys.executable
+    if python != sys.executable:
+        expected, found = f"{sys.version_info.major}.{sys.version_info.minor}", _minor_version(python)
+        if found != expected:
+            raise SetupError("PYTHON_MISMATCH", f"workers would run {python}, which is Python {found}; "
+                             f"the driver is Python {expected}.", hint=PYTHON_HINT)
+    os.environ["PYSPARK_PYTHON"] = python
+
+
+def _minor_version(python: str) -> str:
+    script = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "missing or broken"
+    return done.stdout.strip()

@@ -1,0 +1,55 @@
+"""One Spark session for the whole suite, started by the first test that asks for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# The machine's time zone must not decide a test, neither here nor in Spark's Python workers.
+os.environ["TZ"] = "UTC"
+time.tzset()
+# Every test here is a short job; also for the command lines that tests start.
+os.environ["LAKEMILL_FAST_START"] = "1"
+
+# The first example of a property pays for imports, and two cores are shared: a deadline only makes failures by chance.
+settings.register_profile("lakemill", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("lakemill")
+
+
+@pytest.fixture(scope="session")
+def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    from lakemill.session import get_session
+
+    scratch = tmp_path_factory.mktemp("spark")
+    session = get_session("lakemill-tests", {
+        # Two cores and two shuffle tasks: parallel enough for order bugs to show, and the same on every machine.
+        "spark.master": "local[2]",
+        "spark.sql.shuffle.partitions": "2",
+        # Leaves room for the Python workers and the cluster test beside it.
+        "spark.driver.memory": "2g",
+        # Nothing is left in the checkout, and nothing of an earlier run is found.
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.local.dir": str(scratch / "local"),
+        # Code generation pays for itself after thousands of rows; tests have tens.
+        "spark.sql.codegen.wholeStage": "false",
+    })
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def spark(_spark: SparkSession) -> Iterator[SparkSession]:
+    """Yield the shared session; afterwards its cache and temporary views are gone."""
+    yield _spark
+    _spark.catalog.clearCache()
+    for table in _spark.catalog.listTables():
+        if table.isTemporary:
+            _spark.catalog.dropTempView(table.name)
