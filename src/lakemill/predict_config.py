@@ -1,0 +1,162 @@
+"""``PredictConfig``: what a predict job is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from lakemill.config import Bytes, JobConfig, Strict
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.plan import RESERVED
+from lakemill_udfs.steps import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+
+
+class _Kinds(Strict):
+    """One step in YAML: exactly one of its kinds."""
+
+    image: ImageStep | None = None
+    model: ModelStep | None = None
+    python: PythonStep | None = None
+    format: FormatStep | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in STEP_KINDS) != 1:
+            raise ValueError(f"a step is exactly one of {', '.join(STEP_KINDS)}")
+        return self
+
+
+class PipelineConfig(Strict):
+    """A pipeline: ``uri`` of a logged pipeline or model, or ``steps`` and ``checks``.
+
+    Args:
+        uri: ``models:/digits@production``, an MLflow model's folder, an ``.onnx`` file.
+        steps: In order.
+        checks: Conditions on inputs and outputs; beside a ``uri`` they are added to its own.
+    """
+
+    uri: str | None = None
+    steps: tuple[_Kinds, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.uri is None) == (not self.steps):
+            raise ValueError("give either 'uri' or 'steps'")
+        return self
+
+    def declared(self) -> Pipeline:
+        """Return the pipeline that ``steps`` and ``checks`` declare."""
+        steps = [getattr(step, kind) for step in self.steps for kind in STEP_KINDS if getattr(step, kind) is not None]
+        return Pipeline(tuple(steps), self.checks)
+
+
+class SourceConfig(Strict):
+    """What is scored.
+
+    Args:
+        table: Path or catalog name of a Delta table.
+        where: Any Spark SQL predicate on its columns.
+        version: Version number or timestamp to score (``full`` runs only).
+        key: Columns that tell rows apart; ``path`` if the table has one.
+        columns: Further columns that are carried into the predictions.
+    """
+
+    table: str
+    where: str | None = None
+    version: int | str | None = None
+    key: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _not_reserved(self) -> Self:
+        taken = [name for name in (*self.key, *self.columns) if name in RESERVED]
+        if taken:
+            raise ConfigError("COLUMN_RESERVED", f"column '{taken[0]}' cannot be carried: a predictions table has a column of that name.",
+                              hint="rename it in a view of the source; reserved are: " + ", ".join(RESERVED))
+        return self
+
+
+def _parts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class OutputConfig(Strict):
+    """Where predictions go.
+
+    Args:
+        table: Path or catalog name of a Delta table; it is made if there is none.
+        dataset: Which of ``time``, ``in``, ``out``, ``anomaly`` are written; ``*`` is all four.
+        checkpoint: Folder of the incremental runs' progress; needed if ``table`` is a catalog name.
+    """
+
+    table: str
+    dataset: Annotated[tuple[Literal["*", "time", "in", "out", "anomaly", "metadata"], ...], BeforeValidator(_parts)] = ("time", "out", "anomaly")
+    checkpoint: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The columns asked for, in the table's order."""
+        return tuple(part for part in ("time", "in", "out", "anomaly") if part in self.dataset or "*" in self.dataset)
+
+
+class QuarantineConfig(Strict):
+    """What happens to rows with errors, besides standing in the predictions.
+
+    Args:
+        table: Also gets a copy of each committed batch's error rows.
+        max_ratio: Largest share of rows with errors in a batch; above it the batch is not committed and the run ends with exit code 3.
+    """
+
+    table: str | None = None
+    max_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class EngineConfig(Strict):
+    """How it runs.
+
+    Args:
+        batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
+        batch_bytes: Most bytes of source columns in a model batch.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        group_by: Score whole groups of these columns at once (``mode: full`` only).
+        max_bytes_per_trigger: About how much of the source one incremental batch takes.
+    """
+
+    batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    batch_bytes: Bytes = 64 * 2**20
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    group_by: tuple[str, ...] = ()
+    max_bytes_per_trigger: Bytes = 2**30
+
+
+class PredictConfig(JobConfig):
+    """A predict job.
+
+    Args:
+        source: What is scored.
+        pipeline: How.
+        output: Where to.
+        quarantine: What happens to rows with errors.
+        mode: ``incremental`` scores what is new since the last run, ``full`` everything, into a new version of the table.
+        engine: How it runs.
+    """
+
+    name: str = "predict"
+    source: SourceConfig
+    pipeline: PipelineConfig
+    output: OutputConfig
+    quarantine: QuarantineConfig = QuarantineConfig()
+    mode: Literal["incremental", "full"] = "incremental"
+    trigger: Literal["available_now"] = "available_now"
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _full_only(self) -> Self:
+        if self.mode != "full" and self.source.version is not None:
+            raise ValueError("source.version (time travel) needs mode: full")
+        if self.mode != "full" and self.engine.group_by:
+            raise ValueError("engine.group_by needs mode: full")
+        return self

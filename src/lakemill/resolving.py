@@ -1,0 +1,132 @@
+"""A pipeline as declared to one whose models are files with versions, inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lakemill import registry
+from lakemill_udfs.errors import ConfigError, ModelError
+from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.steps import FormatStep, ModelStep, Step
+from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.wiring import declared
+
+LOGGED_KEY = "lakemill_pipeline"
+"""Key in an MLflow model's metadata under which a logged pipeline has its JSON form."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A pipeline that can run.
+
+    Args:
+        pipeline: Each model step has the version's URI and sha256; labels are read. Its ``version`` is the hash of all of it.
+        models: One for each model step, in order; locations are on this machine.
+        name: What to call it: its URI, or None if it was declared in place.
+    """
+
+    pipeline: Pipeline
+    models: tuple[ModelSpec, ...]
+    name: str | None = None
+
+
+def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
+    """Resolve a pipeline's models and files.
+
+    Raises:
+        ModelError: a model is unknown, differs from its ``sha256``, or does not say what it needs.
+        ConfigError: ``LABELS_NOT_FOUND`` if a format step's labels file is not there.
+    """
+    steps: list[Step] = []
+    models: list[ModelSpec] = []
+    for step in pipeline.steps:
+        if isinstance(step, ModelStep):
+            model = _resolve_model(step, registry.find(step.uri, registry_uri))
+            models.append(model)
+            steps.append(replace(step, sha256=model.sha256))
+        else:
+            steps.append(_with_labels(step) if isinstance(step, FormatStep) else step)
+    return Resolved(Pipeline(tuple(steps), pipeline.checks), tuple(models))
+
+
+def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
+    """Resolve a URI: a pipeline that ``Pipeline.log`` made, or any other model as a pipeline of one step.
+
+    Raises:
+        ModelError: as ``registry.find``.
+    """
+    found = registry.find(uri, registry_uri)
+    logged = (registry.mlmodel(found.path).get("metadata") or {}).get(LOGGED_KEY) if found.path.is_dir() else None
+    if logged is None:
+        return replace(resolve(Pipeline((ModelStep(uri),)), registry_uri), name=uri)
+    inside = Pipeline.from_dict(logged)
+    steps: list[Step] = []
+    models = []
+    for step in inside.steps:
+        if isinstance(step, ModelStep):
+            path = found.path / step.uri
+            if not path.resolve().is_relative_to(found.path.resolve()):
+                raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{uri}' refers to a model outside its own folder.")
+            part = registry.FoundModel(path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{step.uri}")
+            model = _resolve_model(step, part)
+            models.append(model)
+            steps.append(replace(step, uri=f"{uri}#{step.uri}", sha256=model.sha256))
+        else:
+            steps.append(step)
+    return Resolved(Pipeline(tuple(steps), inside.checks), tuple(models), uri)
+
+
+def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
+    sha256 = registry.content_sha256(found.path)
+    if step.sha256 is not None and step.sha256 != sha256:
+        raise ModelError("MODEL_CHANGED", f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
+                         hint="take the sha256 out of the pipeline if the new content is wanted.")
+    if found.path.is_file():
+        from lakemill_udfs.onnx_model import OnnxModel
+
+        graph = OnnxModel(found.path, device="cpu")
+        inputs, outputs, flavor = graph.inputs, graph.outputs, "onnx"
+    else:
+        onnx_file = _onnx_file(found.path)
+        if onnx_file is not None:
+            return _resolve_model(step if step.sha256 is None else replace(step, sha256=None), replace_path(found, onnx_file))
+        inputs, outputs = registry.signature_specs(registry.mlmodel(found.path))
+        flavor = "pyfunc"
+    return ModelSpec(uri=step.uri, location=found.remote or str(found.path), flavor=flavor,  # type: ignore[arg-type] -- one of the two above
+                     name=found.name, version=found.version, sha256=sha256, inputs=inputs,
+                     outputs=_with_declared(outputs, step.outputs))
+
+
+def replace_path(found: registry.FoundModel, file: Path) -> registry.FoundModel:
+    """Return the same model at another file of its folder."""
+    remote = found.remote and f"{found.remote.rstrip('/')}/{file.relative_to(found.path).as_posix()}"
+    return replace(found, path=file, remote=remote)
+
+
+def _onnx_file(folder: Path) -> Path | None:
+    """Return the graph of an MLflow model of the onnx flavour, which is faster to run directly than through pyfunc."""
+    flavor = registry.mlmodel(folder).get("flavors", {}).get("onnx")
+    file = folder / flavor["data"] if flavor and "data" in flavor else None
+    return file if file is not None and file.is_file() else None
+
+
+def _with_declared(outputs: tuple[TensorSpec, ...], given: Mapping[str, str | Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    written = {name: declared(name, raw) for name, raw in given.items() if not isinstance(raw, str)}
+    if written and len(outputs) == 1 and outputs[0].name == "output":
+        return tuple(written.values())  # an unnamed output gets its declared name
+    known = {spec.name: spec for spec in outputs} | written
+    return tuple(known.values())
+
+
+def _with_labels(step: FormatStep) -> FormatStep:
+    if not isinstance(step.labels, str):
+        return step
+    try:
+        lines = Path(step.labels).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise ConfigError("LABELS_NOT_FOUND", f"there is no labels file '{step.labels}'.", hint="a text file with one label a line.") from error
+    return replace(step, labels=tuple(line for line in lines if line.strip()))
