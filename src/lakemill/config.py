@@ -63,7 +63,7 @@ class JobConfig(Strict):
         Raises:
             ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, or ``CONFIG_INVALID`` naming each key.
         """
-        raw = _read_yaml(path) if path is not None else {}
+        raw = read_yaml(path) if path is not None else {}
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -92,7 +92,12 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
                           hint="the keys are described in docs/configuration.md.") from error
 
 
-def _read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file.
+
+    Raises:
+        ConfigError: ``CONFIG_NOT_FOUND`` or ``CONFIG_YAML``.
+    """
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -27,6 +27,13 @@ ARROW_SCALARS: dict[str, pa.DataType] = {
 DTYPES = tuple(ARROW_SCALARS)
 """The dtypes a tensor may have, in numpy's names, and ``string``."""
 
+ARROW_DTYPES: dict[pa.DataType, str] = {
+    pa.bool_(): "bool", pa.int8(): "int8", pa.int16(): "int16", pa.int32(): "int32", pa.int64(): "int64",
+    pa.uint8(): "uint8", pa.uint16(): "uint16", pa.uint32(): "uint32", pa.uint64(): "uint64", pa.float16(): "float16",
+    pa.float32(): "float32", pa.float64(): "float64", pa.string(): "string", pa.large_string(): "string",
+}
+"""The dtype of an Arrow column's values."""
+
 FREE = pa.struct([pa.field("data", pa.binary()), pa.field("shape", pa.list_(pa.int32()))])
 """How a tensor with a free dimension is stored."""
 
@@ -109,3 +116,29 @@ def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec
     if not metadata or "lakemill.dtype" not in metadata:
         return None
     return TensorSpec(name, metadata["lakemill.dtype"], tuple(json.loads(metadata.get("lakemill.shape", "[]"))))
+
+
+def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = None) -> TensorSpec | None:
+    """Return the tensor that a column of this Arrow type holds; None if it is none by itself (plain binary, dates, maps, ...)."""
+    declared = spec_from_metadata(name, metadata)
+    if declared is not None:
+        return declared
+    shape: list[int | None] = []
+    while True:
+        if isinstance(kind, pa.FixedShapeTensorType):
+            shape += kind.shape
+            kind = kind.value_type
+        elif pa.types.is_fixed_size_list(kind):
+            shape.append(kind.list_size)
+            kind = kind.value_type
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            shape.append(None)
+            kind = kind.value_type
+        else:
+            return TensorSpec(name, ARROW_DTYPES[kind], tuple(shape)) if kind in ARROW_DTYPES else None
+
+
+def arrow_tensors(schema: pa.Schema) -> dict[str, TensorSpec | None]:
+    """Return the tensor of each column of an Arrow table."""
+    return {field.name: tensor_of(field.name, field.type, {key.decode(): value.decode() for key, value in (field.metadata or {}).items()})
+            for field in schema}

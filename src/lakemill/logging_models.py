@@ -1,0 +1,131 @@
+"""Logging a pipeline as one ordinary MLflow model: its models as artifacts, its steps in the metadata, no pickle of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lakemill.planning import make_plan
+from lakemill.registry import mlflow_at
+from lakemill.resolving import LOGGED_KEY, Resolved, resolve
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep
+from lakemill_udfs.tensors import TensorSpec
+
+MLFLOW_COLUMNS = {"bool": "boolean", "int8": "integer", "int16": "integer", "int32": "integer", "int64": "long", "uint8": "integer",
+                  "uint16": "integer", "uint32": "long", "float16": "float", "float32": "float", "float64": "double", "string": "string"}
+
+
+def log_pipeline(pipeline: Pipeline, *, name: str = "pipeline", registered_model_name: str | None = None, alias: str | None = None,
+                 registry: str | None = None, input_example: Any = None) -> str:
+    """Log a pipeline; see ``lakemill.Pipeline.log``.
+
+    Returns:
+        ``models:/name/version`` if it was registered, else the logged model's URI.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` without MLflow, or one of its models is unknown.
+    """
+    resolved = resolve(pipeline, registry)
+    steps, artifacts = [], {}
+    models = iter(resolved.models)
+    for index, step in enumerate(resolved.pipeline.steps):
+        if isinstance(step, ModelStep):
+            path = Path(next(models).location)
+            artifacts[f"model_{index}"] = str(path)
+            steps.append(replace(step, uri=f"artifacts/{path.name}"))
+        else:
+            steps.append(step)
+    inside = Pipeline(tuple(steps), resolved.pipeline.checks)
+    code = importlib.resources.files("lakemill_udfs")
+    with mlflow_at(registry) as mlflow:
+        info = mlflow.pyfunc.log_model(
+            name=name, python_model=str(code / "mlflow_model.py"), artifacts=artifacts, code_paths=[str(code), *_user_code(pipeline)],
+            metadata={LOGGED_KEY: inside.to_dict()}, model_config={LOGGED_KEY: inside.to_dict(), "models": _identities(resolved)},
+            signature=_signature(resolved), input_example=input_example, pip_requirements=_requirements(resolved),
+            registered_model_name=registered_model_name)
+        if registered_model_name is None:
+            return str(info.model_uri)
+        version = info.registered_model_version
+        if alias is not None:
+            mlflow.MlflowClient().set_registered_model_alias(registered_model_name, alias, version)
+    return f"models:/{registered_model_name}/{version}"
+
+
+def _user_code(pipeline: Pipeline) -> list[str]:
+    from lakemill.shipping import user_module
+
+    sources = {user_module(step.function.partition(":")[0]) for step in pipeline.steps if isinstance(step, PythonStep)}
+    return sorted(str(source) for source in sources if source is not None)
+
+
+def _identities(resolved: Resolved) -> list[dict[str, Any]]:
+    """Return what a server needs to load the models without MLflow's registry: flavor, tensors and sha256."""
+    return [{"flavor": model.flavor, "name": model.name, "version": model.version, "sha256": model.sha256,
+             "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
+             "outputs": {spec.name: spec.to_dict() for spec in model.outputs}} for model in resolved.models]
+
+
+def _requirements(resolved: Resolved) -> list[str]:
+    runtimes = {"onnx": ["onnxruntime"], "pyfunc": ["mlflow"]}
+    names = ["numpy", "pyarrow", "pandas", "pillow", "polars"]
+    for model in resolved.models:
+        names += runtimes[model.flavor]
+        requirements = Path(model.location) / "requirements.txt"
+        if model.flavor == "pyfunc" and requirements.is_file():
+            names += [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
+    return [_pinned(name) for name in dict.fromkeys(names) if not name.startswith("mlflow=")]
+
+
+def _pinned(requirement: str) -> str:
+    try:
+        return requirement if any(sign in requirement for sign in "=<>~! ") else f"{requirement}=={importlib.metadata.version(requirement)}"
+    except importlib.metadata.PackageNotFoundError:
+        return requirement
+
+
+def _signature(resolved: Resolved) -> Any:
+    """Return column specs: MLflow cannot mix them with tensor specs, and an image's bytes are a column."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    plan = make_plan(resolved, input_columns(resolved))
+    images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]
+    inputs = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
+    inputs += [_column(column.spec) for column in plan.wiring.columns]
+    return ModelSignature(Schema(inputs), Schema([_column(spec, f"out.{spec.name}") for spec in plan.wiring.outputs]))
+
+
+def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
+    """Return the columns that a pipeline reads, as far as its steps say."""
+    made: set[str] = set()
+    columns: dict[str, TensorSpec | None] = {}
+    models = iter(resolved.models)
+    for step in resolved.pipeline.steps:
+        if isinstance(step, ImageStep):
+            columns[step.column] = None
+            made.add(step.output)
+        elif isinstance(step, ModelStep):
+            model = next(models)
+            for spec in model.inputs:
+                source = step.inputs.get(spec.name, spec.name)
+                if source not in made and not (spec.name not in step.inputs and len(model.inputs) == 1 and made):
+                    columns[source] = replace(spec, name=source)
+            made |= {str(value) if isinstance(value := step.outputs.get(spec.name, spec.name), str) else spec.name for spec in model.outputs}
+        elif isinstance(step, PythonStep):
+            columns |= {source: TensorSpec(source, "float64") for source in step.inputs.values() if source not in made | set(columns)}
+            made |= set(step.outputs)
+    return columns
+
+
+def _column(spec: TensorSpec, name: str | None = None) -> Any:
+    from mlflow.types import ColSpec, DataType
+    from mlflow.types.schema import Array
+
+    kind: Any = DataType[MLFLOW_COLUMNS.get(spec.dtype, "long")]
+    for _ in spec.shape:
+        kind = Array(kind)
+    return ColSpec(kind, name or spec.name, required=not spec.nullable)

@@ -1,0 +1,74 @@
+"""From a resolved pipeline and a source's columns to the plan that workers get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from lakemill.resolving import Resolved
+from lakemill_udfs.checks import compile_check
+from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.functions import import_function
+from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
+from lakemill_udfs.steps import PythonStep
+from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.wiring import Wiring, wire
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+AUTO_BATCH_BYTES = 8 * 2**20
+"""Tensors of an automatic model batch: they stay in the processor's cache, and a convolution gains nothing from more rows."""
+
+FEWEST_ROWS, MOST_ROWS = 16, 4096
+
+
+def make_plan(resolved: Resolved, table: Mapping[str, TensorSpec | None], *, passthrough: Sequence[str] = (),
+              batch_rows: int | Literal["auto"] = "auto", batch_bytes: int = 64 * 2**20, device: str = "auto", threads: int = 0,
+              parts: tuple[str, ...] = ("time", "out", "anomaly"), provenance: Provenance | None = None, task_metrics: bool = False) -> PredictPlan:
+    """Return the plan.
+
+    Args:
+        resolved: The pipeline with its models found.
+        table: The source's columns, with their tensors.
+        passthrough: Key and carried columns.
+        batch_rows: Rows of a model batch, or ``auto``.
+        batch_bytes: Most bytes of source columns in a model batch.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: Threads of a model inside one task; 0 leaves the runtime's default.
+        parts: Which of ``time``, ``in``, ``out``, ``anomaly`` are written.
+        provenance: Of the run.
+        task_metrics: Whether tasks are measured.
+
+    Raises:
+        ModelError: an input that nothing feeds, unknown outputs (see ``wire``).
+        TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
+        ConfigError: ``COLUMN_RESERVED``, ``FUNCTION_NOT_FOUND``, or a check that does not parse.
+    """
+    for name in passthrough:
+        if name not in table:
+            raise TableError("COLUMN_MISSING", f"the source has no column '{name}'; it has: {', '.join(table)}.")
+        if name in RESERVED:
+            raise ConfigError("COLUMN_RESERVED", f"column '{name}' cannot be carried: a predictions table has a column of that name.")
+    wiring = wire(resolved.pipeline, resolved.models, table)
+    for check in resolved.pipeline.checks:
+        compile_check(check)
+    for step in resolved.pipeline.steps:
+        if isinstance(step, PythonStep):
+            import_function(step.function)
+    rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
+    origin = provenance or Provenance(pipeline=resolved.name)
+    return PredictPlan(resolved.pipeline, resolved.models, wiring, tuple(dict.fromkeys(passthrough)), rows, batch_bytes, threads, device,
+                       parts, origin, task_metrics)
+
+
+def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
+    """Return how many rows fill ``AUTO_BATCH_BYTES`` with the pipeline's largest tensors."""
+    made = [spec for step in wiring.steps for spec, _ in step.outputs] + [column.spec for column in wiring.columns]
+    largest = max((spec.row_bytes or 0 for spec in made), default=0)
+    return min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest)) if largest else MOST_ROWS
+
+
+def task_threads(spark: SparkSession) -> int:
+    """Return ``spark.task.cpus``, the processors that a task owns."""
+    return int(spark.conf.get("spark.task.cpus", "1") or 1)

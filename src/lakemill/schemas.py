@@ -1,0 +1,63 @@
+"""Spark schemas from and to tensors. The metadata of a column is the single source of truth for its tensor's dtype and shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.tensors import TensorSpec, tensor_of
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import DataType, StructField, StructType
+
+def spark_tensors(schema: StructType) -> dict[str, TensorSpec | None]:
+    """Return the tensor of each column of a Spark table."""
+    return {field.name: tensor_of(field.name, _arrow_type(field.dataType), field.metadata) for field in schema}
+
+
+def _arrow_type(kind: DataType) -> pa.DataType:
+    from pyspark.errors import PySparkTypeError
+    from pyspark.sql.pandas.types import to_arrow_type
+
+    try:
+        return to_arrow_type(kind)
+    except PySparkTypeError:
+        return pa.null()  # a type without an Arrow form is no tensor
+
+
+def result_schema(plan: PredictPlan, source: StructType) -> StructType:
+    """Return the Spark schema of what ``predict_batches`` yields for a plan.
+
+    Args:
+        plan: Says which columns there are.
+        source: The source's schema; carried columns keep their type and metadata.
+    """
+    from pyspark.sql.types import StructField, StructType, TimestampType
+
+    fields = [source[name] for name in plan.passthrough]
+    parts: dict[str, DataType] = {"time": TimestampType(), "in": StructType([source[name] for name in plan.input_columns]),
+                                  "out": _struct(plan.out_type), "anomaly": _spark_type(plan.anomaly_type)}
+    fields += [StructField(part, parts[part]) for part in plan.parts]
+    fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(METADATA))]
+    if plan.task_metrics:
+        fields.append(StructField("_task", _spark_type(TASK)))
+    return StructType(fields)
+
+
+def _spark_type(kind: pa.DataType) -> DataType:
+    from pyspark.sql.pandas.types import from_arrow_type
+
+    return from_arrow_type(kind)
+
+
+def _struct(kind: pa.StructType) -> StructType:
+    """Return a struct whose fields keep their Arrow metadata (the tensor's dtype and shape)."""
+    from pyspark.sql.types import StructField, StructType
+
+    def field(inner: pa.Field) -> StructField:
+        metadata = {key.decode(): value.decode() for key, value in (inner.metadata or {}).items()}
+        return StructField(inner.name, _spark_type(inner.type), nullable=True, metadata=metadata)
+
+    return StructType([field(inner) for inner in kind])

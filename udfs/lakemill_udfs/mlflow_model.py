@@ -1,0 +1,59 @@
+"""A logged pipeline as MLflow loads it: MLflow runs this file ("models from code"), so nothing is pickled.
+
+It needs this package only, which MLflow keeps beside the model; Lakemill's driver side is not installed on a server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+import mlflow.pyfunc
+import pyarrow as pa
+
+from lakemill_udfs.errors import RowError
+from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps import ModelStep
+from lakemill_udfs.tensors import TensorSpec, arrow_tensors
+from lakemill_udfs.wiring import declared, wire
+from lakemill_udfs.worker import predict_batches
+
+
+class LoggedPipeline(mlflow.pyfunc.PythonModel):  # type: ignore[misc] -- MLflow's class is untyped
+    """The pipeline behind MLflow's ``predict``: a DataFrame of inputs in, one column for each output out."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the steps from the model's configuration and find its models among the artifacts."""
+        self.pipeline = Pipeline.from_dict(context.model_config["lakemill_pipeline"])
+        steps = [(index, step) for index, step in enumerate(self.pipeline.steps) if isinstance(step, ModelStep)]
+        self.models = tuple(_spec(raw, step.uri, context.artifacts[f"model_{index}"])
+                            for raw, (index, step) in zip(context.model_config["models"], steps, strict=True))
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """Score a DataFrame.
+
+        Raises:
+            RowError: a row is bad; names the row, the stage and the reason.
+        """
+        table = pa.Table.from_pandas(model_input, preserve_index=False)
+        plan = PredictPlan(self.pipeline, self.models, wire(self.pipeline, self.models, arrow_tensors(table.schema)),
+                           batch_rows=256, threads=0, parts=("out", "anomaly"))
+        result = pa.Table.from_batches(list(predict_batches(plan, table.to_batches())))
+        for row, error in enumerate(result["error"].to_pylist()):
+            if error is not None:
+                raise RowError(error["code"], f"row {row}, {error['stage']}: {error['message']}")
+        out = result["out"].combine_chunks()
+        return pa.table([*out.flatten()], names=[f"out.{field.name}" for field in out.type]).to_pandas()
+
+
+def _spec(raw: dict[str, Any], uri: str, path: str) -> ModelSpec:
+    def tensors(side: str) -> tuple[TensorSpec, ...]:
+        return tuple(declared(name, spec) for name, spec in raw[side].items())
+
+    return ModelSpec(uri, str(Path(path)), raw["flavor"], raw["name"], raw["version"], raw["sha256"], tensors("inputs"), tensors("outputs"))
+
+
+mlflow.models.set_model(LoggedPipeline())
