@@ -38,8 +38,6 @@ def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # Nothing is left in the checkout, and nothing of an earlier run is found.
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.local.dir": str(scratch / "local"),
-        # Code generation pays for itself after thousands of rows; tests have tens.
-        "spark.sql.codegen.wholeStage": "false",
     })
     yield session
     session.stop()

@@ -131,6 +131,7 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
     environment.check_versions(spark, delta)
     environment.check_java()
     environment.choose_worker_python(settings.get("spark.pyspark.python"))
+    _quiet_query_log()
     return {
         **DELTA_SETTINGS,
         "spark.master": "local[*]",
@@ -149,6 +150,13 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
         "spark.python.worker.faulthandler.enabled": "true",
         "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
     }
+
+
+def _quiet_query_log() -> None:
+    # PySpark prints every failed query to stderr as JSON, with the values of the failing expression.
+    from pyspark.logger import PySparkLogger
+
+    PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
 
 
 def _java_options() -> str:

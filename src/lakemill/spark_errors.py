@@ -1,0 +1,104 @@
+"""Spark's exceptions as errors of Lakemill, without the row data that Spark's own messages can hold.
+
+An executor's exception reaches the driver as text, inside a ``PythonException``, a ``StreamingQueryException`` or a
+bare ``Py4JJavaError`` with a page of Java frames. Errors of ``lakemill_udfs`` are found again in that text by their
+code; of all others only what is safe is kept: the kind, Spark's error condition, file and line.
+
+    try:
+        frame.write.save(path)
+    except SPARK_FAILURES as error:
+        raise spark_failure(error) from error
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from lakemill.session import NO_DELTA_HINT
+from lakemill_udfs import errors
+from lakemill_udfs.errors import LakemillError, RunError, SetupError, TableError
+
+SPARK_FAILURES = (PySparkException, Py4JError)
+"""What PySpark raises when a job fails; everything else is a bug of ours and passes."""
+
+CODED = re.compile(r"^lakemill_udfs\.errors\.(\w+): (\[[A-Z][A-Z0-9_]+\] .*)$", re.MULTILINE)
+VERSIONS = re.compile(r"different (?:minor )?version:? (\S+?) than that in driver:? (\d\S*?)[,.]?\s")
+MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+PYTHON_ERROR = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n(?:    .*\n)*([A-Za-z_][\w.]*)(?::|$)', re.MULTILINE)
+CONDITION = re.compile(r"(?:Exception|Error): \[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
+DENIED = re.compile("DELTA_CANNOT_CREATE_LOG_PATH|AccessControlException|AccessDenied|Permission denied|Read-only file")
+JAVA_CLASS = re.compile(r"^(?:Caused by)?: ([\w.$]+(?:Exception|Error))", re.MULTILINE)
+
+
+def spark_failure(error: Exception) -> LakemillError:
+    """Return the error to raise, ``from`` the one that PySpark raised.
+
+    Args:
+        error: One of ``SPARK_FAILURES``, or an error of Lakemill, which is returned as it is.
+    """
+    if isinstance(error, LakemillError):
+        return error
+    text = _text(error)
+    return _coded(text) or _setup(text) or _machine(text) or _other(error, text)
+
+
+def _text(error: Exception) -> str:
+    cause = getattr(error, "cause", None)  # CapturedException keeps Java's causes apart from __cause__
+    return f"{error}\n" + (_text(cause) if isinstance(cause, Exception) else "")
+
+
+def _coded(text: str) -> LakemillError | None:
+    found = CODED.findall(text)
+    if not found:
+        return None
+    name, line = found[-1]  # the last of a chain is the one that was raised
+    match = errors.CODE.match(line)
+    kind = getattr(errors, name, RunError)
+    return kind(match[1], match[2], hint=match[3]) if match else None
+
+
+def _setup(text: str) -> LakemillError | None:
+    if "PYTHON_VERSION_MISMATCH" in text:
+        versions = VERSIONS.search(text)
+        found = f": workers run {versions[1]}, the driver {versions[2]}" if versions else ""
+        return SetupError("PYTHON_MISMATCH", f"workers run another Python version than the driver{found}.",
+                          hint="set spark.pyspark.python (or PYSPARK_PYTHON) to an interpreter of the driver's version "
+                               "that every executor has.")
+    if module := MODULE.search(text):
+        ours = module[1].split(".")[0] == "lakemill_udfs"
+        return SetupError("WORKER_MODULE_MISSING", f"the Python workers have no module '{module[1]}'.",
+                          hint="add --py-files dist/lakemill.zip (`make dist` writes it)." if ours else
+                          "install it in the executors' Python, or ship it with --archives.")
+    if "Cannot find catalog plugin class" in text or re.search(r"Failed to find the data source: delta\b", text):
+        return SetupError("SESSION_NO_DELTA", "the Spark session does not find Delta's classes.", hint=NO_DELTA_HINT)
+    return None
+
+
+def _machine(text: str) -> LakemillError | None:
+    if "java.lang.OutOfMemoryError" in text:
+        return RunError("HEAP_TOO_SMALL", "a JVM of Spark ran out of memory.",
+                        hint="raise spark.driver.memory (local mode) or spark.executor.memory.")
+    if "No space left on device" in text:
+        return RunError("DISK_FULL", "a disk is full.", hint="free it, or point spark.local.dir to a larger one.")
+    if "Python worker exited unexpectedly" in text:
+        return RunError("WORKER_DIED", "a Python worker died: most often out of memory, or a crash in native code.",
+                        hint="lower engine.batch_rows or engine.batch_bytes; the worker's stderr has a native stack.")
+    if DENIED.search(text):
+        return TableError("STORAGE_DENIED", "the storage refused to read or write.",
+                          hint="check the table's path, its permissions and the credentials of this session.")
+    return None
+
+
+def _other(error: Exception, text: str) -> LakemillError:
+    hint = "Spark's own text can hold row data and is left out here; it is this error's __cause__."
+    if raised := PYTHON_ERROR.findall(text):
+        file, line, function, kind = raised[-1]
+        return RunError("WORKER_FAILED", f"{kind} in {function} ({PurePath(file).name}, line {line}).", hint=hint)
+    condition = error.getCondition() if isinstance(error, PySparkException) else None
+    match = None if condition else CONDITION.search(text) or JAVA_CLASS.search(text)
+    return RunError("SPARK_FAILED", f"Spark stopped with {condition or (match and match[1]) or type(error).__name__}.",
+                    hint=hint)
