@@ -11,6 +11,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Pipeline": "lakemill.pipeline",
+    "ImageStep": "lakemill_udfs.steps",
+    "ModelStep": "lakemill_udfs.steps",
+    "PythonStep": "lakemill_udfs.steps",
+    "FormatStep": "lakemill_udfs.steps",
+    "Check": "lakemill_udfs.steps",
+    "TensorSpec": "lakemill_udfs.tensors",
+    "PredictConfig": "lakemill.predict_config",
+    "predict_table": "lakemill.predict",
     "IngestConfig": "lakemill.ingest_config",
     "ingest_images": "lakemill.ingest",
     "get_session": "lakemill.session",

@@ -1,0 +1,102 @@
+"""The files of a streaming checkpoint that say how far an incremental job is: its query's id, its offsets, and what it was made for.
+
+Spark owns the folder; Lakemill adds one file, ``lakemill.json``. They are read through Arrow's file systems, so a checkpoint may be on a store.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import fs
+
+from lakemill import tables
+from lakemill.predict_config import PredictConfig
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.files import filesystem
+
+IDENTITY_FILE = "lakemill.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A job's checkpoint folder.
+
+    Args:
+        location: Absolute path or URI.
+    """
+
+    location: str
+
+    @classmethod
+    def of(cls, config: PredictConfig) -> Checkpoint:
+        """Return the checkpoint of a job: ``output.checkpoint``, or ``<output>_checkpoint/<name>``.
+
+        Raises:
+            ConfigError: ``CHECKPOINT_UNKNOWN`` if the output is a catalog name and no checkpoint is set.
+        """
+        if config.output.checkpoint is not None:
+            return cls(tables.location(config.output.checkpoint if tables.is_path(config.output.checkpoint) else "./" + config.output.checkpoint))
+        if not tables.is_path(config.output.table):
+            raise ConfigError("CHECKPOINT_UNKNOWN", f"the output '{config.output.table}' is a catalog name, so the checkpoint has no place.",
+                              hint="output: {checkpoint: s3://bucket/checkpoints/<job>}")
+        return cls(f"{tables.location(tables.sibling(config.output.table, '_checkpoint'))}/{config.name}")
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the checkpoint was made for; None if there is no checkpoint yet."""
+        text = self._read(IDENTITY_FILE)
+        return None if text is None else dict(json.loads(text))
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Write down what a new checkpoint is made for, before the first batch."""
+        store, folder = filesystem(self.location)
+        store.create_dir(folder, recursive=True)
+        with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
+            stream.write(json.dumps(identity, indent=1).encode())
+
+    def query_id(self) -> str | None:
+        """Return the id that Spark gave the query at its first start."""
+        text = self._read("metadata")
+        return None if text is None else str(json.loads(text)["id"])
+
+    def offset(self, batch_id: int) -> SourceOffset:
+        """Return the end of a batch in the source, from Spark's offset log.
+
+        Raises:
+            ConfigError: ``CHECKPOINT_DAMAGED`` if the log has no such batch.
+        """
+        text = self._read(f"offsets/{batch_id}")
+        if text is None:
+            raise ConfigError("CHECKPOINT_DAMAGED", f"'{self.location}' has no offsets of batch {batch_id}.",
+                              hint="remove the checkpoint: the next run finds what is scored by its key.")
+        raw = json.loads(text.strip().splitlines()[-1])
+        version, is_first = int(raw["reservoirVersion"]), bool(raw["isStartingVersion"])
+        return SourceOffset(version - 1 if int(raw["index"]) == -1 else version, is_first)
+
+    def remove(self) -> None:
+        """Remove the folder, if it is there."""
+        store, folder = filesystem(self.location)
+        if store.get_file_info(folder).type == fs.FileType.Directory:
+            store.delete_dir(folder)
+
+    def _read(self, name: str) -> str | None:
+        store, folder = filesystem(self.location)
+        try:
+            with store.open_input_stream(f"{folder}/{name}") as stream:
+                return bytes(stream.read()).decode()
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class SourceOffset:
+    """Where a batch ends in its Delta source.
+
+    Args:
+        version: Last version of the source that the batch holds.
+        is_snapshot: Whether the batch is part of the first snapshot, which a new checkpoint starts with.
+    """
+
+    version: int
+    is_snapshot: bool

@@ -1,0 +1,209 @@
+"""``predict_table``: Delta to Delta, every source row exactly once, with its result or the reason why there is none."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lakemill import tables
+from lakemill.commits import Committed, commit, now_utc, prepare_output, write_measures
+from lakemill.predict_config import PredictConfig
+from lakemill.predict_source import Source, open_source, scan_session
+from lakemill.resolving import Resolved, resolve, resolve_uri
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill_udfs.errors import LakemillError
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.plan import PredictPlan, Provenance
+from lakemill_udfs.worker import predict_batches, predict_group
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
+
+@dataclass
+class PredictResult:
+    """What a run did.
+
+    Args:
+        job: Name of the job.
+        run_id: Of this run, as in the rows' ``metadata``.
+        mode: ``incremental`` or ``full``.
+        table: The predictions.
+        table_version: Its version after the run.
+        source_version: Newest version of the source that was scored; None if nothing was.
+        pipeline_version: Hash of the resolved pipeline.
+        rows: Rows written.
+        rows_error: Of those, rows with an error.
+        batches: Commits.
+        seconds: From the call to the return.
+    """
+
+    job: str
+    run_id: str
+    mode: str
+    table: str
+    pipeline_version: str
+    table_version: int | None = None
+    source_version: int | None = None
+    rows: int = 0
+    rows_error: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, without the tasks."""
+        return {key: value for key, value in asdict(replace(self, tasks=[])).items() if key != "tasks"}
+
+    def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
+        """Count a committed batch."""
+        self.rows, self.rows_error, self.batches = self.rows + batch.rows, self.rows_error + batch.rows_error, self.batches + 1
+        self.source_version = source_version
+        self.tasks += [{**task, "batch_id": batch_id} for task in batch.tasks]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all parts of a run need: the job, its session, its source, its plan and where progress is told."""
+
+    config: PredictConfig
+    spark: SparkSession
+    source: Source
+    plan: PredictPlan
+    schema: StructType
+    result: PredictResult
+    tell: Progress
+
+    def scored(self, rows: DataFrame, **origin: Any) -> DataFrame:
+        """Return the predictions of ``rows``, lazily; ``origin`` completes their provenance."""
+        plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
+        rows = rows.select(*plan.source_columns)
+        if self.config.engine.group_by:
+            return rows.groupBy(*self.config.engine.group_by).applyInArrow(functools.partial(predict_group, plan), self.schema)
+        return rows.mapInArrow(functools.partial(predict_batches, plan), self.schema)
+
+
+def predict_table(config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None) -> PredictResult:
+    """Score a Delta table into a Delta table.
+
+    ``mode: incremental`` scores what was added since the job's last run, in commits of about ``engine.max_bytes_per_trigger``; ``mode: full``
+    scores everything into a new version of the output and forgets how far incremental runs were.
+
+    Args:
+        config: The job.
+        spark: The session; by default the active one, or a new one.
+        progress: Gets a line of text for each thing that happens.
+
+    Raises:
+        ConfigError: the configuration, a table, a model or the set-up does not fit; nothing was scored.
+        TooManyErrorsError: a batch had more errors than ``quarantine.max_ratio``; earlier batches are committed.
+        RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
+    """
+    from lakemill.predict_modes import run_full, run_incremental
+
+    started, began = now_utc(), time.perf_counter()
+    run = prepare(config, spark, progress or (lambda _: None))
+    status: LakemillError | None = None
+    try:
+        (run_full if config.mode == "full" else run_incremental)(run)
+    except LakemillError as error:
+        status = error
+        raise
+    except SPARK_FAILURES as error:
+        status = spark_failure(error)
+        raise status from error
+    finally:
+        run.result.seconds = time.perf_counter() - began
+        if run.result.batches or status:
+            _write_run(run, started, status)
+    run.result.table_version = tables.version(run.spark, config.output.table)
+    run.result.seconds = time.perf_counter() - began
+    return run.result
+
+
+def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None) -> pd.DataFrame:
+    """Score the first ``rows`` rows and return them; neither the output nor the checkpoint is touched.
+
+    Raises:
+        ConfigError: as ``predict_table``.
+        RunError: Spark failed.
+    """
+    run = prepare(config, spark, lambda _: None, output=False)
+    try:
+        result: pd.DataFrame = run.scored(run.source.rows.limit(rows)).drop("_task").toPandas()
+    except SPARK_FAILURES as error:
+        raise spark_failure(error) from error
+    return result
+
+
+def resolve_config(config: PredictConfig) -> Resolved:
+    """Return a job's pipeline with its models found.
+
+    Raises:
+        ModelError: a model or alias is unknown.
+    """
+    if config.pipeline.uri is None:
+        return resolve(config.pipeline.declared(), config.registry)
+    resolved = resolve_uri(config.pipeline.uri, config.registry)
+    checks = resolved.pipeline.checks + config.pipeline.checks
+    return replace(resolved, pipeline=Pipeline(resolved.pipeline.steps, checks))
+
+
+def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *, output: bool = True) -> Run:
+    """Find everything, plan, and check what can be checked before anything is scored.
+
+    Raises:
+        ConfigError: something does not fit.
+    """
+    from lakemill.planning import make_plan, task_threads
+    from lakemill.schemas import result_schema, spark_tensors
+    from lakemill.session import get_session
+    from lakemill.shipping import ship
+
+    resolved = resolve_config(config)
+    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: " + ", ".join(
+        f"{model.name} {('version ' + model.version) if model.version else model.sha256[:12]}" for model in resolved.models))
+    base = spark or get_session(config.name)
+    try:
+        source = open_source(config, base)
+        run_id = uuid.uuid4().hex
+        carried = (*source.key, *config.source.columns, *config.engine.group_by)
+        plan = make_plan(
+            resolved, spark_tensors(source.rows.schema), passthrough=carried, batch_rows=config.engine.batch_rows, batch_bytes=config.engine.batch_bytes,
+            device=config.engine.device, threads=task_threads(base), parts=config.output.parts, task_metrics=not config.engine.group_by,
+            provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name))
+        schema = result_schema(plan, source.rows.schema)
+        session = scan_session(base, source.rows.schema, plan)
+        source = replace(source, rows=open_source(config, session).rows)
+        plan = ship(session, plan)
+        if output:
+            from pyspark.sql.types import StructType
+
+            table_schema = StructType([column for column in schema if column.name != "_task"])
+            prepare_output(session, config.output.table, table_schema, replace=config.mode == "full")
+    except SPARK_FAILURES as error:
+        raise spark_failure(error) from error
+    result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
+    return Run(config, session, source, plan, schema, result, tell)
+
+
+def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
+    from lakemill.checkpoint import Checkpoint
+
+    result = run.result
+    query_id = Checkpoint.of(run.config).query_id() if run.config.mode == "incremental" else None
+    write_measures(run.spark, run.config, {
+        "run_id": result.run_id, "job": result.job, "mode": result.mode, "query_id": query_id, "started": started, "seconds": result.seconds,
+        "status": "failed" if status else "done", "code": status.code if status else None, "rows": result.rows, "rows_error": result.rows_error,
+        "batches": result.batches, "source_version": result.source_version, "pipeline": run.plan.provenance.pipeline,
+        "pipeline_version": result.pipeline_version}, list(result.tasks))

@@ -1,0 +1,105 @@
+"""The source of a predict job: its rows, its key, and the session settings that read it well."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakemill import tables
+from lakemill.predict_config import PredictConfig
+from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.plan import PredictPlan
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+TASKS_PER_CORE = 4  # with fewer, one slow task at the end leaves the other cores idle
+SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    Args:
+        rows: The table at the version asked for, filtered.
+        key: Columns that tell rows apart.
+    """
+
+    rows: DataFrame
+    key: tuple[str, ...]
+
+
+def open_source(config: PredictConfig, spark: SparkSession) -> Source:
+    """Open the source table and check what is said of it.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``.
+        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` if no key is named.
+    """
+    rows = tables.read(spark, config.source.table, config.source.version)
+    key = config.source.key or (("path",) if "path" in rows.columns else ())
+    if not key:
+        raise ConfigError("KEY_MISSING", f"source '{config.source.table}' has no column 'path', so its key must be named; it has: {', '.join(rows.columns)}.",
+                          hint="source: {key: [id]}, or --key id")
+    for name in (*key, *config.source.columns, *config.engine.group_by):
+        if name not in rows.columns:
+            raise TableError("COLUMN_MISSING", f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.")
+    return Source(filtered(rows, config), key)
+
+
+def filtered(rows: DataFrame, config: PredictConfig) -> DataFrame:
+    """Return the rows that ``source.where`` keeps.
+
+    Raises:
+        ConfigError: ``WHERE_INVALID``.
+    """
+    from pyspark.errors import AnalysisException, ParseException
+
+    if config.source.where is None:
+        return rows
+    try:
+        kept = rows.where(config.source.where)
+        _ = kept.schema  # Spark Connect looks at a predicate only now
+    except (ParseException, AnalysisException) as error:
+        raise ConfigError("WHERE_INVALID", f"source.where does not fit the table: {config.source.where!r} ({error.getCondition()}).",
+                          hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}") from error
+    return kept
+
+
+def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> SparkSession:
+    """Return a session of its own that cuts the scan by compute, not by bytes, and hands blobs over in small batches.
+
+    Args:
+        spark: The session that the job was given; it is not changed.
+        schema: Of the source.
+        plan: Says which of its columns are read.
+    """
+    from pyspark.sql.types import BinaryType
+
+    from lakemill.session import session_with
+
+    settings = {
+        "spark.sql.files.minPartitionNum": str(TASKS_PER_CORE * cores(spark)),
+        "spark.sql.files.maxPartitionBytes": str(LARGEST_SPLIT_BYTES),
+        "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT_BYTES),
+    }
+    if any(isinstance(schema[name].dataType, BinaryType) for name in plan.source_columns if name in schema.names):
+        # Both default to thousands of rows, which are gigabytes where a row is an image.
+        settings |= {"spark.sql.parquet.columnarReaderBatchSize": "128", "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20)}
+    return session_with(spark, settings)
+
+
+def cores(spark: SparkSession) -> int:
+    """Return how many tasks the cluster runs at once, as far as its settings say (``sparkContext`` is not there over Connect)."""
+    local = re.fullmatch(r"local(?:\[(\*|\d+).*\])?", str(spark.conf.get("spark.master", "")))
+    if local:
+        return (os.cpu_count() or 1) if local[1] == "*" else int(local[1] or 1)
+    said = spark.conf.get("spark.cores.max", None) or spark.conf.get("spark.default.parallelism", None)
+    if said:
+        return int(said)
+    executors, each = spark.conf.get("spark.executor.instances", "2"), spark.conf.get("spark.executor.cores", "4")
+    return int(executors or 2) * int(each or 4)
