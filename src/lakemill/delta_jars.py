@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lakemill.environment import installed_versions
 from lakemill_udfs.errors import SetupError
 
 logger = logging.getLogger(__name__)
@@ -68,3 +69,7 @@ def _spark_submit() -> Path:
     import pyspark
 
     return Path(pyspark.__file__).parent / "bin" / ("spark-submit.cmd" if os.name == "nt" else "spark-submit")
+
+
+if __name__ == "__main__":  # `make setup` fetches ahead of the first session
+    delta_jars(*installed_versions())

@@ -1,0 +1,49 @@
+# Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test borders lint types dist lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+.venv/made.stamp: scripts/make_venv.sh
+	@scripts/make_venv.sh && touch $@
+
+.venv/packages.stamp: .venv/made.stamp requirements/dev.txt
+	@scripts/install_packages.sh && touch $@
+
+.venv/lakemill.stamp: .venv/packages.stamp pyproject.toml
+	@.venv/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e . && touch $@
+
+.venv/java.stamp: .venv/lakemill.stamp
+	@scripts/ensure_java.sh
+	@.venv/bin/python -m lakemill.delta_jars && touch $@
+
+setup: .venv/java.stamp ## .venv with the pinned packages, Java 17, Delta's jars
+
+demo: setup ## images to predictions, on handwritten digits, into ./lake
+	@.venv/bin/lakemill demo
+
+test: setup ## every test, also on a small Spark cluster
+	@.venv/bin/python -m pytest
+
+borders: setup ## what imports what, and what the wheel holds
+	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py
+
+lint: setup ## ruff
+	@.venv/bin/ruff check
+
+types: setup ## mypy, strict
+	@.venv/bin/mypy
+
+dist: setup ## dist/lakemill-*.whl, and dist/lakemill.zip for spark-submit --py-files
+	@scripts/build_dist.sh .venv/bin/python dist && ls dist
+
+lock: ## pin the packages again (needs uv)
+	uv pip compile pyproject.toml -q --extra all --extra dev $(LOCK) -o requirements/dev.txt
+	uv pip compile requirements/executor.in -q -c requirements/dev.txt $(LOCK) -o requirements/executor.txt
+
+LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+clean: ## remove what was built; .venv and ./lake stay
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	@find src udfs jobs tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
