@@ -1,0 +1,139 @@
+"""The HTML report of a predictions table: one file without scripts, which opens offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from lakemill import tables
+from lakemill.report_values import Card, Report
+from lakemill_udfs.errors import missing_extra
+from lakemill_udfs.images import FORMATS
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakemill.predict_config import PredictConfig
+
+THUMBNAIL_PIXELS = 128
+LARGEST_THUMBNAIL_SOURCE_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+
+
+def write_report(config: PredictConfig, spark: SparkSession | None = None, output: Path | None = None) -> Path:
+    """Write the report of a predictions table.
+
+    What the table does not have (labels, images, checks, run tables) is left out.
+
+    Args:
+        config: The job that wrote the table.
+        spark: The session; made if None.
+        output: The HTML file; by default beside the predictions table, ``<output>_report.html``, or for a catalog
+            table or an object store the job's name in the working folder.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
+        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
+        OSError: The file cannot be written.
+    """
+    from lakemill.report_data import collect, contents
+    from lakemill.session import get_session
+
+    session = spark or get_session("lakemill report")
+    key = config.source.key or ("path",)  # as predict has it
+    report = collect(session, config.output.table, key, title=config.name, source=config.source.table)
+    keys = sorted({card.key for card in (*report.sample, *report.unsure, *report.wrong)})
+    images = contents(session, config.source.table, key, image_column(config), keys)
+    target = output or _beside(config.output.table, config.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(render(with_thumbnails(report, images)), encoding="utf-8")
+    return target
+
+
+def render(report: Report, *, now: datetime | None = None) -> str:
+    """Return the report as one HTML page; everything that comes from data is escaped.
+
+    Args:
+        report: What to show.
+        now: When the report is made; the clock's time (UTC) if None.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise missing_extra("jinja2", "report") from error
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(count=_count, percent=_percent, seconds=_seconds, number=_number, when=_when)
+    template = resources.files("lakemill").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(report=report, now=now or datetime.now(UTC))
+
+
+def with_thumbnails(report: Report, images: Mapping[str, bytes]) -> Report:
+    """Return the report with a small image on each card whose key is in ``images`` and decodes."""
+    thumbnails = {key: thumbnail_uri(content) for key, content in images.items()}
+
+    def pictured(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+        return tuple(replace(card, thumbnail=thumbnails.get(card.key)) for card in cards)
+
+    return replace(report, sample=pictured(report.sample), unsure=pictured(report.unsure), wrong=pictured(report.wrong))
+
+
+def thumbnail_uri(content: bytes) -> str | None:
+    """Return an encoded image as the ``data:`` URI of a thumbnail, or None if it does not decode."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > LARGEST_THUMBNAIL_SOURCE_PIXELS:
+            return None
+        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        kind = "JPEG" if image.format == "JPEG" else "PNG"
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return None  # the row's own error says why; here there is just no picture
+    small = io.BytesIO()
+    image.save(small, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(small.getvalue()).decode()}"
+
+
+def image_column(config: PredictConfig) -> str:
+    """Return the column that the pipeline's image step reads, or ``content`` where the pipeline is named by URI."""
+    return next((step.image.column for step in config.pipeline.steps if step.image), "content")
+
+
+def _beside(table: str, name: str) -> Path:
+    local = tables.is_path(table) and not tables.SCHEME.match(table)
+    return Path(tables.sibling(table, "_report.html") if local else f"{name}_report.html")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _percent(share: float) -> str:
+    # Only all is shown as all, and only none as none: 9,999 of 10,000 is not 100 %.
+    shown = share if share in (0.0, 1.0) else min(max(share, 0.001), 0.999)
+    return (f"{shown:.0%}" if shown in (0.0, 1.0) else f"{shown:.1%}").replace("%", "\N{NARROW NO-BREAK SPACE}%")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 100 else f"{value:.1f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _when(value: datetime | None) -> str:
+    return value.strftime("%Y-%m-%d %H:%M:%S") if value else ""
