@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parents[1]
 
 # The machine's time zone must not decide a test, neither here nor in Spark's Python workers.
 os.environ["TZ"] = "UTC"
@@ -51,3 +56,11 @@ def spark(_spark: SparkSession) -> Iterator[SparkSession]:
     for table in _spark.catalog.listTables():
         if table.isTemporary:
             _spark.catalog.dropTempView(table.name)
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the wheel and lakemill.zip, as ``make dist`` builds them."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([ROOT / "scripts/build_dist.sh", sys.executable, folder], cwd=ROOT, check=True)
+    return folder

@@ -1,0 +1,106 @@
+"""The borders of the design, as code: what imports what, what importing costs, and how long a module may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UDFS = sorted((ROOT / "udfs/lakemill_udfs").glob("**/*.py"))
+LIBRARY = sorted((ROOT / "src/lakemill").glob("**/*.py"))
+JOBS = sorted((ROOT / "jobs").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 50  # lines; a function's without its docstring
+DRIVER_ONLY = {"pyspark", "delta", "pydantic", "lakemill"}
+INSIDE_MLFLOW = {"mlflow_model"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
+SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top-level names that a module imports anywhere, inside functions and type checks too."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    absolute = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {module.split(".")[0] for module in plain | absolute}
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the functions of a module and their lines without the docstring."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            yield node.name, lines - len((ast.get_docstring(node, clean=False) or "").splitlines())
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has after a statement."""
+    script = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", UDFS, ids=name)
+def test_executor_code_imports_nothing_of_the_driver(path: Path) -> None:
+    assert imports(path) & DRIVER_ONLY == set()
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name)
+def test_the_library_imports_no_job(path: Path) -> None:
+    assert not imports(path) & ({"jobs", "tests"} | {job.stem for job in JOBS})
+
+
+def test_executor_code_loads_nothing_of_the_driver() -> None:
+    modules = ", ".join(f"lakemill_udfs.{path.stem}" for path in UDFS
+                        if path.stem not in {"__init__", *INSIDE_MLFLOW})
+    assert loaded_after(f"import {modules}") & (DRIVER_ONLY | SLOW) == set()
+
+
+@pytest.mark.parametrize("module", ["lakemill", "lakemill.cli"])
+def test_starting_is_instant(module: str) -> None:
+    assert loaded_after(f"import {module}") & SLOW == set()
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name)
+def test_a_job_hides_no_module(path: Path) -> None:
+    """spark-submit puts jobs/ first on sys.path: a script named as a module would be imported in its place."""
+    assert path.stem not in sys.stdlib_module_names
+    assert path.stem not in packages_distributions()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_is_databricks_source_and_valid_python(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# Databricks notebook source\n")
+    compile(text, path.name, "exec")
+
+
+@pytest.mark.parametrize("path", [*UDFS, *LIBRARY, *JOBS], ids=name)
+def test_a_reader_can_hold_a_module_in_mind(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+    assert not [(function, lines) for function, lines in functions(path) if lines > LONGEST_FUNCTION]
+
+
+def test_spark_conf_and_the_library_agree() -> None:
+    """conf/spark.conf says for spark-submit what the library does for a local session."""
+    from lakemill.delta_jars import HAD_BY_SPARK
+    from lakemill.session import DELTA_SETTINGS
+
+    lines = (line.split(None, 1) for line in (ROOT / "conf/spark.conf").read_text().splitlines() if line[:1] not in "#")
+    settings = {key: value.strip() for key, value in lines}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["spark"]
+    pins = dict(extra.split("==") for extra in extras)
+    assert settings.items() >= DELTA_SETTINGS.items()
+    assert settings["spark.jars.excludes"] == ",".join(f"{group}:*" for group in HAD_BY_SPARK)
+    minor = pins["pyspark"].rpartition(".")[0]
+    assert settings["spark.jars.packages"] == f"io.delta:delta-spark_{minor}_2.13:{pins['delta-spark']}"
