@@ -61,18 +61,23 @@ class Checkpoint:
         return None if text is None else str(json.loads(text)["id"])
 
     def offset(self, batch_id: int) -> SourceOffset:
-        """Return the end of a batch in the source, from Spark's offset log.
+        """Return where a batch ends in the source, from Spark's offset log.
 
         Raises:
             ConfigError: ``CHECKPOINT_DAMAGED`` if the log has no such batch.
         """
+        end = self._delta_offset(batch_id)
+        version, index = int(end["reservoirVersion"]), int(end["index"])
+        # The first snapshot may take several batches; an offset says whether the batch after it still belongs to it.
+        is_snapshot = batch_id == 0 or bool(self._delta_offset(batch_id - 1)["isStartingVersion"])
+        return SourceOffset(version - 1 if index == -1 else version, is_snapshot)
+
+    def _delta_offset(self, batch_id: int) -> dict[str, Any]:
         text = self._read(f"offsets/{batch_id}")
         if text is None:
             raise ConfigError("CHECKPOINT_DAMAGED", f"'{self.location}' has no offsets of batch {batch_id}.",
                               hint="remove the checkpoint: the next run finds what is scored by its key.")
-        raw = json.loads(text.strip().splitlines()[-1])
-        version, is_first = int(raw["reservoirVersion"]), bool(raw["isStartingVersion"])
-        return SourceOffset(version - 1 if int(raw["index"]) == -1 else version, is_first)
+        return dict(json.loads(text.strip().splitlines()[-1]))
 
     def remove(self) -> None:
         """Remove the folder, if it is there."""

@@ -22,7 +22,7 @@ def _arrow_type(kind: DataType) -> pa.DataType:
     from pyspark.sql.pandas.types import to_arrow_type
 
     try:
-        return to_arrow_type(kind)
+        return to_arrow_type(kind, timezone="UTC")
     except PySparkTypeError:
         return pa.null()  # a type without an Arrow form is no tensor
 
