@@ -1,0 +1,63 @@
+"""Small real tables and models that tests share."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+WHEN = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def png(seed: int, size: int = 8) -> bytes:
+    """Return a grey PNG whose mean brightness grows with ``seed``."""
+    pixels = np.full((size, size), (seed * 20) % 256, dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_rows(start: int, count: int, broken: Sequence[int] = ()) -> pa.Table:
+    """Return rows of an images table; those in ``broken`` hold a truncated PNG."""
+    numbers = range(start, start + count)
+    contents = [png(number)[:40] if number in broken else png(number) for number in numbers]
+    return pa.table({"path": [f"img/{number:04d}.png" for number in numbers], "modification_time": pa.array([WHEN] * count, pa.timestamp("us", "UTC")),
+                     "label": [str(number % 3) for number in numbers], "number": pa.array(list(numbers), pa.int64()), "content": contents})
+
+
+def write_images(spark: SparkSession, table: Path | str, start: int, count: int, broken: Sequence[int] = ()) -> None:
+    """Append image rows to a Delta table."""
+    spark.createDataFrame(image_rows(start, count, broken)).coalesce(1).write.format("delta").mode("append").save(str(table))
+
+
+def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0) -> Path:
+    """Write a linear ONNX classifier ``pixels (n, inputs) -> logits (n, classes)`` with fixed weights."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["pixels", "weights", "bias"], ["logits"])], "classifier",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", inputs])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.full(classes, bias, np.float32), "bias")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+IMAGE_STEP = {"image": {"column": "content", "mode": "L", "size": [8, 8], "layout": "flat", "output": "pixels"}}
+FORMAT_STEP = {"format": {"input": "logits", "softmax": True, "labels": ["a", "b", "c"]}}
+
+
+def steps(model: Path | str) -> list[dict[str, object]]:
+    """Return image, model and format steps for ``onnx_classifier``."""
+    return [IMAGE_STEP, {"model": {"uri": str(model)}}, FORMAT_STEP]
