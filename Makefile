@@ -19,6 +19,7 @@ help: ## list the targets
 	@.venv/bin/python -m lakemill.delta_jars && touch $@
 
 setup: .venv/java.stamp ## .venv with the pinned packages, Java 17, Delta's jars
+	@:
 
 demo: setup ## images to predictions, on handwritten digits, into ./lake
 	@.venv/bin/lakemill demo

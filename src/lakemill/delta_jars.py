@@ -7,8 +7,11 @@ On a cluster nothing of this is used: see ``conf/spark.conf``.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -54,7 +57,8 @@ def _fetch(package: str, folder: Path) -> None:
         script.touch()
         done = subprocess.run(
             [_spark_submit(), "--master", "local", "--conf", f"spark.jars.ivy={scratch}", "--packages", package,
-             "--exclude-packages", ",".join(f"{group}:*" for group in HAD_BY_SPARK), script],
+             "--exclude-packages", ",".join(f"{group}:*" for group in HAD_BY_SPARK),
+             "--driver-java-options", _trust_options(Path(scratch)), script],
             env={**os.environ, "PYSPARK_PYTHON": sys.executable}, capture_output=True, check=False)
         fetched = Path(scratch, "jars")
         if done.returncode != 0 or not any(fetched.glob("*delta-spark*.jar")):
@@ -71,5 +75,28 @@ def _spark_submit() -> Path:
     return Path(pyspark.__file__).parent / "bin" / ("spark-submit.cmd" if os.name == "nt" else "spark-submit")
 
 
+def _trust_options(folder: Path) -> str:
+    # Networks that look into TLS name their certificates by SSL_CERT_FILE; pip and Python follow it, Java does not.
+    bundle = os.environ.get("SSL_CERT_FILE")
+    if not bundle:
+        return ""
+    store = folder / "trust.jks"
+    store.write_bytes(_key_store(ssl.create_default_context(cafile=bundle).get_ca_certs(binary_form=True)))
+    return f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStoreType=jks"
+
+
+def _key_store(certificates: list[bytes]) -> bytes:
+    """Return DER certificates as a Java key store (format JKS, version 2, password ``changeit``)."""
+    body = struct.pack(">III", 0xFEEDFEED, 2, len(certificates))
+    for index, certificate in enumerate(certificates):
+        alias, kind = str(index).encode(), b"X.509"
+        body += struct.pack(">IH", 2, len(alias)) + alias + struct.pack(">QH", 0, len(kind)) + kind
+        body += struct.pack(">I", len(certificate)) + certificate
+    return body + hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + body).digest()  # noqa: S324 -- the format's
+
+
 if __name__ == "__main__":  # `make setup` fetches ahead of the first session
-    delta_jars(*installed_versions())
+    try:
+        delta_jars(*installed_versions())
+    except SetupError as problem:
+        sys.exit(str(problem))

@@ -1,0 +1,138 @@
+"""The session: the user's own stays as it is, a local one has Delta, failures of Spark come out as coded errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from lakemill.session import get_session, session_with
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill_udfs.errors import LakemillError
+
+SECRET = "row-data-4711"  # noqa: S105 -- a value of a row, which must not come out in a message
+
+
+def python_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.RecordBatch.from_pydict({"python": [sys.executable] * batch.num_rows})
+
+
+def failing(statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    exec(statement, {})  # noqa: S102 -- each case is one statement of this file
+    yield from batches
+
+
+def test_the_active_session_is_used_as_it_is(spark: SparkSession) -> None:
+    before = dict(spark.conf.getAll)
+    assert get_session("other", {"spark.sql.shuffle.partitions": "99"}) is spark
+    assert dict(spark.conf.getAll) == before
+
+
+def test_a_local_session_writes_delta_in_utc(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql("SELECT TIMESTAMP '2024-01-02 03:04:05' AS time").write.format("delta").save(str(tmp_path / "t"))
+    rows = DeltaTable(tmp_path / "t").to_pyarrow_table().to_pylist()
+    assert rows == [{"time": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)}]
+
+
+def test_workers_run_this_interpreter(spark: SparkSession) -> None:
+    assert {row.python for row in spark.range(4).mapInArrow(python_of, "python string").collect()} == {sys.executable}
+
+
+def test_a_session_beside_holds_its_settings_alone(spark: SparkSession) -> None:
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        beside = session_with(spark, {"spark.sql.parquet.compression.codec": "uncompressed"})
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", "2")
+    assert beside.conf.get("spark.sql.parquet.compression.codec") == "uncompressed"
+    assert beside.conf.get("spark.sql.shuffle.partitions") == "5"
+    assert spark.conf.get("spark.sql.parquet.compression.codec") != "uncompressed"
+
+
+def test_a_session_without_delta_is_refused_and_weak_settings_are_reported() -> None:
+    script = """
+from pyspark.sql import SparkSession
+from lakemill.session import get_session
+logging.basicConfig(format="%(message)s")
+SparkSession.builder.master("local[1]").config(map={"spark.ui.enabled": "false", **SETTINGS}).getOrCreate()
+get_session(); get_session()
+"""
+    plain = run(script.replace("SETTINGS", "{}"))
+    assert "[SESSION_NO_DELTA]" in plain.stderr
+    assert "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension" in plain.stderr
+
+    weak = run(script.replace("SETTINGS", """{
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.python.worker.reuse": "false"}"""))
+    assert weak.returncode == 0
+    assert weak.stderr.count("spark.python.worker.reuse is false") == 1
+    assert weak.stderr.count("spark.driver.memory is 1g") == 1
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_a_local_session_is_quiet(tmp_path: Path) -> None:
+    """A job's output is its own: no resolver, no Spark warnings, nothing on stdout."""
+    done = run(f"from lakemill import get_session; spark = get_session(); "
+               f"spark.range(9).write.format('delta').save({str(tmp_path / 't')!r}); spark.stop()")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
+
+
+@pytest.mark.parametrize(("statement", "code"), [
+    ("from lakemill_udfs.errors import ModelError; raise ModelError('TENSOR_SHAPE', 'expected (n, 64).', hint='Look.')",
+     "TENSOR_SHAPE"),
+    (f"raise ValueError({SECRET!r})", "WORKER_FAILED"),
+    ("import module_of_nobody", "WORKER_MODULE_MISSING"),
+    ("import os; os._exit(3)", "WORKER_DIED"),
+])
+@pytest.mark.parametrize("write", [False, True], ids=["count", "write"])
+def test_a_workers_failure_keeps_its_code_and_no_data(spark: SparkSession, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                                      statement: str, code: str, *, write: bool) -> None:
+    frame = spark.range(3).mapInArrow(partial(failing, statement), "id long")
+    action: Callable[[], object] = frame.count
+    if write:
+        action = partial(frame.write.format("delta").save, str(tmp_path / "t"))
+    error = failure_of(action)
+    assert error.code == code
+    assert SECRET not in str(error) + "".join(capfd.readouterr())
+
+
+def failure_of(action: Callable[[], object]) -> LakemillError:
+    with pytest.raises(SPARK_FAILURES) as caught:
+        action()
+    return spark_failure(caught.value)
+
+
+def test_a_message_and_its_hint_arrive_whole(spark: SparkSession) -> None:
+    statement = "from lakemill_udfs.errors import ModelError; raise ModelError('TENSOR_SHAPE', 'n, 64.', hint='Look.')"
+    error = failure_of(spark.range(1).mapInArrow(partial(failing, statement), "id long").count)
+    assert (type(error).__name__, error.message, error.hint) == ("ModelError", "n, 64.", "Look.")
+
+
+def test_values_in_sql_errors_stay_out(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    error = failure_of(spark.sql(f"SELECT CAST(concat('{SECRET}', id) AS INT) FROM range(2)").collect)
+    assert "CAST_INVALID_INPUT" in str(error)
+    assert SECRET not in str(error) + "".join(capfd.readouterr())
+
+
+def test_a_table_that_cannot_be_written(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = failure_of(partial(spark.range(1).write.format("delta").save, str(tmp_path / "file/table")))
+    assert error.code in {"STORAGE_DENIED", "SPARK_FAILED"}
+    assert error.exit_code in {1, 2}
+
+
