@@ -93,8 +93,8 @@ def save(writer: Any, table: str) -> None:
         writer.saveAsTable(tables.sql_name(table))
 
 
-def prepare_output(spark: SparkSession, table: str, schema: StructType, *, replace: bool) -> None:
-    """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
+def prepare_output(spark: SparkSession, table: str, schema: StructType, *, replace: bool) -> bool:
+    """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored; return whether it was made.
 
     Args:
         spark: The session.
@@ -105,18 +105,20 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
     Raises:
         TableError: ``OUTPUT_SCHEMA`` if the table has other columns, ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
     """
-    if tables.exists(spark, table):
-        present = {field.name: field.dataType.simpleString() for field in spark.table(tables.sql_name(table)).schema}
+    rows = tables.find(spark, table)
+    if rows is not None:
+        present = {field.name: field.dataType.simpleString() for field in rows.schema}
         wanted = {field.name: field.dataType.simpleString() for field in schema}
         if not replace and present != wanted:
             raise TableError("OUTPUT_SCHEMA", f"the output '{table}' has another schema: {_difference(wanted, present)}.",
                              hint="mode: full replaces the table; or give the new predictions a table of their own.")
-        return
+        return False
     try:
         save(spark.createDataFrame([], schema).write.format("delta").mode("append"), table)
     except SPARK_FAILURES as error:
         raise TableError("OUTPUT_NOT_WRITABLE", f"the output '{table}' cannot be made: {spark_failure(error).message}",
                          hint="check its path and permissions.") from error
+    return True
 
 
 def _difference(wanted: Mapping[str, str], present: Mapping[str, str]) -> str:

@@ -83,6 +83,7 @@ class Run:
     schema: StructType
     result: PredictResult
     tell: Progress
+    is_new_output: bool
 
     def scored(self, rows: DataFrame, **origin: Any) -> DataFrame:
         """Return the predictions of ``rows``, lazily; ``origin`` completes their provenance."""
@@ -184,17 +185,18 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
             provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name))
         schema = result_schema(plan, source.rows.schema)
         session = scan_session(base, source.rows.schema, plan)
-        source = replace(source, rows=open_source(config, session).rows)
+        source = open_source(config, session)
         plan = ship(session, plan)
+        is_new = False
         if output:
             from pyspark.sql.types import StructType
 
             table_schema = StructType([column for column in schema if column.name != "_task"])
-            prepare_output(session, config.output.table, table_schema, replace=config.mode == "full")
+            is_new = prepare_output(session, config.output.table, table_schema, replace=config.mode == "full")
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
-    return Run(config, session, source, plan, schema, result, tell)
+    return Run(config, session, source, plan, schema, result, tell, is_new)
 
 
 def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:

@@ -64,8 +64,8 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
     identity: dict[str, Any] = {"job": config.name, "source": config.source.table, "where": config.source.where, "key": list(run.source.key), "output": config.output.table}
     known = checkpoint.identity()
     if known is None:
-        rows = tables.read(run.spark, config.output.table).where(f"metadata.job = {_quoted(config.name)}")
-        identity["has_earlier_rows"] = not rows.isEmpty()
+        earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {_quoted(config.name)}")
+        identity["has_earlier_rows"] = not run.is_new_output and not earlier.isEmpty()
         checkpoint.claim(identity)
         return bool(identity["has_earlier_rows"])
     changed = [key for key in identity if known.get(key) != identity[key]]
@@ -99,7 +99,7 @@ class _Batches:
         query_id, offset = self.checkpoint.query_id(), self.checkpoint.offset(batch_id)
         batch_rows = f"metadata.query_id = '{query_id}' AND metadata.batch_id = {batch_id}"
         # Only the first batch of a run can be one that was committed before the last run died.
-        if self.is_first and not tables.read(run.spark, config.output.table).where(batch_rows).isEmpty():
+        if self.is_first and not run.is_new_output and not tables.read(run.spark, config.output.table).where(batch_rows).isEmpty():
             run.tell(f"batch {batch_id} was committed by the last run already")
         else:
             if self.has_earlier_rows and offset.is_snapshot:
@@ -121,7 +121,6 @@ def _not_scored(rows: DataFrame, run: Run) -> DataFrame:
     key = list(run.source.key)
     scored = tables.read(rows.sparkSession, run.config.output.table).where(f"metadata.job = {_quoted(run.config.name)}").select(*key).distinct()
     return rows.join(scored, on=key, how="left_anti")
-
 
 
 def _quoted(text: str) -> str:

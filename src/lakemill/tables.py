@@ -46,15 +46,24 @@ def sibling(table: str, suffix: str) -> str:
     return table.rstrip("/") + suffix
 
 
-def exists(spark: SparkSession, table: str) -> bool:
-    """Return whether the Delta table exists and can be read."""
+def find(spark: SparkSession, table: str) -> DataFrame | None:
+    """Return a Delta table as a DataFrame, None if there is none.
+
+    It reads the table's log only as far as its schema (``DESCRIBE DETAIL`` would also add up all files).
+    """
     from pyspark.errors import AnalysisException
 
     try:
-        spark.sql(f"DESCRIBE DETAIL {sql_name(table)}")
+        rows = spark.table(sql_name(table))
+        _ = rows.schema  # Spark Connect looks for the table only now
     except AnalysisException:
-        return False
-    return True
+        return None
+    return rows
+
+
+def exists(spark: SparkSession, table: str) -> bool:
+    """Return whether the Delta table exists and can be read."""
+    return find(spark, table) is not None
 
 
 def read(spark: SparkSession, table: str, version: int | str | None = None) -> DataFrame:
@@ -68,12 +77,13 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no such Delta table, ``TABLE_VERSION`` if it has no such version.
     """
-    if not exists(spark, table):
+    rows = find(spark, table)
+    if rows is None:
         raise TableError("TABLE_NOT_FOUND", f"there is no Delta table '{table}'"
                          + (f" (looked in {location(table)})." if is_path(table) else " in the catalog."),
                          hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.")
     if version is None:
-        return spark.table(sql_name(table))
+        return rows
     clause = f"VERSION AS OF {version}" if str(version).isdigit() else f"TIMESTAMP AS OF '{version}'"
     from pyspark.errors import AnalysisException
 
@@ -87,3 +97,8 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
 def version(spark: SparkSession, table: str) -> int:
     """Return the newest version of an existing Delta table."""
     return int(spark.sql(f"DESCRIBE HISTORY {sql_name(table)} LIMIT 1").collect()[0]["version"])
+
+
+def job_name(table: str) -> str:
+    """Return the name of a job that is not given one: the last part of its output's name."""
+    return re.split(r"[/.]", table.rstrip("/"))[-1] or "lakemill"

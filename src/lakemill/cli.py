@@ -1,0 +1,171 @@
+"""``lakemill``: one command for each job. Heavy imports happen in the commands, so that ``lakemill --help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lakemill_udfs.errors import LakemillError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Run your models over your Delta Lake: every source row gets one prediction, or the reason why not.")
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file of the job.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")]
+Registry = Annotated[str | None, typer.Option(help="MLflow tracking and registry URI, for example sqlite:///lake/mlflow.db.", show_default=False)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many rows with errors."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    raise SystemExit(guarded(lambda: app(arguments, standalone_mode=False)))
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
+    import click
+
+    try:
+        return int(command() or 0)
+    except LakemillError as error:
+        console.print(str(error), style="red", markup=False)
+        return error.exit_code
+    except click.exceptions.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        console.print("stopped", style="yellow")
+        return 130
+
+
+def tell(line: str) -> None:
+    """Print a line of progress to stderr, with the time on anything that is no terminal."""
+    if console.is_terminal:
+        console.print(f"[dim]·[/dim] {line.replace('[', chr(92) + '[')}")
+    else:
+        from datetime import datetime
+
+        print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)  # noqa: T201 -- the operator's own time
+
+
+def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
+    """Print a job's last line and return 0."""
+    console.print(summary, markup=False)
+    if as_json:
+        print(json.dumps(facts, default=str), flush=True)  # noqa: T201 -- stdout is the interface
+    return 0
+
+
+@app.command()
+def ingest(config: Config = None, overrides: Overrides = None,
+           source: Annotated[str | None, typer.Option(help="File, folder or URL.", show_default=False)] = None,
+           output: Annotated[str | None, typer.Option(help="Delta table of images.", show_default=False)] = None,
+           as_json: Json = False) -> int:
+    """Image files or folders to a Delta table; run again, it adds what is new."""
+    from lakemill.ingest import ingest_images
+    from lakemill.ingest_config import IngestConfig
+
+    job = IngestConfig.load(config, overrides or (), source__path=source, output__table=output)
+    result = ingest_images(job, progress=tell)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)
+
+
+@app.command()
+def transform(config: Config = None, overrides: Overrides = None,
+              sample: Annotated[int | None, typer.Option(min=1, help="Only N images, on the driver; writes a picture of before and after.", show_default=False)] = None,
+              as_json: Json = False) -> int:
+    """Images to images: grayscale, resize, crop, re-encode, or a function of your own."""
+    from lakemill.transform import TransformConfig, transform_images, write_sample
+
+    job = TransformConfig.load(config, overrides or ())
+    if sample is not None:
+        return finish(f"before and after: {write_sample(job, sample)}", {}, as_json=False)
+    result = transform_images(job, progress=tell)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)
+
+
+@app.command()
+def predict(config: Config = None, overrides: Overrides = None,
+            source: Annotated[str | None, typer.Option(help="Delta table to score.", show_default=False)] = None,
+            model: Annotated[str | None, typer.Option(help="models:/name@alias, an MLflow model's folder or an .onnx file.", show_default=False)] = None,
+            output: Annotated[str | None, typer.Option(help="Delta table of predictions.", show_default=False)] = None,
+            where: Annotated[str | None, typer.Option(help="SQL predicate on the source.", show_default=False)] = None,
+            key: Annotated[list[str] | None, typer.Option(help="Key column; by default path.", show_default=False)] = None,
+            mode: Annotated[str | None, typer.Option(help="incremental or full.", show_default=False)] = None,
+            limit: Annotated[int | None, typer.Option(min=1, help="Score N rows and show them; writes nothing.", show_default=False)] = None,
+            registry: Registry = None, as_json: Json = False) -> int:
+    """Score what is new in a Delta table, Delta to Delta, exactly once."""
+    from lakemill.predict import predict_table, preview
+    from lakemill.predict_config import PredictConfig
+    from lakemill.tables import job_name
+
+    job = PredictConfig.load(config, overrides or (), source__table=source, pipeline__uri=model, output__table=output, source__where=where,
+                             source__key=key or None, mode=mode, registry=registry, name=job_name(output) if output and not config else None)
+    if limit is not None:
+        _show(preview(job, limit), as_json=as_json)
+        return 0
+    result = predict_table(job, progress=tell)
+    summary = (f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version}), {result.seconds:.1f} s"
+               if result.batches else f"nothing new in {job.source.table}: {result.table} is up to date, {result.seconds:.1f} s")
+    return finish(summary, result.to_dict(), as_json=as_json)
+
+
+def _show(frame: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(frame.drop(columns="metadata").to_json(orient="records", date_format="iso", default_handler=str))  # noqa: T201 -- stdout is the interface
+        return
+    from rich.table import Table
+
+    columns = [name for name in frame.columns if name != "metadata"]
+    table = Table(*columns, title=f"{len(frame)} rows, nothing written")
+    for row in frame[columns].itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return ""
+    text = ", ".join(f"{name}: {inner}" for name, inner in value.asDict().items()) if hasattr(value, "asDict") else (
+        ", ".join(f"{name}: {inner:.3g}" if isinstance(inner, float) else f"{name}: {inner}" for name, inner in value.items()) if isinstance(value, dict) else str(value))
+    return escape(text if len(text) <= 80 else text[:77] + "...")
+
+
+@app.command()
+def optimize(table: Annotated[str, typer.Argument(help="Delta table of images.")], as_json: Json = False) -> int:
+    """Compact an images table, keeping its layout for blobs."""
+    from lakemill.ingest import optimize_table
+
+    facts = optimize_table(table)
+    return finish(f"compacted {table}", facts, as_json=as_json)
+
+
+@app.command()
+def report(config: Config = None, overrides: Overrides = None,
+           html: Annotated[Path | None, typer.Option(help="Where the page goes; by default beside the predictions.", show_default=False)] = None) -> int:
+    """One HTML page of a predictions table: opens offline."""
+    from lakemill.predict_config import PredictConfig
+    from lakemill.report import write_report
+
+    page = write_report(PredictConfig.load(config, overrides or ()), output=html)
+    return finish(f"report: {page}", {}, as_json=False)
+
+
+@app.command()
+def demo(lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake")) -> int:
+    """Real handwritten digits: ingest, train, register, predict, report."""
+    from lakemill.demo import run_demo
+
+    run_demo(lake, progress=tell)
+    return 0
