@@ -1,6 +1,6 @@
 """Score a Delta table into a Delta table; what is new since the last run, exactly once.
 
-    spark-submit --py-files dist/lakemill.zip jobs/predict_batch.py --config conf/predict_batch.yaml
+spark-submit --py-files dist/lakemill.zip jobs/predict_batch.py --config conf/predict_batch.yaml
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -
     """Read the configuration, run, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file of the job")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the YAML file; may be repeated")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="over the YAML file; may be repeated"
+    )
     parser.add_argument("--json", action="store_true", help="last line of stdout: one JSON object")
     arguments = parser.parse_args(argv)
 
     def run() -> None:
         result = predict_table(PredictConfig.load(arguments.config, arguments.set), spark, progress=tell)
-        tell(f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version})")
+        tell(
+            f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version})"
+        )
         if arguments.json:
             print(json.dumps(result.to_dict()))  # noqa: T201 -- stdout is the interface
 

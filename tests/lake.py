@@ -30,13 +30,22 @@ def image_rows(start: int, count: int, broken: Sequence[int] = ()) -> pa.Table:
     """Return rows of an images table; those in ``broken`` hold a truncated PNG."""
     numbers = range(start, start + count)
     contents = [png(number)[:40] if number in broken else png(number) for number in numbers]
-    return pa.table({"path": [f"img/{number:04d}.png" for number in numbers], "modification_time": pa.array([WHEN] * count, pa.timestamp("us", "UTC")),
-                     "label": [str(number % 3) for number in numbers], "number": pa.array(list(numbers), pa.int64()), "content": contents})
+    return pa.table(
+        {
+            "path": [f"img/{number:04d}.png" for number in numbers],
+            "modification_time": pa.array([WHEN] * count, pa.timestamp("us", "UTC")),
+            "label": [str(number % 3) for number in numbers],
+            "number": pa.array(list(numbers), pa.int64()),
+            "content": contents,
+        }
+    )
 
 
 def write_images(spark: SparkSession, table: Path | str, start: int, count: int, broken: Sequence[int] = ()) -> None:
     """Append image rows to a Delta table."""
-    spark.createDataFrame(image_rows(start, count, broken)).coalesce(1).write.format("delta").mode("append").save(str(table))
+    spark.createDataFrame(image_rows(start, count, broken)).coalesce(1).write.format("delta").mode("append").save(
+        str(table)
+    )
 
 
 def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0) -> Path:
@@ -46,10 +55,15 @@ def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: flo
 
     weights = np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
     graph = helper.make_graph(
-        [helper.make_node("Gemm", ["pixels", "weights", "bias"], ["logits"])], "classifier",
+        [helper.make_node("Gemm", ["pixels", "weights", "bias"], ["logits"])],
+        "classifier",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", inputs])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.full(classes, bias, np.float32), "bias")])
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.full(classes, bias, np.float32), "bias"),
+        ],
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return path
 

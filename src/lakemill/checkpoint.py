@@ -37,10 +37,19 @@ class Checkpoint:
             ConfigError: ``CHECKPOINT_UNKNOWN`` if the output is a catalog name and no checkpoint is set.
         """
         if config.output.checkpoint is not None:
-            return cls(tables.location(config.output.checkpoint if tables.is_path(config.output.checkpoint) else "./" + config.output.checkpoint))
+            return cls(
+                tables.location(
+                    config.output.checkpoint
+                    if tables.is_path(config.output.checkpoint)
+                    else "./" + config.output.checkpoint
+                )
+            )
         if not tables.is_path(config.output.table):
-            raise ConfigError("CHECKPOINT_UNKNOWN", f"the output '{config.output.table}' is a catalog name, so the checkpoint has no place.",
-                              hint="output: {checkpoint: s3://bucket/checkpoints/<job>}")
+            raise ConfigError(
+                "CHECKPOINT_UNKNOWN",
+                f"the output '{config.output.table}' is a catalog name, so the checkpoint has no place.",
+                hint="output: {checkpoint: s3://bucket/checkpoints/<job>}",
+            )
         return cls(f"{tables.location(tables.sibling(config.output.table, '_checkpoint'))}/{config.name}")
 
     def identity(self) -> dict[str, Any] | None:
@@ -75,8 +84,11 @@ class Checkpoint:
     def _delta_offset(self, batch_id: int) -> dict[str, Any]:
         text = self._read(f"offsets/{batch_id}")
         if text is None:
-            raise ConfigError("CHECKPOINT_DAMAGED", f"'{self.location}' has no offsets of batch {batch_id}.",
-                              hint="remove the checkpoint: the next run finds what is scored by its key.")
+            raise ConfigError(
+                "CHECKPOINT_DAMAGED",
+                f"'{self.location}' has no offsets of batch {batch_id}.",
+                hint="remove the checkpoint: the next run finds what is scored by its key.",
+            )
         return dict(json.loads(text.strip().splitlines()[-1]))
 
     def remove(self) -> None:

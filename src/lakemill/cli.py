@@ -14,14 +14,26 @@ from rich.console import Console
 
 from lakemill_udfs.errors import LakemillError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Run your models over your Delta Lake: every source row gets one prediction, or the reason why not.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run your models over your Delta Lake: every source row gets one prediction, or the reason why not.",
+)
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of the job.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")]
-Registry = Annotated[str | None, typer.Option(help="MLflow tracking and registry URI, for example sqlite:///lake/mlflow.db.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")
+]
+Registry = Annotated[
+    str | None,
+    typer.Option(help="MLflow tracking and registry URI, for example sqlite:///lake/mlflow.db.", show_default=False),
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,10 +78,13 @@ def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
 
 
 @app.command()
-def ingest(config: Config = None, overrides: Overrides = None,
-           source: Annotated[str | None, typer.Option(help="File, folder or URL.", show_default=False)] = None,
-           output: Annotated[str | None, typer.Option(help="Delta table of images.", show_default=False)] = None,
-           as_json: Json = False) -> int:
+def ingest(
+    config: Config = None,
+    overrides: Overrides = None,
+    source: Annotated[str | None, typer.Option(help="File, folder or URL.", show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(help="Delta table of images.", show_default=False)] = None,
+    as_json: Json = False,
+) -> int:
     """Image files or folders to a Delta table; run again, it adds what is new."""
     from lakemill.ingest import ingest_images
     from lakemill.ingest_config import IngestConfig
@@ -80,9 +95,17 @@ def ingest(config: Config = None, overrides: Overrides = None,
 
 
 @app.command()
-def transform(config: Config = None, overrides: Overrides = None,
-              sample: Annotated[int | None, typer.Option(min=1, help="Only N images, on the driver; writes a picture of before and after.", show_default=False)] = None,
-              as_json: Json = False) -> int:
+def transform(
+    config: Config = None,
+    overrides: Overrides = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only N images, on the driver; writes a picture of before and after.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Images to images: grayscale, resize, crop, re-encode, or a function of your own."""
     from lakemill.transform import TransformConfig, transform_images, write_sample
 
@@ -94,28 +117,50 @@ def transform(config: Config = None, overrides: Overrides = None,
 
 
 @app.command()
-def predict(config: Config = None, overrides: Overrides = None,
-            source: Annotated[str | None, typer.Option(help="Delta table to score.", show_default=False)] = None,
-            model: Annotated[str | None, typer.Option(help="models:/name@alias, an MLflow model's folder or an .onnx file.", show_default=False)] = None,
-            output: Annotated[str | None, typer.Option(help="Delta table of predictions.", show_default=False)] = None,
-            where: Annotated[str | None, typer.Option(help="SQL predicate on the source.", show_default=False)] = None,
-            key: Annotated[list[str] | None, typer.Option(help="Key column; by default path.", show_default=False)] = None,
-            mode: Annotated[str | None, typer.Option(help="incremental or full.", show_default=False)] = None,
-            limit: Annotated[int | None, typer.Option(min=1, help="Score N rows and show them; writes nothing.", show_default=False)] = None,
-            registry: Registry = None, as_json: Json = False) -> int:
+def predict(
+    config: Config = None,
+    overrides: Overrides = None,
+    source: Annotated[str | None, typer.Option(help="Delta table to score.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="models:/name@alias, an MLflow model's folder or an .onnx file.", show_default=False),
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Delta table of predictions.", show_default=False)] = None,
+    where: Annotated[str | None, typer.Option(help="SQL predicate on the source.", show_default=False)] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Key column; by default path.", show_default=False)] = None,
+    mode: Annotated[str | None, typer.Option(help="incremental or full.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score N rows and show them; writes nothing.", show_default=False)
+    ] = None,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
     from lakemill.predict import predict_table, preview
     from lakemill.predict_config import PredictConfig
     from lakemill.tables import job_name
 
-    job = PredictConfig.load(config, overrides or (), source__table=source, pipeline__uri=model, output__table=output, source__where=where,
-                             source__key=key or None, mode=mode, registry=registry, name=job_name(output) if output and not config else None)
+    job = PredictConfig.load(
+        config,
+        overrides or (),
+        source__table=source,
+        pipeline__uri=model,
+        output__table=output,
+        source__where=where,
+        source__key=key or None,
+        mode=mode,
+        registry=registry,
+        name=job_name(output) if output and not config else None,
+    )
     if limit is not None:
         _show(preview(job, limit), as_json=as_json)
         return 0
     result = predict_table(job, progress=tell)
-    summary = (f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version}), {result.seconds:.1f} s"
-               if result.batches else f"nothing new in {job.source.table}: {result.table} is up to date, {result.seconds:.1f} s")
+    summary = (
+        f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version}), {result.seconds:.1f} s"
+        if result.batches
+        else f"nothing new in {job.source.table}: {result.table} is up to date, {result.seconds:.1f} s"
+    )
     return finish(summary, result.to_dict(), as_json=as_json)
 
 
@@ -137,8 +182,18 @@ def _cell(value: Any) -> str:
 
     if value is None:
         return ""
-    text = ", ".join(f"{name}: {inner}" for name, inner in value.asDict().items()) if hasattr(value, "asDict") else (
-        ", ".join(f"{name}: {inner:.3g}" if isinstance(inner, float) else f"{name}: {inner}" for name, inner in value.items()) if isinstance(value, dict) else str(value))
+    text = (
+        ", ".join(f"{name}: {inner}" for name, inner in value.asDict().items())
+        if hasattr(value, "asDict")
+        else (
+            ", ".join(
+                f"{name}: {inner:.3g}" if isinstance(inner, float) else f"{name}: {inner}"
+                for name, inner in value.items()
+            )
+            if isinstance(value, dict)
+            else str(value)
+        )
+    )
     return escape(text if len(text) <= 80 else text[:77] + "...")
 
 
@@ -152,8 +207,13 @@ def optimize(table: Annotated[str, typer.Argument(help="Delta table of images.")
 
 
 @app.command()
-def report(config: Config = None, overrides: Overrides = None,
-           html: Annotated[Path | None, typer.Option(help="Where the page goes; by default beside the predictions.", show_default=False)] = None) -> int:
+def report(
+    config: Config = None,
+    overrides: Overrides = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where the page goes; by default beside the predictions.", show_default=False)
+    ] = None,
+) -> int:
     """One HTML page of a predictions table: opens offline."""
     from lakemill.predict_config import PredictConfig
     from lakemill.report import write_report

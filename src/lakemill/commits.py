@@ -38,8 +38,15 @@ class Committed:
     tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
-def commit(scored: DataFrame, config: PredictConfig, write_options: Mapping[str, str], *, mode: str = "append",
-           metrics: bool = True, before_commit: Any = None) -> Committed:
+def commit(
+    scored: DataFrame,
+    config: PredictConfig,
+    write_options: Mapping[str, str],
+    *,
+    mode: str = "append",
+    metrics: bool = True,
+    before_commit: Any = None,
+) -> Committed:
     """Run the inference once, judge the share of errors, and write the rows in one Delta commit.
 
     Args:
@@ -60,7 +67,9 @@ def commit(scored: DataFrame, config: PredictConfig, write_options: Mapping[str,
         tasks = [fn.collect_list("_task").alias("tasks")] if metrics else []
         total = scored.agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks).first()
         assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
-        result = Committed(total["rows"], total["rows_error"], tuple(task.asDict() for task in total["tasks"]) if metrics else ())
+        result = Committed(
+            total["rows"], total["rows_error"], tuple(task.asDict() for task in total["tasks"]) if metrics else ()
+        )
         judge(result, config.quarantine.max_ratio)
         if before_commit is not None:
             before_commit()
@@ -80,9 +89,12 @@ def judge(batch: Committed, max_ratio: float | None) -> None:
         TooManyErrorsError: ``TOO_MANY_ERRORS`` if the share of rows with errors is above ``max_ratio``.
     """
     if max_ratio is not None and batch.rows and batch.rows_error / batch.rows > max_ratio:
-        raise TooManyErrorsError("TOO_MANY_ERRORS", f"{batch.rows_error} of {batch.rows} rows have errors ({batch.rows_error / batch.rows:.1%}); "
-                                 f"quarantine.max_ratio allows {max_ratio:.1%}. Nothing of this batch was written.",
-                                 hint="`lakemill predict --limit 20` shows the errors; mend the source or raise the ratio.")
+        raise TooManyErrorsError(
+            "TOO_MANY_ERRORS",
+            f"{batch.rows_error} of {batch.rows} rows have errors ({batch.rows_error / batch.rows:.1%}); "
+            f"quarantine.max_ratio allows {max_ratio:.1%}. Nothing of this batch was written.",
+            hint="`lakemill predict --limit 20` shows the errors; mend the source or raise the ratio.",
+        )
 
 
 def save(writer: Any, table: str) -> None:
@@ -110,26 +122,42 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
         present = {field.name: field.dataType.simpleString() for field in rows.schema}
         wanted = {field.name: field.dataType.simpleString() for field in schema}
         if not replace and present != wanted:
-            raise TableError("OUTPUT_SCHEMA", f"the output '{table}' has another schema: {_difference(wanted, present)}.",
-                             hint="mode: full replaces the table; or give the new predictions a table of their own.")
+            raise TableError(
+                "OUTPUT_SCHEMA",
+                f"the output '{table}' has another schema: {_difference(wanted, present)}.",
+                hint="mode: full replaces the table; or give the new predictions a table of their own.",
+            )
         return False
     try:
         save(spark.createDataFrame([], schema).write.format("delta").mode("append"), table)
     except SPARK_FAILURES as error:
-        raise TableError("OUTPUT_NOT_WRITABLE", f"the output '{table}' cannot be made: {spark_failure(error).message}",
-                         hint="check its path and permissions.") from error
+        raise TableError(
+            "OUTPUT_NOT_WRITABLE",
+            f"the output '{table}' cannot be made: {spark_failure(error).message}",
+            hint="check its path and permissions.",
+        ) from error
     return True
 
 
 def _difference(wanted: Mapping[str, str], present: Mapping[str, str]) -> str:
     missing = [name for name in wanted if name not in present]
     extra = [name for name in present if name not in wanted]
-    changed = [f"{name} is {present[name]}, expected {wanted[name]}" for name in wanted if name in present and present[name] != wanted[name]]
-    parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it has {', '.join(extra)} as well"] * bool(extra) + changed
+    changed = [
+        f"{name} is {present[name]}, expected {wanted[name]}"
+        for name in wanted
+        if name in present and present[name] != wanted[name]
+    ]
+    parts = (
+        [f"it lacks {', '.join(missing)}"] * bool(missing)
+        + [f"it has {', '.join(extra)} as well"] * bool(extra)
+        + changed
+    )
     return "; ".join(parts)
 
 
-def write_quarantine(spark: SparkSession, config: PredictConfig, condition: str, write_options: Mapping[str, str]) -> None:
+def write_quarantine(
+    spark: SparkSession, config: PredictConfig, condition: str, write_options: Mapping[str, str]
+) -> None:
     """Copy the committed rows with errors into the quarantine table, with a transaction of their own.
 
     Args:
@@ -143,25 +171,53 @@ def write_quarantine(spark: SparkSession, config: PredictConfig, condition: str,
         save(rows.write.format("delta").mode("append").options(**write_options), config.quarantine.table)
 
 
-def write_measures(spark: SparkSession, config: PredictConfig, run: Mapping[str, Any], tasks: list[Mapping[str, Any]]) -> None:
+def write_measures(
+    spark: SparkSession, config: PredictConfig, run: Mapping[str, Any], tasks: list[Mapping[str, Any]]
+) -> None:
     """Append a run's row to ``<output>_runs`` and its tasks' to ``<output>_tasks``; best effort, a failure is logged only."""
     import pyarrow as pa
 
     from lakemill_udfs.plan import TASK
 
     run_keys: list[tuple[str, Any]] = [("run_id", pa.string()), ("job", pa.string())]
-    run_type = pa.struct([*run_keys, ("mode", pa.string()), ("query_id", pa.string()), ("started", pa.timestamp("us", "UTC")), ("seconds", pa.float64()),
-                          ("status", pa.string()), ("code", pa.string()), ("rows", pa.int64()), ("rows_error", pa.int64()), ("bytes", pa.int64()),
-                          ("batches", pa.int64()), ("source_version", pa.int64()), ("pipeline", pa.string()), ("pipeline_version", pa.string()),
-                          *((f"{stage}_seconds", pa.float64()) for stage in STAGES), ("model_load_seconds", pa.float64())])
+    run_type = pa.struct(
+        [
+            *run_keys,
+            ("mode", pa.string()),
+            ("query_id", pa.string()),
+            ("started", pa.timestamp("us", "UTC")),
+            ("seconds", pa.float64()),
+            ("status", pa.string()),
+            ("code", pa.string()),
+            ("rows", pa.int64()),
+            ("rows_error", pa.int64()),
+            ("bytes", pa.int64()),
+            ("batches", pa.int64()),
+            ("source_version", pa.int64()),
+            ("pipeline", pa.string()),
+            ("pipeline_version", pa.string()),
+            *((f"{stage}_seconds", pa.float64()) for stage in STAGES),
+            ("model_load_seconds", pa.float64()),
+        ]
+    )
     sums = {f"{stage}_seconds": sum(task[f"{stage}_seconds"] for task in tasks) for stage in (*STAGES, "model_load")}
     row = {**run, **sums, "bytes": sum(task["bytes"] for task in tasks)}
     origin = {"run_id": run["run_id"], "job": run["job"]}
     try:
-        for suffix, rows, kind in (("_runs", [row], run_type), ("_tasks", [origin | dict(task) for task in tasks], pa.struct([*run_keys, ("batch_id", pa.int64()), *TASK]))):
+        for suffix, rows, kind in (
+            ("_runs", [row], run_type),
+            (
+                "_tasks",
+                [origin | dict(task) for task in tasks],
+                pa.struct([*run_keys, ("batch_id", pa.int64()), *TASK]),
+            ),
+        ):
             if rows:
                 table = pa.Table.from_struct_array(pa.array(rows, kind))
-                save(spark.createDataFrame(table).coalesce(1).write.format("delta").mode("append"), tables.sibling(config.output.table, suffix))
+                save(
+                    spark.createDataFrame(table).coalesce(1).write.format("delta").mode("append"),
+                    tables.sibling(config.output.table, suffix),
+                )
     except SPARK_FAILURES as error:
         logger.warning("the run's measures were not written: %s", spark_failure(error))
 

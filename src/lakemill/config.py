@@ -67,7 +67,9 @@ class JobConfig(Strict):
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
-                raise ConfigError("CONFIG_OVERRIDE", f"--set needs key=value; got '{override}'.", hint="--set engine.batch_rows=16")
+                raise ConfigError(
+                    "CONFIG_OVERRIDE", f"--set needs key=value; got '{override}'.", hint="--set engine.batch_rows=16"
+                )
             _put(raw, key.split("."), yaml.safe_load(text))
         for key, value in values.items():
             if value is not None:
@@ -88,8 +90,11 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
         return model.model_validate(raw)
     except ValidationError as error:
         lines = [_describe(problem, model) for problem in error.errors()]
-        raise ConfigError("CONFIG_INVALID", f"{where}: " + "; ".join(dict.fromkeys(lines)) + ".",
-                          hint="the keys are described in docs/configuration.md.") from error
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"{where}: " + "; ".join(dict.fromkeys(lines)) + ".",
+            hint="the keys are described in docs/configuration.md.",
+        ) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -101,12 +106,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError("CONFIG_NOT_FOUND", f"there is no configuration file '{path}'.",
-                          hint="relative paths start at the working folder.") from error
+        raise ConfigError(
+            "CONFIG_NOT_FOUND",
+            f"there is no configuration file '{path}'.",
+            hint="relative paths start at the working folder.",
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError("CONFIG_YAML", f"'{path}' is not valid YAML{at}: {getattr(error, 'problem', error)}.") from error
+        raise ConfigError(
+            "CONFIG_YAML", f"'{path}' is not valid YAML{at}: {getattr(error, 'problem', error)}."
+        ) from error
     if raw is not None and not isinstance(raw, dict):
         raise ConfigError("CONFIG_YAML", f"'{path}' must hold a mapping at its top; got {type(raw).__name__}.")
     return raw or {}

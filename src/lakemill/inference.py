@@ -27,8 +27,11 @@ def infer(resolved: Resolved, data: Any) -> Any:
         ConfigError: ``INFER_INPUT`` if ``data`` is none of these.
     """
     table = to_table(data)
-    light = [name for name, kind in zip(table.column_names, table.schema.types, strict=True)
-             if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind) and name not in RESERVED]
+    light = [
+        name
+        for name, kind in zip(table.column_names, table.schema.types, strict=True)
+        if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind) and name not in RESERVED
+    ]
     plan = make_plan(resolved, arrow_tensors(table.schema), passthrough=light)
     parts = list(predict_batches(plan, table.to_batches()))
     result = pa.Table.from_batches(parts) if parts else table.slice(0, 0)
@@ -50,7 +53,9 @@ def to_table(data: Any) -> pa.Table:
         return pa.table({name: _column(value) for name, value in data.items()})
     if hasattr(data, "columns") and hasattr(data, "iloc"):
         return pa.table({str(name): _column(data[name].to_numpy()) for name in data.columns})
-    raise ConfigError("INFER_INPUT", f"infer takes a pandas DataFrame, an Arrow table or a dict; got {type(data).__name__}.")
+    raise ConfigError(
+        "INFER_INPUT", f"infer takes a pandas DataFrame, an Arrow table or a dict; got {type(data).__name__}."
+    )
 
 
 def _column(values: Any) -> pa.Array:
@@ -70,7 +75,10 @@ def flat(table: pa.Table, separator: str = ".") -> pa.Table:
     for name in table.column_names:
         column = table[name]
         if name in RESERVED and pa.types.is_struct(column.type):
-            columns |= {f"{name}{separator}{field.name}": part for field, part in zip(column.type, column.combine_chunks().flatten(), strict=True)}
+            columns |= {
+                f"{name}{separator}{field.name}": part
+                for field, part in zip(column.type, column.combine_chunks().flatten(), strict=True)
+            }
         else:
             columns[name] = column
     return pa.table(columns)

@@ -15,12 +15,31 @@ from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
 
-MLFLOW_COLUMNS = {"bool": "boolean", "int8": "integer", "int16": "integer", "int32": "integer", "int64": "long", "uint8": "integer",
-                  "uint16": "integer", "uint32": "long", "float16": "float", "float32": "float", "float64": "double", "string": "string"}
+MLFLOW_COLUMNS = {
+    "bool": "boolean",
+    "int8": "integer",
+    "int16": "integer",
+    "int32": "integer",
+    "int64": "long",
+    "uint8": "integer",
+    "uint16": "integer",
+    "uint32": "long",
+    "float16": "float",
+    "float32": "float",
+    "float64": "double",
+    "string": "string",
+}
 
 
-def log_pipeline(pipeline: Pipeline, *, name: str = "pipeline", registered_model_name: str | None = None, alias: str | None = None,
-                 registry: str | None = None, input_example: Any = None) -> str:
+def log_pipeline(
+    pipeline: Pipeline,
+    *,
+    name: str = "pipeline",
+    registered_model_name: str | None = None,
+    alias: str | None = None,
+    registry: str | None = None,
+    input_example: Any = None,
+) -> str:
     """Log a pipeline; see ``lakemill.Pipeline.log``.
 
     Returns:
@@ -43,10 +62,17 @@ def log_pipeline(pipeline: Pipeline, *, name: str = "pipeline", registered_model
     code = importlib.resources.files("lakemill_udfs")
     with mlflow_at(registry) as mlflow:
         info = mlflow.pyfunc.log_model(
-            name=name, python_model=str(code / "mlflow_model.py"), artifacts=artifacts, code_paths=[str(code), *_user_code(pipeline)],
-            metadata={LOGGED_KEY: inside.to_dict()}, model_config={LOGGED_KEY: inside.to_dict(), "models": _identities(resolved)},
-            signature=_signature(resolved), input_example=input_example, pip_requirements=_requirements(resolved),
-            registered_model_name=registered_model_name)
+            name=name,
+            python_model=str(code / "mlflow_model.py"),
+            artifacts=artifacts,
+            code_paths=[str(code), *_user_code(pipeline)],
+            metadata={LOGGED_KEY: inside.to_dict()},
+            model_config={LOGGED_KEY: inside.to_dict(), "models": _identities(resolved)},
+            signature=_signature(resolved),
+            input_example=input_example,
+            pip_requirements=_requirements(resolved),
+            registered_model_name=registered_model_name,
+        )
         if registered_model_name is None:
             return str(info.model_uri)
         version = info.registered_model_version
@@ -64,9 +90,17 @@ def _user_code(pipeline: Pipeline) -> list[str]:
 
 def _identities(resolved: Resolved) -> list[dict[str, Any]]:
     """Return what a server needs to load the models without MLflow's registry: flavor, tensors and sha256."""
-    return [{"flavor": model.flavor, "name": model.name, "version": model.version, "sha256": model.sha256,
-             "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
-             "outputs": {spec.name: spec.to_dict() for spec in model.outputs}} for model in resolved.models]
+    return [
+        {
+            "flavor": model.flavor,
+            "name": model.name,
+            "version": model.version,
+            "sha256": model.sha256,
+            "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
+            "outputs": {spec.name: spec.to_dict() for spec in model.outputs},
+        }
+        for model in resolved.models
+    ]
 
 
 def _requirements(resolved: Resolved) -> list[str]:
@@ -76,13 +110,21 @@ def _requirements(resolved: Resolved) -> list[str]:
         names += runtimes[model.flavor]
         requirements = Path(model.location) / "requirements.txt"
         if model.flavor == "pyfunc" and requirements.is_file():
-            names += [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
+            names += [
+                line.strip()
+                for line in requirements.read_text(encoding="utf-8").splitlines()
+                if line.strip() and not line.startswith("#")
+            ]
     return [_pinned(name) for name in dict.fromkeys(names) if not name.startswith("mlflow=")]
 
 
 def _pinned(requirement: str) -> str:
     try:
-        return requirement if any(sign in requirement for sign in "=<>~! ") else f"{requirement}=={importlib.metadata.version(requirement)}"
+        return (
+            requirement
+            if any(sign in requirement for sign in "=<>~! ")
+            else f"{requirement}=={importlib.metadata.version(requirement)}"
+        )
     except importlib.metadata.PackageNotFoundError:
         return requirement
 
@@ -114,9 +156,16 @@ def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
                 source = step.inputs.get(spec.name, spec.name)
                 if source not in made and not (spec.name not in step.inputs and len(model.inputs) == 1 and made):
                     columns[source] = replace(spec, name=source)
-            made |= {str(value) if isinstance(value := step.outputs.get(spec.name, spec.name), str) else spec.name for spec in model.outputs}
+            made |= {
+                str(value) if isinstance(value := step.outputs.get(spec.name, spec.name), str) else spec.name
+                for spec in model.outputs
+            }
         elif isinstance(step, PythonStep):
-            columns |= {source: TensorSpec(source, "float64") for source in step.inputs.values() if source not in made | set(columns)}
+            columns |= {
+                source: TensorSpec(source, "float64")
+                for source in step.inputs.values()
+                if source not in made | set(columns)
+            }
             made |= set(step.outputs)
     return columns
 

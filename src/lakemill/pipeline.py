@@ -64,7 +64,9 @@ class Pipeline(declared.Pipeline):
 
         return infer(self.resolve(registry), data)
 
-    def transform(self, df: DataFrame, *, columns: Sequence[str] | None = None, registry: str | None = None) -> DataFrame:
+    def transform(
+        self, df: DataFrame, *, columns: Sequence[str] | None = None, registry: str | None = None
+    ) -> DataFrame:
         """Score a DataFrame, batch or stream, lazily and in one pass; every row comes out, with a nullable ``error``.
 
         Args:
@@ -78,8 +80,15 @@ class Pipeline(declared.Pipeline):
         """
         return score(df, self.resolve(registry), columns=columns)
 
-    def log(self, *, name: str = "pipeline", registered_model_name: str | None = None, alias: str | None = None,
-            registry: str | None = None, input_example: Any = None) -> str:
+    def log(
+        self,
+        *,
+        name: str = "pipeline",
+        registered_model_name: str | None = None,
+        alias: str | None = None,
+        registry: str | None = None,
+        input_example: Any = None,
+    ) -> str:
         """Log the pipeline with all its models as one ordinary MLflow model, and return its URI.
 
         Any MLflow server can serve it, and ``models:/...`` of it is a pipeline again.
@@ -96,8 +105,14 @@ class Pipeline(declared.Pipeline):
         """
         from lakemill.logging_models import log_pipeline
 
-        return log_pipeline(self, name=name, registered_model_name=registered_model_name, alias=alias, registry=registry,
-                            input_example=input_example)
+        return log_pipeline(
+            self,
+            name=name,
+            registered_model_name=registered_model_name,
+            alias=alias,
+            registry=registry,
+            input_example=input_example,
+        )
 
 
 def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
@@ -107,7 +122,13 @@ def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = 
     from lakemill.schemas import result_schema, spark_tensors
     from lakemill.shipping import ship
 
-    carried = [field.name for field in df.schema if not isinstance(field.dataType, BinaryType)] if columns is None else list(columns)
+    carried = (
+        [field.name for field in df.schema if not isinstance(field.dataType, BinaryType)]
+        if columns is None
+        else list(columns)
+    )
     plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))
     plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
-    return df.select(*plan.source_columns).mapInArrow(functools.partial(predict_batches, plan), result_schema(plan, df.schema))
+    return df.select(*plan.source_columns).mapInArrow(
+        functools.partial(predict_batches, plan), result_schema(plan, df.schema)
+    )

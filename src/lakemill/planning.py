@@ -23,9 +23,19 @@ AUTO_BATCH_BYTES = 8 * 2**20
 FEWEST_ROWS, MOST_ROWS = 16, 4096
 
 
-def make_plan(resolved: Resolved, table: Mapping[str, TensorSpec | None], *, passthrough: Sequence[str] = (),
-              batch_rows: int | Literal["auto"] = "auto", batch_bytes: int = 64 * 2**20, device: str = "auto", threads: int = 0,
-              parts: tuple[str, ...] = ("time", "out", "anomaly"), provenance: Provenance | None = None, task_metrics: bool = False) -> PredictPlan:
+def make_plan(
+    resolved: Resolved,
+    table: Mapping[str, TensorSpec | None],
+    *,
+    passthrough: Sequence[str] = (),
+    batch_rows: int | Literal["auto"] = "auto",
+    batch_bytes: int = 64 * 2**20,
+    device: str = "auto",
+    threads: int = 0,
+    parts: tuple[str, ...] = ("time", "out", "anomaly"),
+    provenance: Provenance | None = None,
+    task_metrics: bool = False,
+) -> PredictPlan:
     """Return the plan.
 
     Args:
@@ -49,7 +59,9 @@ def make_plan(resolved: Resolved, table: Mapping[str, TensorSpec | None], *, pas
         if name not in table:
             raise TableError("COLUMN_MISSING", f"the source has no column '{name}'; it has: {', '.join(table)}.")
         if name in RESERVED:
-            raise ConfigError("COLUMN_RESERVED", f"column '{name}' cannot be carried: a predictions table has a column of that name.")
+            raise ConfigError(
+                "COLUMN_RESERVED", f"column '{name}' cannot be carried: a predictions table has a column of that name."
+            )
     wiring = wire(resolved.pipeline, resolved.models, table)
     for check in resolved.pipeline.checks:
         compile_check(check)
@@ -58,8 +70,19 @@ def make_plan(resolved: Resolved, table: Mapping[str, TensorSpec | None], *, pas
             import_function(step.function)
     rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
     origin = provenance or Provenance(pipeline=resolved.name)
-    return PredictPlan(resolved.pipeline, resolved.models, wiring, tuple(dict.fromkeys(passthrough)), rows, batch_bytes, threads, device,
-                       parts, origin, task_metrics)
+    return PredictPlan(
+        resolved.pipeline,
+        resolved.models,
+        wiring,
+        tuple(dict.fromkeys(passthrough)),
+        rows,
+        batch_bytes,
+        threads,
+        device,
+        parts,
+        origin,
+        task_metrics,
+    )
 
 
 def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:

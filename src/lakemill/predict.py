@@ -67,7 +67,11 @@ class PredictResult:
 
     def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
         """Count a committed batch."""
-        self.rows, self.rows_error, self.batches = self.rows + batch.rows, self.rows_error + batch.rows_error, self.batches + 1
+        self.rows, self.rows_error, self.batches = (
+            self.rows + batch.rows,
+            self.rows_error + batch.rows_error,
+            self.batches + 1,
+        )
         self.source_version = source_version
         self.tasks += [{**task, "batch_id": batch_id} for task in batch.tasks]
 
@@ -90,11 +94,15 @@ class Run:
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
         rows = rows.select(*plan.source_columns)
         if self.config.engine.group_by:
-            return rows.groupBy(*self.config.engine.group_by).applyInArrow(functools.partial(predict_group, plan), self.schema)
+            return rows.groupBy(*self.config.engine.group_by).applyInArrow(
+                functools.partial(predict_group, plan), self.schema
+            )
         return rows.mapInArrow(functools.partial(predict_batches, plan), self.schema)
 
 
-def predict_table(config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None) -> PredictResult:
+def predict_table(
+    config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None
+) -> PredictResult:
     """Score a Delta table into a Delta table.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about ``engine.max_bytes_per_trigger``; ``mode: full``
@@ -172,17 +180,30 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     from lakemill.shipping import ship
 
     resolved = resolve_config(config)
-    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: " + ", ".join(
-        f"{model.name} {('version ' + model.version) if model.version else model.sha256[:12]}" for model in resolved.models))
+    tell(
+        f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: "
+        + ", ".join(
+            f"{model.name} {('version ' + model.version) if model.version else model.sha256[:12]}"
+            for model in resolved.models
+        )
+    )
     base = spark or get_session(config.name)
     try:
         source = open_source(config, base)
         run_id = uuid.uuid4().hex
         carried = (*source.key, *config.source.columns, *config.engine.group_by)
         plan = make_plan(
-            resolved, spark_tensors(source.rows.schema), passthrough=carried, batch_rows=config.engine.batch_rows, batch_bytes=config.engine.batch_bytes,
-            device=config.engine.device, threads=task_threads(base), parts=config.output.parts, task_metrics=not config.engine.group_by,
-            provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name))
+            resolved,
+            spark_tensors(source.rows.schema),
+            passthrough=carried,
+            batch_rows=config.engine.batch_rows,
+            batch_bytes=config.engine.batch_bytes,
+            device=config.engine.device,
+            threads=task_threads(base),
+            parts=config.output.parts,
+            task_metrics=not config.engine.group_by,
+            provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
+        )
         schema = result_schema(plan, source.rows.schema)
         session = scan_session(base, source.rows.schema, plan)
         source = open_source(config, session)
@@ -204,8 +225,24 @@ def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
 
     result = run.result
     query_id = Checkpoint.of(run.config).query_id() if run.config.mode == "incremental" else None
-    write_measures(run.spark, run.config, {
-        "run_id": result.run_id, "job": result.job, "mode": result.mode, "query_id": query_id, "started": started, "seconds": result.seconds,
-        "status": "failed" if status else "done", "code": status.code if status else None, "rows": result.rows, "rows_error": result.rows_error,
-        "batches": result.batches, "source_version": result.source_version, "pipeline": run.plan.provenance.pipeline,
-        "pipeline_version": result.pipeline_version}, list(result.tasks))
+    write_measures(
+        run.spark,
+        run.config,
+        {
+            "run_id": result.run_id,
+            "job": result.job,
+            "mode": result.mode,
+            "query_id": query_id,
+            "started": started,
+            "seconds": result.seconds,
+            "status": "failed" if status else "done",
+            "code": status.code if status else None,
+            "rows": result.rows,
+            "rows_error": result.rows_error,
+            "batches": result.batches,
+            "source_version": result.source_version,
+            "pipeline": run.plan.provenance.pipeline,
+            "pipeline_version": result.pipeline_version,
+        },
+        list(result.tasks),
+    )

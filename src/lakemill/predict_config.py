@@ -74,8 +74,11 @@ class SourceConfig(Strict):
     def _not_reserved(self) -> Self:
         taken = [name for name in (*self.key, *self.columns) if name in RESERVED]
         if taken:
-            raise ConfigError("COLUMN_RESERVED", f"column '{taken[0]}' cannot be carried: a predictions table has a column of that name.",
-                              hint="rename it in a view of the source; reserved are: " + ", ".join(RESERVED))
+            raise ConfigError(
+                "COLUMN_RESERVED",
+                f"column '{taken[0]}' cannot be carried: a predictions table has a column of that name.",
+                hint="rename it in a view of the source; reserved are: " + ", ".join(RESERVED),
+            )
         return self
 
 
@@ -93,7 +96,9 @@ class OutputConfig(Strict):
     """
 
     table: str
-    dataset: Annotated[tuple[Literal["*", "time", "in", "out", "anomaly", "metadata"], ...], BeforeValidator(_parts)] = ("time", "out", "anomaly")
+    dataset: Annotated[
+        tuple[Literal["*", "time", "in", "out", "anomaly", "metadata"], ...], BeforeValidator(_parts)
+    ] = ("time", "out", "anomaly")
     checkpoint: str | None = None
 
     @property

@@ -43,11 +43,17 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
     rows = tables.read(spark, config.source.table, config.source.version)
     key = config.source.key or (("path",) if "path" in rows.columns else ())
     if not key:
-        raise ConfigError("KEY_MISSING", f"source '{config.source.table}' has no column 'path', so its key must be named; it has: {', '.join(rows.columns)}.",
-                          hint="source: {key: [id]}, or --key id")
+        raise ConfigError(
+            "KEY_MISSING",
+            f"source '{config.source.table}' has no column 'path', so its key must be named; it has: {', '.join(rows.columns)}.",
+            hint="source: {key: [id]}, or --key id",
+        )
     for name in (*key, *config.source.columns, *config.engine.group_by):
         if name not in rows.columns:
-            raise TableError("COLUMN_MISSING", f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.")
+            raise TableError(
+                "COLUMN_MISSING",
+                f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.",
+            )
     return Source(filtered(rows, config), key)
 
 
@@ -65,8 +71,11 @@ def filtered(rows: DataFrame, config: PredictConfig) -> DataFrame:
         kept = rows.where(config.source.where)
         _ = kept.schema  # Spark Connect looks at a predicate only now
     except (ParseException, AnalysisException) as error:
-        raise ConfigError("WHERE_INVALID", f"source.where does not fit the table: {config.source.where!r} ({error.getCondition()}).",
-                          hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}") from error
+        raise ConfigError(
+            "WHERE_INVALID",
+            f"source.where does not fit the table: {config.source.where!r} ({error.getCondition()}).",
+            hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}",
+        ) from error
     return kept
 
 
@@ -89,7 +98,10 @@ def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> 
     }
     if any(isinstance(schema[name].dataType, BinaryType) for name in plan.source_columns if name in schema.names):
         # Both default to thousands of rows, which are gigabytes where a row is an image.
-        settings |= {"spark.sql.parquet.columnarReaderBatchSize": "128", "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20)}
+        settings |= {
+            "spark.sql.parquet.columnarReaderBatchSize": "128",
+            "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
+        }
     return session_with(spark, settings)
 
 

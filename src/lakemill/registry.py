@@ -14,7 +14,14 @@ from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.tensors import DTYPES, TensorSpec
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
-COLUMN_DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64", "string": "string"}
+COLUMN_DTYPES = {
+    "boolean": "bool",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "string": "string",
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,11 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     path = Path(uri.removeprefix("file://"))
     if path.suffix == ".onnx" and path.is_file() or (path / "MLmodel").is_file():
         return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
-    raise ModelError("MODEL_NOT_FOUND", f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
-                     hint="registered models are written models:/name@alias or models:/name/3; relative paths start at the working folder.")
+    raise ModelError(
+        "MODEL_NOT_FOUND",
+        f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
+        hint="registered models are written models:/name@alias or models:/name/3; relative paths start at the working folder.",
+    )
 
 
 def _find_registered(uri: str, registry: str | None) -> FoundModel:
@@ -64,7 +74,11 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
             if named and named[2]:
                 version = str(client.get_model_version_by_alias(name, named[2]).version)
             source = f"models:/{name}/{version}" if named else uri
-            remote = client.get_model_version_download_uri(name, version) if named and version and version.isdigit() else None
+            remote = (
+                client.get_model_version_download_uri(name, version)
+                if named and version and version.isdigit()
+                else None
+            )
             path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
@@ -77,10 +91,16 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
     code = getattr(error, "error_code", "")
     if "alias" in str(error).lower() and "@" in uri:
         alias = uri.rpartition("@")[2]
-        return ModelError("MODEL_ALIAS_UNKNOWN", f"model '{name}' has no alias '{alias}' {where}.",
-                          hint=f"set it: MlflowClient().set_registered_model_alias('{name}', '{alias}', <version>)")
-    return ModelError("MODEL_NOT_FOUND", f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
-                      hint="--registry names another registry, for example sqlite:///lake/mlflow.db")
+        return ModelError(
+            "MODEL_ALIAS_UNKNOWN",
+            f"model '{name}' has no alias '{alias}' {where}.",
+            hint=f"set it: MlflowClient().set_registered_model_alias('{name}', '{alias}', <version>)",
+        )
+    return ModelError(
+        "MODEL_NOT_FOUND",
+        f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
+        hint="--registry names another registry, for example sqlite:///lake/mlflow.db",
+    )
 
 
 @contextmanager
@@ -112,7 +132,11 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
 def content_sha256(path: Path) -> str:
     """Return the sha256 of a file, or of all files of a folder with their names, in order."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    )
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
@@ -138,7 +162,10 @@ def signature_specs(raw: dict[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[
     import json
 
     signature = raw.get("signature") or {}
-    return (_specs(json.loads(signature.get("inputs") or "[]"), "input"), _specs(json.loads(signature.get("outputs") or "[]"), "output"))
+    return (
+        _specs(json.loads(signature.get("inputs") or "[]"), "input"),
+        _specs(json.loads(signature.get("outputs") or "[]"), "output"),
+    )
 
 
 def _specs(schema: list[dict[str, Any]], unnamed: str) -> tuple[TensorSpec, ...]:

@@ -70,8 +70,12 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
         if isinstance(step, ModelStep):
             path = found.path / step.uri
             if not path.resolve().is_relative_to(found.path.resolve()):
-                raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{uri}' refers to a model outside its own folder.")
-            part = registry.FoundModel(path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{step.uri}")
+                raise ModelError(
+                    "MODEL_NOT_FOUND", f"the logged pipeline '{uri}' refers to a model outside its own folder."
+                )
+            part = registry.FoundModel(
+                path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{step.uri}"
+            )
             model = _resolve_model(step, part)
             models.append(model)
             steps.append(replace(step, uri=f"{uri}#{step.uri}", sha256=model.sha256))
@@ -83,8 +87,11 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
 def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
     sha256 = registry.content_sha256(found.path)
     if step.sha256 is not None and step.sha256 != sha256:
-        raise ModelError("MODEL_CHANGED", f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
-                         hint="take the sha256 out of the pipeline if the new content is wanted.")
+        raise ModelError(
+            "MODEL_CHANGED",
+            f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
+            hint="take the sha256 out of the pipeline if the new content is wanted.",
+        )
     if found.path.is_file():
         from lakemill_udfs.onnx_model import OnnxModel
 
@@ -93,12 +100,21 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
     else:
         onnx_file = _onnx_file(found.path)
         if onnx_file is not None:
-            return _resolve_model(step if step.sha256 is None else replace(step, sha256=None), replace_path(found, onnx_file))
+            return _resolve_model(
+                step if step.sha256 is None else replace(step, sha256=None), replace_path(found, onnx_file)
+            )
         inputs, outputs = registry.signature_specs(registry.mlmodel(found.path))
         flavor = "pyfunc"
-    return ModelSpec(uri=step.uri, location=found.remote or str(found.path), flavor=flavor,  # type: ignore[arg-type] -- one of the two above
-                     name=found.name, version=found.version, sha256=sha256, inputs=inputs,
-                     outputs=_with_declared(outputs, step.outputs))
+    return ModelSpec(
+        uri=step.uri,
+        location=found.remote or str(found.path),
+        flavor=flavor,  # type: ignore[arg-type] -- one of the two above
+        name=found.name,
+        version=found.version,
+        sha256=sha256,
+        inputs=inputs,
+        outputs=_with_declared(outputs, step.outputs),
+    )
 
 
 def replace_path(found: registry.FoundModel, file: Path) -> registry.FoundModel:
@@ -114,7 +130,9 @@ def _onnx_file(folder: Path) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _with_declared(outputs: tuple[TensorSpec, ...], given: Mapping[str, str | Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+def _with_declared(
+    outputs: tuple[TensorSpec, ...], given: Mapping[str, str | Mapping[str, Any]]
+) -> tuple[TensorSpec, ...]:
     written = {name: declared(name, raw) for name, raw in given.items() if not isinstance(raw, str)}
     if written and len(outputs) == 1 and outputs[0].name == "output":
         return tuple(written.values())  # an unnamed output gets its declared name
@@ -128,5 +146,7 @@ def _with_labels(step: FormatStep) -> FormatStep:
     try:
         lines = Path(step.labels).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise ConfigError("LABELS_NOT_FOUND", f"there is no labels file '{step.labels}'.", hint="a text file with one label a line.") from error
+        raise ConfigError(
+            "LABELS_NOT_FOUND", f"there is no labels file '{step.labels}'.", hint="a text file with one label a line."
+        ) from error
     return replace(step, labels=tuple(line for line in lines if line.strip()))

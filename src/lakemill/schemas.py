@@ -12,6 +12,7 @@ from lakemill_udfs.tensors import TensorSpec, tensor_of
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructField, StructType
 
+
 def spark_tensors(schema: StructType) -> dict[str, TensorSpec | None]:
     """Return the tensor of each column of a Spark table."""
     return {field.name: tensor_of(field.name, _arrow_type(field.dataType), field.metadata) for field in schema}
@@ -37,8 +38,12 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
     from pyspark.sql.types import StructField, StructType, TimestampType
 
     fields = [source[name] for name in plan.passthrough]
-    parts: dict[str, DataType] = {"time": TimestampType(), "in": StructType([source[name] for name in plan.input_columns]),
-                                  "out": _struct(plan.out_type), "anomaly": _spark_type(plan.anomaly_type)}
+    parts: dict[str, DataType] = {
+        "time": TimestampType(),
+        "in": StructType([source[name] for name in plan.input_columns]),
+        "out": _struct(plan.out_type),
+        "anomaly": _spark_type(plan.anomaly_type),
+    }
     fields += [StructField(part, parts[part]) for part in plan.parts]
     fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(METADATA))]
     if plan.task_metrics:

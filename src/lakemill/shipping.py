@@ -34,7 +34,9 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     if not is_local(spark):
         models = tuple(_ship_model(spark, model) if "://" not in model.location else model for model in plan.models)
     functions = [step.function for step in plan.pipeline.steps if isinstance(step, PythonStep)]
-    archives = [(function, archive) for function in functions if (archive := ship_module(spark, function.partition(":")[0]))]
+    archives = [
+        (function, archive) for function in functions if (archive := ship_module(spark, function.partition(":")[0]))
+    ]
     return replace(plan, models=models, archives=tuple(archives))
 
 
@@ -90,7 +92,11 @@ def _zip_module(source: Path, fingerprint: str) -> Path:
 
 
 def _python_files(source: Path) -> list[Path]:
-    return [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return (
+        [source]
+        if source.is_file()
+        else sorted(file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    )
 
 
 def _fingerprint(source: Path) -> str:

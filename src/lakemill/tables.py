@@ -29,8 +29,11 @@ def location(table: str) -> str:
         TableError: ``TABLE_NOT_PATH`` if ``table`` is a catalog name.
     """
     if not is_path(table):
-        raise TableError("TABLE_NOT_PATH", f"'{table}' is a catalog name and has no path of its own.",
-                         hint="give a path with a slash, or set the option that needs a path.")
+        raise TableError(
+            "TABLE_NOT_PATH",
+            f"'{table}' is a catalog name and has no path of its own.",
+            hint="give a path with a slash, or set the option that needs a path.",
+        )
     return table if SCHEME.match(table) else str(Path(table).absolute())
 
 
@@ -79,9 +82,12 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
     """
     rows = find(spark, table)
     if rows is None:
-        raise TableError("TABLE_NOT_FOUND", f"there is no Delta table '{table}'"
-                         + (f" (looked in {location(table)})." if is_path(table) else " in the catalog."),
-                         hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.")
+        raise TableError(
+            "TABLE_NOT_FOUND",
+            f"there is no Delta table '{table}'"
+            + (f" (looked in {location(table)})." if is_path(table) else " in the catalog."),
+            hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
+        )
     if version is None:
         return rows
     clause = f"VERSION AS OF {version}" if str(version).isdigit() else f"TIMESTAMP AS OF '{version}'"
@@ -90,8 +96,11 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
     try:
         return spark.sql(f"SELECT * FROM {sql_name(table)} {clause}")  # noqa: S608 -- the names are quoted above
     except AnalysisException as error:
-        raise TableError("TABLE_VERSION", f"table '{table}' cannot be read at version '{version}'.",
-                         hint=f"DESCRIBE HISTORY {sql_name(table)} lists what there is.") from error
+        raise TableError(
+            "TABLE_VERSION",
+            f"table '{table}' cannot be read at version '{version}'.",
+            hint=f"DESCRIBE HISTORY {sql_name(table)} lists what there is.",
+        ) from error
 
 
 def version(spark: SparkSession, table: str) -> int:

@@ -25,8 +25,16 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
 
 
 def config_of(lake: Path, *overrides: str, **values: Any) -> PredictConfig:
-    return PredictConfig.load(None, overrides, name="digits", source__table=f"{lake}/images", source__columns=["label"],
-                              pipeline__steps=steps(lake / "model.onnx"), output__table=f"{lake}/predictions", **values)
+    return PredictConfig.load(
+        None,
+        overrides,
+        name="digits",
+        source__table=f"{lake}/images",
+        source__columns=["label"],
+        pipeline__steps=steps(lake / "model.onnx"),
+        output__table=f"{lake}/predictions",
+        **values,
+    )
 
 
 def predictions(lake: Path, table: str = "predictions") -> list[dict[str, Any]]:
@@ -49,7 +57,12 @@ def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: Spark
     assert 0 < good["out"]["probability"] <= 1
     assert good["label"] == "0"
     metadata = good["metadata"]
-    assert (metadata["job"], metadata["run_id"], metadata["batch_id"], metadata["source_version"]) == ("digits", result.run_id, 0, 0)
+    assert (metadata["job"], metadata["run_id"], metadata["batch_id"], metadata["source_version"]) == (
+        "digits",
+        result.run_id,
+        0,
+        0,
+    )
     assert metadata["models"][0]["name"] == "model"
     assert len(metadata["models"][0]["sha256"]) == 64
     assert len(metadata["elapsed_ns"]) == 3
@@ -140,7 +153,12 @@ def test_outputs_are_plain_sql_and_keep_their_tensor_metadata(lake: Path, spark:
     predict_table(config_of(lake), spark)
     schema = spark.read.format("delta").load(f"{lake}/predictions").schema
     assert schema["out"].dataType["probability"].metadata["lakemill.dtype"] == "float32"
-    result = QueryBuilder().register("p", DeltaTable(f"{lake}/predictions")).execute("SELECT count(*) AS n FROM p WHERE out['label'] IS NOT NULL").read_all()
+    result = (
+        QueryBuilder()
+        .register("p", DeltaTable(f"{lake}/predictions"))
+        .execute("SELECT count(*) AS n FROM p WHERE out['label'] IS NOT NULL")
+        .read_all()
+    )
     assert pa_value(result) == 18
 
 

@@ -16,7 +16,20 @@ if TYPE_CHECKING:
 ROW_WISE = {"BinaryExpr", "Column", "Literal", "Cast", "Alias", "Ternary", "Function", "KeepName", "Field"}
 """Nodes of a Polars expression that look at one row at a time."""
 
-ACROSS_ROWS = ("cum", "shift", "rank", "diff", "sort", "unique", "mode", "reverse", "interpolate", "fill_null_with_strategy", "rolling", "ewm")
+ACROSS_ROWS = (
+    "cum",
+    "shift",
+    "rank",
+    "diff",
+    "sort",
+    "unique",
+    "mode",
+    "reverse",
+    "interpolate",
+    "fill_null_with_strategy",
+    "rolling",
+    "ewm",
+)
 """Beginnings of functions' names whose result for a row depends on the rows beside it, that is on the batching."""
 
 
@@ -33,15 +46,23 @@ def compile_check(check: Check) -> pl.Expr:
     try:
         expression = pl.sql_expr(check.expr)
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise ConfigError("CHECK_EXPRESSION", f"check '{check.name}' does not parse: {check.expr!r}.",
-                          hint="write SQL over in and out, for example out.probability < 0.5") from error
+        raise ConfigError(
+            "CHECK_EXPRESSION",
+            f"check '{check.name}' does not parse: {check.expr!r}.",
+            hint="write SQL over in and out, for example out.probability < 0.5",
+        ) from error
     crossing = sorted(_crossing(json.loads(expression.meta.serialize(format="json"))))
     if crossing:
-        raise ConfigError("CHECK_ACROSS_ROWS", f"check '{check.name}' looks across rows ({', '.join(crossing)}); its result would depend on the batching.",
-                          hint="checks are judged row by row; aggregate the predictions table instead.")
+        raise ConfigError(
+            "CHECK_ACROSS_ROWS",
+            f"check '{check.name}' looks across rows ({', '.join(crossing)}); its result would depend on the batching.",
+            hint="checks are judged row by row; aggregate the predictions table instead.",
+        )
     unknown = sorted(set(expression.meta.root_names()) - {"in", "out"})
     if unknown:
-        raise ConfigError("CHECK_EXPRESSION", f"check '{check.name}' reads '{unknown[0]}'; it can read in.<column> and out.<output>.")
+        raise ConfigError(
+            "CHECK_EXPRESSION", f"check '{check.name}' reads '{unknown[0]}'; it can read in.<column> and out.<output>."
+        )
     return expression
 
 
@@ -62,7 +83,9 @@ def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) 
     if not names:
         return pa.StructArray.from_arrays([pa.repeat(pa.scalar(0, pa.int32()), len(outputs))], names=["count"])
     frame = pl.DataFrame({"in": pl.Series(inputs), "out": pl.Series(outputs)})
-    result = frame.select(pl.Expr.fill_null(expression.alias(name).cast(pl.Boolean), value=False) for name, expression in checks.items())
+    result = frame.select(
+        pl.Expr.fill_null(expression.alias(name).cast(pl.Boolean), value=False) for name, expression in checks.items()
+    )
     columns = {name: result[name].to_arrow() for name in names}
     count = result.select(pl.sum_horizontal(pl.all().cast(pl.Int32))).to_series().to_arrow().cast(pa.int32())
     return pa.StructArray.from_arrays([count, *columns.values()], names=["count", *names])

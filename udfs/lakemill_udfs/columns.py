@@ -22,7 +22,9 @@ Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""
 
 
-def read_tensor(column: pa.Array | pa.ChunkedArray, spec: TensorSpec, stored_dtype: str) -> tuple[NDArray[Any], Failures | None]:
+def read_tensor(
+    column: pa.Array | pa.ChunkedArray, spec: TensorSpec, stored_dtype: str
+) -> tuple[NDArray[Any], Failures | None]:
     """Turn a column into one batch.
 
     Args:
@@ -50,8 +52,10 @@ def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
         return _binary(batch, rows)
     if target == FREE:
         shapes = np.broadcast_to(np.asarray(batch.shape[1:], dtype=np.int32), (rows, batch.ndim - 1))
-        return pa.StructArray.from_arrays([_binary(batch, rows), write_tensor(shapes, TensorSpec("shape", "int32", shapes.shape[1:]))],
-                                          fields=list(FREE))
+        return pa.StructArray.from_arrays(
+            [_binary(batch, rows), write_tensor(shapes, TensorSpec("shape", "int32", shapes.shape[1:]))],
+            fields=list(FREE),
+        )
     values = _scalars(batch.reshape(-1), spec.dtype)
     if not spec.shape:
         return values
@@ -61,14 +65,18 @@ def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
 def _scalars(flat: NDArray[Any], dtype: str) -> pa.Array:
     if dtype == "uint64":
         return pa.array(flat).cast(ARROW_SCALARS[dtype])
-    return pa.array(flat.astype({"uint8": "i2", "uint16": "i4", "uint32": "i8", "float16": "f4"}.get(dtype, flat.dtype), copy=False))
+    return pa.array(
+        flat.astype({"uint8": "i2", "uint16": "i4", "uint32": "i8", "float16": "f4"}.get(dtype, flat.dtype), copy=False)
+    )
 
 
 def _binary(batch: NDArray[Any], rows: int) -> pa.Array:
     row_bytes = batch.nbytes // rows if rows else 0
     wide = batch.nbytes > np.iinfo(np.int32).max
     offsets = np.arange(rows + 1, dtype=np.int64 if wide else np.int32) * row_bytes
-    return pa.Array.from_buffers(pa.large_binary() if wide else pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(batch)])
+    return pa.Array.from_buffers(
+        pa.large_binary() if wide else pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(batch)]
+    )
 
 
 def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -100,7 +108,7 @@ def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArra
     if spec.dtype == "string":
         raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got binary.")
     width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
-    offsets = np.frombuffer(array.buffers()[1], dtype=width)[array.offset:array.offset + len(array) + 1]
+    offsets = np.frombuffer(array.buffers()[1], dtype=width)[array.offset : array.offset + len(array) + 1]
     dtype = TensorSpec(spec.name, stored_dtype).numpy_dtype
     if not len(array):
         return np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
@@ -146,7 +154,9 @@ def _numbers(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
         raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a null.")
     target = pa.from_numpy_dtype(spec.numpy_dtype)
     if array.type != target:
-        floats = pa.types.is_floating(target)  # losing digits of a float is what everyone expects; losing an integer is not
+        floats = pa.types.is_floating(
+            target
+        )  # losing digits of a float is what everyone expects; losing an integer is not
         array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values.astype(spec.numpy_dtype, copy=False)
@@ -174,7 +184,13 @@ def _read_rows(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> tuple[ND
     for index in range(len(array)):
         value, failure = _attempt(lambda at=index: _read_row(array.slice(at, 1), spec, stored_dtype))
         if value is not None and rows and value.shape != rows[0].shape:
-            value, failure = None, RowError("TENSOR_RAGGED", f"{spec.name}: expected {rows[0].shape[1:]} as the rows before it, got {value.shape[1:]}.")
+            value, failure = (
+                None,
+                RowError(
+                    "TENSOR_RAGGED",
+                    f"{spec.name}: expected {rows[0].shape[1:]} as the rows before it, got {value.shape[1:]}.",
+                ),
+            )
         failures.append(failure)
         if value is not None:
             rows.append(value)

@@ -84,5 +84,8 @@ def missing_extra(module: str, extra: str) -> ModelError:
         module: The module that could not be imported, for example ``onnxruntime``.
         extra: The extra of the distribution that installs it, for example ``onnx``.
     """
-    return ModelError("EXTRA_MISSING", f"the module '{module}' is not installed here.",
-                      hint=f"pip install 'lakemill[{extra}]'; on a cluster, install it on the executors too.")
+    return ModelError(
+        "EXTRA_MISSING",
+        f"the module '{module}' is not installed here.",
+        hint=f"pip install 'lakemill[{extra}]'; on a cluster, install it on the executors too.",
+    )

@@ -108,8 +108,13 @@ class PipelineRunner:
         """Run all steps on a batch; rows that fail are in ``failures``, the results of the others in ``values``."""
         batch = Batch(table.num_rows, active=np.arange(table.num_rows))
         for column in self.plan.wiring.columns:
-            array, failures = read_tensor(table[column.spec.name].take(batch.active) if len(batch.active) < batch.rows else table[column.spec.name],
-                                          column.spec, column.stored_dtype)
+            array, failures = read_tensor(
+                table[column.spec.name].take(batch.active)
+                if len(batch.active) < batch.rows
+                else table[column.spec.name],
+                column.spec,
+                column.stored_dtype,
+            )
             if failures:
                 batch.drop({at: ("cast", failure) for at, failure in enumerate(failures) if failure is not None})
             batch.values[column.spec.name] = array
@@ -141,16 +146,26 @@ class PipelineRunner:
         start = 0
         while start < len(batch.active):
             rows = min(self.max_rows, len(batch.active) - start) if self.bisect else len(batch.active)
-            part, errors = self._attempt(call, {name: array[start:start + rows] for name, array in inputs.items()}, rows, wiring, stage)
+            part, errors = self._attempt(
+                call, {name: array[start : start + rows] for name, array in inputs.items()}, rows, wiring, stage
+            )
             parts += part
             failed.update({start + at: (stage, error) for at, error in errors.items()})
             start += rows
         batch.drop(failed)
         for spec, name in wiring.outputs:
             arrays = [part[spec.name] for part in parts]
-            batch.values[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+            batch.values[name] = (
+                arrays[0]
+                if len(arrays) == 1
+                else np.concatenate(arrays)
+                if arrays
+                else np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+            )
 
-    def _attempt(self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str) -> tuple[list[Arrays], dict[int, RowError]]:
+    def _attempt(
+        self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
+    ) -> tuple[list[Arrays], dict[int, RowError]]:
         """Call once; on failure halve. Returns the results in order and the failures by position."""
         try:
             result = call(inputs)
@@ -162,13 +177,21 @@ class PipelineRunner:
                 raise
             if _is_out_of_memory(error):
                 if rows == 1:
-                    raise RunError("OUT_OF_MEMORY", "there is no memory for a batch of one row.", hint="use fewer tasks a machine, or a smaller model.") from None
+                    raise RunError(
+                        "OUT_OF_MEMORY",
+                        "there is no memory for a batch of one row.",
+                        hint="use fewer tasks a machine, or a smaller model.",
+                    ) from None
                 self.max_rows = max(1, rows // 2)
             elif rows == 1 or not self.bisect:
                 return [], dict.fromkeys(range(rows), _row_error(error, stage))
         half = rows // 2
-        left, left_failed = self._attempt(call, {name: array[:half] for name, array in inputs.items()}, half, wiring, stage)
-        right, right_failed = self._attempt(call, {name: array[half:] for name, array in inputs.items()}, rows - half, wiring, stage)
+        left, left_failed = self._attempt(
+            call, {name: array[:half] for name, array in inputs.items()}, half, wiring, stage
+        )
+        right, right_failed = self._attempt(
+            call, {name: array[half:] for name, array in inputs.items()}, rows - half, wiring, stage
+        )
         return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
 
 
@@ -183,20 +206,31 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
         raise ModelError("OUTPUT_MISSING", f"the step's result has no '{spec.name}'; it has: {', '.join(result)}.")
     array = np.asarray(result[spec.name])
     if not array.ndim or len(array) != rows:
-        raise RowError("OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out.")
+        raise RowError(
+            "OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out."
+        )
     if not spec.accepts(array.shape[1:]):
         expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
-        raise ModelError("OUTPUT_SHAPE", f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
-                         hint="correct the declared outputs, or the model.")
+        raise ModelError(
+            "OUTPUT_SHAPE",
+            f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
+            hint="correct the declared outputs, or the model.",
+        )
     if spec.dtype != "string" and array.dtype != spec.numpy_dtype:
-        raise ModelError("OUTPUT_DTYPE", f"{spec.name}: expected {spec.dtype}, got {array.dtype}.", hint="correct the declared outputs, or the model.")
+        raise ModelError(
+            "OUTPUT_DTYPE",
+            f"{spec.name}: expected {spec.dtype}, got {array.dtype}.",
+            hint="correct the declared outputs, or the model.",
+        )
     return array
 
 
 def _row_error(error: Exception, stage: str) -> RowError:
     if isinstance(error, RowError):
         return error
-    return RowError("MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {type(error).__name__} for this row.")
+    return RowError(
+        "MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {type(error).__name__} for this row."
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

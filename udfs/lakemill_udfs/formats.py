@@ -36,7 +36,7 @@ def format_scores(step: FormatStep, scores: NDArray[np.floating]) -> Arrays:
     if step.top_k > classes:
         raise ModelError("FORMAT_TOP_K", f"'top_k' is {step.top_k}; '{step.input}' has {classes} classes.")
     values = softmax(scores) if step.softmax else scores.astype(np.float32, copy=False)
-    order = np.argsort(-values, axis=1, kind="stable")[:, :step.top_k]
+    order = np.argsort(-values, axis=1, kind="stable")[:, : step.top_k]
     best = np.take_along_axis(values, order, axis=1)
     names = np.asarray(step.labels, dtype=object)[order] if step.labels is not None else order.astype(np.int64)
     return {"label": names[:, 0], "probability": best[:, 0], "top_labels": names, "top_probabilities": best}

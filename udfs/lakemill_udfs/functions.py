@@ -36,8 +36,11 @@ def import_function(path: str, archive: str | None = None) -> Callable[..., Any]
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError("FUNCTION_NOT_FOUND", f"'{path}' cannot be imported: {error}.",
-                          hint="the module must be importable where the command is run: from the working folder, or installed.") from error
+        raise ConfigError(
+            "FUNCTION_NOT_FOUND",
+            f"'{path}' cannot be imported: {error}.",
+            hint="the module must be importable where the command is run: from the working folder, or installed.",
+        ) from error
     return function
 
 
@@ -55,11 +58,22 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     if isinstance(result, Mapping):
         return {str(name): np.asarray(value) for name, value in result.items()}
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
-        return {name: _from_cells(np.asarray(result[name].to_numpy(zero_copy_only=False) if not hasattr(result[name], "num_chunks")
-                                             else result[name].to_numpy())) for name in result.column_names}
+        return {
+            name: _from_cells(
+                np.asarray(
+                    result[name].to_numpy(zero_copy_only=False)
+                    if not hasattr(result[name], "num_chunks")
+                    else result[name].to_numpy()
+                )
+            )
+            for name in result.column_names
+        }
     if hasattr(result, "columns"):  # a pandas DataFrame
         return {str(name): _from_cells(result[name].to_numpy()) for name in result.columns}
-    raise ModelError("FUNCTION_RESULT", f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.")
+    raise ModelError(
+        "FUNCTION_RESULT",
+        f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.",
+    )
 
 
 def _wanted(function: Callable[..., Any]) -> str:
@@ -76,8 +90,12 @@ def _argument(annotation: str, inputs: Arrays) -> Any:
     if "Table" in annotation or "RecordBatch" in annotation:
         import pyarrow as pa
 
-        table = pa.table({name: pa.array(value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value)
-                          for name, value in cells.items()})
+        table = pa.table(
+            {
+                name: pa.array(value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value)
+                for name, value in cells.items()
+            }
+        )
         return table if "Table" in annotation else table.combine_chunks().to_batches()[0]
     return inputs
 

@@ -26,7 +26,9 @@ Failure = tuple[str, RowError]
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 """What Lakemill reads; Pillow knows more, of which some are dangerous (EPS runs Ghostscript)."""
 
-DRAFT_GAP = 2  # a JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's reducing_gap
+DRAFT_GAP = (
+    2  # a JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's reducing_gap
+)
 
 
 class ImageDecoder:
@@ -95,7 +97,10 @@ class ImageDecoder:
 
     def _read(self, path: str | None) -> bytes:
         if path is None:
-            raise RowError("IMAGE_MISSING", f"column '{self.step.column}' is null and there is no path in '{self.step.path_column}'.")
+            raise RowError(
+                "IMAGE_MISSING",
+                f"column '{self.step.column}' is null and there is no path in '{self.step.path_column}'.",
+            )
         try:
             return read_bytes(path)
         except FileNotFoundError as error:
@@ -105,7 +110,10 @@ class ImageDecoder:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height > self.step.max_pixels:
-            raise RowError("IMAGE_TOO_MANY_PIXELS", f"the image has {width}x{height} pixels; at most {self.step.max_pixels} are allowed.")
+            raise RowError(
+                "IMAGE_TOO_MANY_PIXELS",
+                f"the image has {width}x{height} pixels; at most {self.step.max_pixels} are allowed.",
+            )
         if image.format == "JPEG" and (wanted := self._resized(image.size)):
             image.draft("L" if self.step.mode == "L" else "RGB", (wanted[0] * DRAFT_GAP, wanted[1] * DRAFT_GAP))
         orientation = image.getexif().get(0x0112, 1) if self.step.orient else 1
@@ -133,11 +141,19 @@ class ImageDecoder:
         height, width = self.step.crop
         left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
         if left < 0 or top < 0:
-            raise RowError("IMAGE_TOO_SMALL", f"the crop needs {width}x{height} pixels; the resized image has {resized[0]}x{resized[1]}.")
+            raise RowError(
+                "IMAGE_TOO_SMALL",
+                f"the crop needs {width}x{height} pixels; the resized image has {resized[0]}x{resized[1]}.",
+            )
         if image.size == resized:
             return image.crop((left, top, left + width, top + height))
         across, down = image.size[0] / resized[0], image.size[1] / resized[1]
-        box = (left * across, top * down, min((left + width) * across, image.size[0]), min((top + height) * down, image.size[1]))
+        box = (
+            left * across,
+            top * down,
+            min((left + width) * across, image.size[0]),
+            min((top + height) * down, image.size[1]),
+        )
         return image.resize((width, height), self._resample, box=box)
 
     def _normalise(self, pixels: NDArray[np.uint8], target: NDArray[Any]) -> None:

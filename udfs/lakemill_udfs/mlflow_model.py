@@ -29,8 +29,10 @@ class LoggedPipeline(mlflow.pyfunc.PythonModel):  # type: ignore[misc] -- MLflow
         """Read the steps from the model's configuration and find its models among the artifacts."""
         self.pipeline = Pipeline.from_dict(context.model_config["lakemill_pipeline"])
         steps = [(index, step) for index, step in enumerate(self.pipeline.steps) if isinstance(step, ModelStep)]
-        self.models = tuple(_spec(raw, step.uri, context.artifacts[f"model_{index}"])
-                            for raw, (index, step) in zip(context.model_config["models"], steps, strict=True))
+        self.models = tuple(
+            _spec(raw, step.uri, context.artifacts[f"model_{index}"])
+            for raw, (index, step) in zip(context.model_config["models"], steps, strict=True)
+        )
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         """Score a DataFrame.
@@ -39,8 +41,14 @@ class LoggedPipeline(mlflow.pyfunc.PythonModel):  # type: ignore[misc] -- MLflow
             RowError: a row is bad; names the row, the stage and the reason.
         """
         table = pa.Table.from_pandas(model_input, preserve_index=False)
-        plan = PredictPlan(self.pipeline, self.models, wire(self.pipeline, self.models, arrow_tensors(table.schema)),
-                           batch_rows=256, threads=0, parts=("out", "anomaly"))
+        plan = PredictPlan(
+            self.pipeline,
+            self.models,
+            wire(self.pipeline, self.models, arrow_tensors(table.schema)),
+            batch_rows=256,
+            threads=0,
+            parts=("out", "anomaly"),
+        )
         result = pa.Table.from_batches(list(predict_batches(plan, table.to_batches())))
         for row, error in enumerate(result["error"].to_pylist()):
             if error is not None:
@@ -53,7 +61,16 @@ def _spec(raw: dict[str, Any], uri: str, path: str) -> ModelSpec:
     def tensors(side: str) -> tuple[TensorSpec, ...]:
         return tuple(declared(name, spec) for name, spec in raw[side].items())
 
-    return ModelSpec(uri, str(Path(path)), raw["flavor"], raw["name"], raw["version"], raw["sha256"], tensors("inputs"), tensors("outputs"))
+    return ModelSpec(
+        uri,
+        str(Path(path)),
+        raw["flavor"],
+        raw["name"],
+        raw["version"],
+        raw["sha256"],
+        tensors("inputs"),
+        tensors("outputs"),
+    )
 
 
 mlflow.models.set_model(LoggedPipeline())

@@ -124,8 +124,11 @@ def locate(spec: ModelSpec) -> Path:
         for folder in sys.path:  # Spark puts the folder with a session's files on the path of its Python workers
             if (Path(folder) / spec.location).exists():
                 return Path(folder) / spec.location
-        raise ModelError("MODEL_NOT_SHIPPED", f"the archive of model '{spec.name}' did not reach this worker.",
-                         hint="a session made before the run must allow addArtifact; or put the model on a store that workers reach.")
+        raise ModelError(
+            "MODEL_NOT_SHIPPED",
+            f"the archive of model '{spec.name}' did not reach this worker.",
+            hint="a session made before the run must allow addArtifact; or put the model on a store that workers reach.",
+        )
     if "://" in spec.location:
         from pyarrow import fs
 
@@ -134,8 +137,11 @@ def locate(spec: ModelSpec) -> Path:
         fs.copy_files(inside, target, source_filesystem=store, destination_filesystem=fs.LocalFileSystem())
         return Path(target)
     if not Path(spec.location).exists():
-        raise ModelError("MODEL_NOT_FOUND", f"the files of model '{spec.name}' are not on this machine ('{spec.uri}').",
-                         hint="on a cluster, let Lakemill ship the model, or put it on a store that workers reach.")
+        raise ModelError(
+            "MODEL_NOT_FOUND",
+            f"the files of model '{spec.name}' are not on this machine ('{spec.uri}').",
+            hint="on a cluster, let Lakemill ship the model, or put it on a store that workers reach.",
+        )
     return Path(spec.location)
 
 
@@ -151,13 +157,23 @@ def _load(spec: ModelSpec, path: Path, threads: int, device: str) -> Model:
     except (ModelError, MemoryError):
         raise
     except ImportError as error:
-        raise ModelError("MODEL_MODULE_MISSING", f"model '{spec.name}' needs the module '{error.name}', which is not installed here.",
-                         hint="install what the model's requirements.txt lists; on a cluster, on the executors too.") from error
+        raise ModelError(
+            "MODEL_MODULE_MISSING",
+            f"model '{spec.name}' needs the module '{error.name}', which is not installed here.",
+            hint="install what the model's requirements.txt lists; on a cluster, on the executors too.",
+        ) from error
     except Exception as error:
-        raise ModelError("MODEL_LOAD", f"model '{spec.name}' ({spec.uri}) does not load: {type(error).__name__}.",
-                         hint="the cause is in the log above; try mlflow.pyfunc.load_model on it.") from error
+        raise ModelError(
+            "MODEL_LOAD",
+            f"model '{spec.name}' ({spec.uri}) does not load: {type(error).__name__}.",
+            hint="the cause is in the log above; try mlflow.pyfunc.load_model on it.",
+        ) from error
 
 
 def folder_bytes(path: Path) -> int:
     """Return the size in bytes of a file, or of all files in a folder."""
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return (
+        path.stat().st_size
+        if path.is_file()
+        else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    )

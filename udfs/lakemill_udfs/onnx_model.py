@@ -13,7 +13,8 @@ from lakemill_udfs.models import Arrays
 from lakemill_udfs.tensors import TensorSpec
 
 ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "string"} | {
-    f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+    f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 
 
 class OnnxModel:
@@ -51,8 +52,8 @@ class OnnxModel:
         rows, size = len(next(iter(inputs.values()))), self.fixed_batch
         parts = []
         for start in range(0, rows, size):
-            part = {name: _padded(array[start:start + size], size) for name, array in inputs.items()}
-            parts.append({name: array[:min(size, rows - start)] for name, array in self._run(part).items()})
+            part = {name: _padded(array[start : start + size], size) for name, array in inputs.items()}
+            parts.append({name: array[: min(size, rows - start)] for name, array in self._run(part).items()})
         return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
 
     def _run(self, inputs: Arrays) -> Arrays:
@@ -70,8 +71,14 @@ def providers(device: str) -> list[str]:
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
-        raise ModelError("DEVICE_MISSING", "engine.device is cuda, but this onnxruntime has no CUDA.", hint="pip install onnxruntime-gpu")
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
+        raise ModelError(
+            "DEVICE_MISSING",
+            "engine.device is cuda, but this onnxruntime has no CUDA.",
+            hint="pip install onnxruntime-gpu",
+        )
+    return (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
+    )
 
 
 def _initializers(session: Any) -> set[str]:
@@ -81,8 +88,11 @@ def _initializers(session: Any) -> set[str]:
 def _spec(node: Any) -> TensorSpec:
     kind = ONNX_DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
     if not node.type.startswith("tensor(") or kind is None:
-        raise ModelError("MODEL_INPUT_TYPE", f"'{node.name}' is a {node.type}; only tensors are supported.",
-                         hint="export classifiers with zipmap=False")
+        raise ModelError(
+            "MODEL_INPUT_TYPE",
+            f"'{node.name}' is a {node.type}; only tensors are supported.",
+            hint="export classifiers with zipmap=False",
+        )
     return TensorSpec(node.name, kind, tuple(size if isinstance(size, int) else None for size in node.shape[1:]))
 
 

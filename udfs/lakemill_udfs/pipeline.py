@@ -36,7 +36,9 @@ class Pipeline:
         object.__setattr__(self, "steps", tuple(self.steps))
         object.__setattr__(self, "checks", tuple(self.checks))
         if not self.steps:
-            raise ConfigError("PIPELINE_EMPTY", "the pipeline has no steps.", hint="steps: [{model: {uri: 'models:/name@alias'}}]")
+            raise ConfigError(
+                "PIPELINE_EMPTY", "the pipeline has no steps.", hint="steps: [{model: {uri: 'models:/name@alias'}}]"
+            )
         names = [check.name for check in self.checks]
         if len(names) != len(set(names)):
             raise ConfigError("CHECK_NAME", f"two checks have the same name: {', '.join(names)}.")
@@ -53,7 +55,10 @@ class Pipeline:
         Raises:
             ConfigError: ``PIPELINE_STEP`` if a step's kind is unknown.
         """
-        return cls(tuple(step_from_dict(step) for step in raw["steps"]), tuple(Check(**check) for check in raw.get("checks", ())))
+        return cls(
+            tuple(step_from_dict(step) for step in raw["steps"]),
+            tuple(Check(**check) for check in raw.get("checks", ())),
+        )
 
     @property
     def version(self) -> str:
@@ -68,7 +73,9 @@ def step_from_dict(raw: Mapping[str, Any]) -> Step:
         ConfigError: ``PIPELINE_STEP`` if there is not exactly one known kind.
     """
     if len(raw) != 1 or next(iter(raw)) not in STEP_KINDS:
-        raise ConfigError("PIPELINE_STEP", f"a step is one of {', '.join(STEP_KINDS)}; got {', '.join(map(str, raw)) or 'nothing'}.")
+        raise ConfigError(
+            "PIPELINE_STEP", f"a step is one of {', '.join(STEP_KINDS)}; got {', '.join(map(str, raw)) or 'nothing'}."
+        )
     kind, arguments = next(iter(raw.items()))
     lists_to_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     return STEP_KINDS[kind](**lists_to_tuples)
@@ -80,5 +87,7 @@ def _changed(value: Any) -> dict[str, Any]:
         given = getattr(value, field.name)
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if given != default:
-            plain[field.name] = list(given) if isinstance(given, tuple) else dict(given) if isinstance(given, Mapping) else given
+            plain[field.name] = (
+                list(given) if isinstance(given, tuple) else dict(given) if isinstance(given, Mapping) else given
+            )
     return plain

@@ -15,19 +15,41 @@ RESERVED = ("time", "in", "out", "anomaly", "error", "metadata", "_task")
 """Columns that a predictions table has of its own."""
 
 ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
-METADATA = pa.struct([
-    ("job", pa.string()), ("run_id", pa.string()), ("query_id", pa.string()), ("batch_id", pa.int64()), ("source_version", pa.int64()),
-    ("pipeline", pa.string()), ("pipeline_version", pa.string()),
-    ("models", pa.list_(pa.struct([("name", pa.string()), ("version", pa.string()), ("sha256", pa.string())]))),
-    ("elapsed_ns", pa.list_(pa.int64())),
-])
-TASK = pa.struct([
-    ("pid", pa.int64()), ("host", pa.string()), ("started", pa.timestamp("us", "UTC")), ("seconds", pa.float64()),
-    ("rows", pa.int64()), ("rows_error", pa.int64()), ("bytes", pa.int64()), ("batches", pa.int64()), ("batch_rows", pa.int64()),
-    ("scan_wait_seconds", pa.float64()), ("decode_seconds", pa.float64()), ("preprocess_seconds", pa.float64()),
-    ("predict_seconds", pa.float64()), ("format_seconds", pa.float64()),
-    ("model_load_seconds", pa.float64()), ("models_loaded", pa.int64()), ("model_bytes", pa.int64()), ("peak_memory_bytes", pa.int64()),
-])
+METADATA = pa.struct(
+    [
+        ("job", pa.string()),
+        ("run_id", pa.string()),
+        ("query_id", pa.string()),
+        ("batch_id", pa.int64()),
+        ("source_version", pa.int64()),
+        ("pipeline", pa.string()),
+        ("pipeline_version", pa.string()),
+        ("models", pa.list_(pa.struct([("name", pa.string()), ("version", pa.string()), ("sha256", pa.string())]))),
+        ("elapsed_ns", pa.list_(pa.int64())),
+    ]
+)
+TASK = pa.struct(
+    [
+        ("pid", pa.int64()),
+        ("host", pa.string()),
+        ("started", pa.timestamp("us", "UTC")),
+        ("seconds", pa.float64()),
+        ("rows", pa.int64()),
+        ("rows_error", pa.int64()),
+        ("bytes", pa.int64()),
+        ("batches", pa.int64()),
+        ("batch_rows", pa.int64()),
+        ("scan_wait_seconds", pa.float64()),
+        ("decode_seconds", pa.float64()),
+        ("preprocess_seconds", pa.float64()),
+        ("predict_seconds", pa.float64()),
+        ("format_seconds", pa.float64()),
+        ("model_load_seconds", pa.float64()),
+        ("models_loaded", pa.int64()),
+        ("model_bytes", pa.int64()),
+        ("peak_memory_bytes", pa.int64()),
+    ]
+)
 """What one task measured; stands in ``_task`` of the task's last row and is null in all others."""
 
 

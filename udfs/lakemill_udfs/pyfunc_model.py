@@ -30,7 +30,9 @@ class PyfuncModel:
         ModelError: ``EXTRA_MISSING`` without MLflow.
     """
 
-    def __init__(self, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, threads: int = 0
+    ) -> None:
         try:
             import mlflow.pyfunc
         except ImportError as error:
@@ -65,7 +67,9 @@ class PyfuncModel:
             named = {self.outputs[0].name: next(iter(named.values()))}
         missing = [spec.name for spec in self.outputs if spec.name not in named]
         if missing:
-            raise ModelError("MODEL_OUTPUT_MISSING", f"the model's result has no '{missing[0]}'; it has: {', '.join(named)}.")
+            raise ModelError(
+                "MODEL_OUTPUT_MISSING", f"the model's result has no '{missing[0]}'; it has: {', '.join(named)}."
+            )
         return {spec.name: _typed(named[spec.name], spec) for spec in self.outputs}
 
 
@@ -75,7 +79,11 @@ def _typed(array: Any, spec: TensorSpec) -> Any:
         return array.astype(object)
     if array.dtype == object:
         raise RowError("MODEL_OUTPUT_RAGGED", f"{spec.name}: rows of the result differ in shape or type.")
-    return array if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind") else array.astype(spec.numpy_dtype)
+    return (
+        array
+        if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind")
+        else array.astype(spec.numpy_dtype)
+    )
 
 
 def _stacked(array: Any) -> Any:

@@ -62,13 +62,19 @@ class ImageStep:
 
     def __post_init__(self) -> None:
         if self.size is None and self.crop is None:
-            raise ConfigError("IMAGE_STEP", "the image step has neither 'size' nor 'crop', so its tensor has no fixed shape.",
-                              hint="size: [224, 224], or resize_shorter: 256 with crop: [224, 224]")
+            raise ConfigError(
+                "IMAGE_STEP",
+                "the image step has neither 'size' nor 'crop', so its tensor has no fixed shape.",
+                hint="size: [224, 224], or resize_shorter: 256 with crop: [224, 224]",
+            )
         if self.size is not None and self.resize_shorter is not None:
             raise ConfigError("IMAGE_STEP", "the image step has both 'size' and 'resize_shorter'; give one.")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, len(self.mode)):
-                raise ConfigError("IMAGE_STEP", f"'{name}' needs 1 or {len(self.mode)} values for mode {self.mode}; got {len(values)}.")
+                raise ConfigError(
+                    "IMAGE_STEP",
+                    f"'{name}' needs 1 or {len(self.mode)} values for mode {self.mode}; got {len(values)}.",
+                )
         if self.dtype == "uint8" and (self.mean or self.std):
             raise ConfigError("IMAGE_STEP", "'mean' and 'std' need a float dtype; got uint8.")
 
@@ -76,8 +82,11 @@ class ImageStep:
     def spec(self) -> TensorSpec:
         """The tensor that this step makes."""
         (height, width), channels = self.crop or self.size or (0, 0), len(self.mode)
-        shapes: dict[str, tuple[int, ...]] = {"NCHW": (channels, height, width), "NHWC": (height, width, channels),
-                                              "flat": (height * width * channels,)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "NCHW": (channels, height, width),
+            "NHWC": (height, width, channels),
+            "flat": (height * width * channels,),
+        }
         return TensorSpec(self.output, self.dtype, shapes[self.layout])
 
 
@@ -120,10 +129,15 @@ class PythonStep:
     def __post_init__(self) -> None:
         module, colon, name = self.function.partition(":")
         if not (module and colon and name):
-            raise ConfigError("PYTHON_STEP", f"the function of a Python step is 'module:function'; got '{self.function}'.",
-                              hint="put the function into a module, for example features.py, and write features:scale")
+            raise ConfigError(
+                "PYTHON_STEP",
+                f"the function of a Python step is 'module:function'; got '{self.function}'.",
+                hint="put the function into a module, for example features.py, and write features:scale",
+            )
         if not self.outputs:
-            raise ConfigError("PYTHON_STEP", f"'{self.function}' declares no outputs.", hint="outputs: {score: {dtype: float32}}")
+            raise ConfigError(
+                "PYTHON_STEP", f"'{self.function}' declares no outputs.", hint="outputs: {score: {dtype: float32}}"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,8 +168,12 @@ class FormatStep:
             raise ConfigError("FORMAT_STEP", f"'top_k' must be 1 or more; got {self.top_k}.")
         unknown = sorted(set(self.outputs) - {spec.name for spec in self.all_specs})
         if unknown:
-            raise ConfigError("FORMAT_STEP", f"the format step has no output '{unknown[0]}'; it has: "
-                              + ", ".join(spec.name for spec in self.all_specs) + ".")
+            raise ConfigError(
+                "FORMAT_STEP",
+                f"the format step has no output '{unknown[0]}'; it has: "
+                + ", ".join(spec.name for spec in self.all_specs)
+                + ".",
+            )
 
     @property
     def all_specs(self) -> tuple[TensorSpec, ...]:
@@ -164,12 +182,20 @@ class FormatStep:
         best = (TensorSpec("label", kind), TensorSpec("probability", "float32"))
         if self.top_k == 1:
             return best
-        return (*best, TensorSpec("top_labels", kind, (self.top_k,)), TensorSpec("top_probabilities", "float32", (self.top_k,)))
+        return (
+            *best,
+            TensorSpec("top_labels", kind, (self.top_k,)),
+            TensorSpec("top_probabilities", "float32", (self.top_k,)),
+        )
 
 
 Step = ImageStep | ModelStep | PythonStep | FormatStep
 STEP_KINDS: dict[str, type[ImageStep] | type[ModelStep] | type[PythonStep] | type[FormatStep]] = {
-    "image": ImageStep, "model": ModelStep, "python": PythonStep, "format": FormatStep}
+    "image": ImageStep,
+    "model": ModelStep,
+    "python": PythonStep,
+    "format": FormatStep,
+}
 """The key of a step in YAML and JSON, and its class."""
 
 
@@ -189,4 +215,6 @@ class Check:
 
     def __post_init__(self) -> None:
         if self.name == "count":
-            raise ConfigError("CHECK_NAME", "a check cannot be called 'count': anomaly.count is the number of failed checks.")
+            raise ConfigError(
+                "CHECK_NAME", "a check cannot be called 'count': anomaly.count is the number of failed checks."
+            )

@@ -18,9 +18,19 @@ import pyarrow as pa
 from lakemill_udfs.errors import ConfigError
 
 ARROW_SCALARS: dict[str, pa.DataType] = {
-    "bool": pa.bool_(), "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
-    "uint8": pa.int16(), "uint16": pa.int32(), "uint32": pa.int64(), "uint64": pa.decimal128(20, 0),
-    "float16": pa.float32(), "float32": pa.float32(), "float64": pa.float64(), "string": pa.string(),
+    "bool": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "uint8": pa.int16(),
+    "uint16": pa.int32(),
+    "uint32": pa.int64(),
+    "uint64": pa.decimal128(20, 0),
+    "float16": pa.float32(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
 }
 """A dtype's scalar in Spark and Delta, which have neither unsigned integers nor half floats: the next wider type."""
 
@@ -28,9 +38,20 @@ DTYPES = tuple(ARROW_SCALARS)
 """The dtypes a tensor may have, in numpy's names, and ``string``."""
 
 ARROW_DTYPES: dict[pa.DataType, str] = {
-    pa.bool_(): "bool", pa.int8(): "int8", pa.int16(): "int16", pa.int32(): "int32", pa.int64(): "int64",
-    pa.uint8(): "uint8", pa.uint16(): "uint16", pa.uint32(): "uint32", pa.uint64(): "uint64", pa.float16(): "float16",
-    pa.float32(): "float32", pa.float64(): "float64", pa.string(): "string", pa.large_string(): "string",
+    pa.bool_(): "bool",
+    pa.int8(): "int8",
+    pa.int16(): "int16",
+    pa.int32(): "int32",
+    pa.int64(): "int64",
+    pa.uint8(): "uint8",
+    pa.uint16(): "uint16",
+    pa.uint32(): "uint32",
+    pa.uint64(): "uint64",
+    pa.float16(): "float16",
+    pa.float32(): "float32",
+    pa.float64(): "float64",
+    pa.string(): "string",
+    pa.large_string(): "string",
 }
 """The dtype of an Arrow column's values."""
 
@@ -60,10 +81,15 @@ class TensorSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(None if size is None else int(size) for size in self.shape))
         if self.dtype not in ARROW_SCALARS:
-            raise ConfigError("TENSOR_DTYPE", f"tensor '{self.name}': dtype '{self.dtype}' is not one of {', '.join(DTYPES)}.")
+            raise ConfigError(
+                "TENSOR_DTYPE", f"tensor '{self.name}': dtype '{self.dtype}' is not one of {', '.join(DTYPES)}."
+            )
         if any(size is not None and size < 0 for size in self.shape):
-            raise ConfigError("TENSOR_SHAPE", f"tensor '{self.name}': shape {list(self.shape)} has a negative dimension.",
-                              hint="write null for a free dimension.")
+            raise ConfigError(
+                "TENSOR_SHAPE",
+                f"tensor '{self.name}': shape {list(self.shape)} has a negative dimension.",
+                hint="write null for a free dimension.",
+            )
 
     @property
     def is_fixed(self) -> bool:
@@ -85,7 +111,8 @@ class TensorSpec:
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Return whether one row's ``shape`` fits this spec (compared with None, so that 0 is a real size)."""
         return len(shape) == len(self.shape) and all(
-            want is None or want == got for want, got in zip(self.shape, shape, strict=True))
+            want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
 
     def arrow_type(self) -> pa.DataType:
         """Return the Arrow type of the column that holds this tensor in Delta."""
@@ -140,5 +167,9 @@ def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = No
 
 def arrow_tensors(schema: pa.Schema) -> dict[str, TensorSpec | None]:
     """Return the tensor of each column of an Arrow table."""
-    return {field.name: tensor_of(field.name, field.type, {key.decode(): value.decode() for key, value in (field.metadata or {}).items()})
-            for field in schema}
+    return {
+        field.name: tensor_of(
+            field.name, field.type, {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        )
+        for field in schema
+    }

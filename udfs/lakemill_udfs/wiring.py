@@ -78,14 +78,20 @@ class _Builder:
             self.read.add(name)
             return _cast(self.made[name], wanted, who)
         if name not in self.table:
-            raise ModelError("MODEL_INPUT_MISSING", f"{who} needs input '{name}'; the table has: {', '.join(self.table)}"
-                             + (f"; earlier steps make: {', '.join(self.made)}." if self.made else "."),
-                             hint="name what feeds it: inputs: {" + name + ": <column or output>}")
+            raise ModelError(
+                "MODEL_INPUT_MISSING",
+                f"{who} needs input '{name}'; the table has: {', '.join(self.table)}"
+                + (f"; earlier steps make: {', '.join(self.made)}." if self.made else "."),
+                hint="name what feeds it: inputs: {" + name + ": <column or output>}",
+            )
         stored = self.table[name]
         spec = replace(wanted or stored, name=name) if wanted or stored else None
         if spec is None:
-            raise TableError("COLUMN_TYPE", f"{who} reads column '{name}', whose type is no tensor.",
-                             hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model that says its input's shape.")
+            raise TableError(
+                "COLUMN_TYPE",
+                f"{who} reads column '{name}', whose type is no tensor.",
+                hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model that says its input's shape.",
+            )
         if stored is not None and (stored.dtype == "string") != (spec.dtype == "string"):
             raise TableError("COLUMN_TYPE", f"{who} needs '{name}' as {spec.dtype}; the column holds {stored.dtype}.")
         self.columns[name] = InputColumn(spec, stored.dtype if stored is not None else spec.dtype)
@@ -93,8 +99,11 @@ class _Builder:
 
     def make(self, spec: TensorSpec, name: str, who: str) -> tuple[TensorSpec, str]:
         if name in self.made and name not in self.read:
-            raise ModelError("OUTPUT_NAME", f"{who} makes '{name}', which an earlier step made and nothing has read.",
-                             hint="rename one: outputs: {" + spec.name + ": <new name>}")
+            raise ModelError(
+                "OUTPUT_NAME",
+                f"{who} makes '{name}', which an earlier step made and nothing has read.",
+                hint="rename one: outputs: {" + spec.name + ": <new name>}",
+            )
         self.made.pop(name, None)
         self.read.discard(name)
         self.made[name] = replace(spec, name=name)
@@ -130,10 +139,16 @@ def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, Te
 
 def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
     if step.column not in builder.table:
-        raise TableError("COLUMN_MISSING", f"the image step reads column '{step.column}'; the table has: {', '.join(builder.table)}.",
-                         hint="image: {column: <the column with the encoded bytes>}")
+        raise TableError(
+            "COLUMN_MISSING",
+            f"the image step reads column '{step.column}'; the table has: {', '.join(builder.table)}.",
+            hint="image: {column: <the column with the encoded bytes>}",
+        )
     if builder.table[step.column] is not None and step.column not in builder.columns:
-        raise TableError("COLUMN_TYPE", f"the image step needs '{step.column}' as binary (an encoded image); the column holds {builder.table[step.column]}.")
+        raise TableError(
+            "COLUMN_TYPE",
+            f"the image step needs '{step.column}' as binary (an encoded image); the column holds {builder.table[step.column]}.",
+        )
     builder.raw[step.column] = None
     if step.path_column in builder.table:
         builder.raw[step.path_column] = None
@@ -143,13 +158,18 @@ def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
 def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWiring:
     who = f"model '{model.name}'"
     inputs, casts = [], {}
-    wanted: Mapping[str, TensorSpec | None] = {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(builder.leaves)
+    wanted: Mapping[str, TensorSpec | None] = (
+        {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(builder.leaves)
+    )
     unknown = sorted(set(step.inputs) - set(wanted))
     if unknown:
         raise ModelError("MODEL_INPUT_UNKNOWN", f"{who} has no input '{unknown[0]}'; it has: {', '.join(wanted)}.")
     if not wanted:
-        raise ModelError("MODEL_INPUT_MISSING", f"{who} does not say its inputs, and nothing is named for it.",
-                         hint="inputs: {<name in the model>: <column>}, or log the model with a signature.")
+        raise ModelError(
+            "MODEL_INPUT_MISSING",
+            f"{who} does not say its inputs, and nothing is named for it.",
+            hint="inputs: {<name in the model>: <column>}, or log the model with a signature.",
+        )
     for name, spec in wanted.items():
         source = step.inputs.get(name, name)
         if name not in step.inputs and name not in builder.made and len(wanted) == 1 and len(builder.leaves) == 1:
@@ -164,11 +184,17 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
 
 def _declared(step: ModelStep, model: ModelSpec, who: str) -> list[tuple[TensorSpec, str]]:
     if not model.outputs:
-        raise ModelError("MODEL_OUTPUT_UNKNOWN", f"{who} does not say its outputs.",
-                         hint="declare them: outputs: {score: {dtype: float32, shape: [10]}}, or log the model with a signature.")
+        raise ModelError(
+            "MODEL_OUTPUT_UNKNOWN",
+            f"{who} does not say its outputs.",
+            hint="declare them: outputs: {score: {dtype: float32, shape: [10]}}, or log the model with a signature.",
+        )
     unknown = sorted(set(step.outputs) - {spec.name for spec in model.outputs})
     if unknown:
-        raise ModelError("MODEL_OUTPUT_UNKNOWN", f"{who} has no output '{unknown[0]}'; it has: {', '.join(spec.name for spec in model.outputs)}.")
+        raise ModelError(
+            "MODEL_OUTPUT_UNKNOWN",
+            f"{who} has no output '{unknown[0]}'; it has: {', '.join(spec.name for spec in model.outputs)}.",
+        )
     renamed = {name: value for name, value in step.outputs.items() if isinstance(value, str)}
     return [(spec, renamed.get(spec.name, spec.name)) for spec in model.outputs]
 
@@ -177,8 +203,11 @@ def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
     who = f"function '{step.function}'"
     inputs = dict(step.inputs) or {name: name for name in builder.leaves}
     if not inputs:
-        raise ModelError("MODEL_INPUT_MISSING", f"{who} has no inputs; the table has: {', '.join(builder.table)}.",
-                         hint="inputs: {<name in the function>: <column>}")
+        raise ModelError(
+            "MODEL_INPUT_MISSING",
+            f"{who} has no inputs; the table has: {', '.join(builder.table)}.",
+            hint="inputs: {<name in the function>: <column>}",
+        )
     for source in inputs.values():
         builder.feed(source, None, who)
     outputs = [builder.make(declared(name, raw), name, who) for name, raw in step.outputs.items()]
@@ -191,23 +220,31 @@ def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
     if len(spec.shape) != 1 or spec.dtype in ("string", "bool"):
         raise ModelError("FORMAT_INPUT", f"the format step needs one score a class, shape (classes,); got {spec}.")
     names = {spec.name: step.outputs.get(spec.name, spec.name) for spec in step.all_specs}
-    outputs = [builder.make(spec, name, "the format step") for spec in step.all_specs if (name := names[spec.name]) is not None]
+    outputs = [
+        builder.make(spec, name, "the format step") for spec in step.all_specs if (name := names[spec.name]) is not None
+    ]
     return StepWiring((("scores", step.input),), {}, tuple(outputs))
 
 
 def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
     """Return the spec of an output declared as ``{dtype, shape}``."""
-    return TensorSpec(name, str(raw.get("dtype", "float32")), tuple(raw.get("shape", ())), bool(raw.get("nullable", False)))
+    return TensorSpec(
+        name, str(raw.get("dtype", "float32")), tuple(raw.get("shape", ())), bool(raw.get("nullable", False))
+    )
 
 
 def _cast(made: TensorSpec, wanted: TensorSpec | None, who: str) -> str | None:
     if wanted is None:
         return None
-    fits = len(made.shape) == len(wanted.shape) and all(a is None or b is None or a == b for a, b in zip(made.shape, wanted.shape, strict=True))
+    fits = len(made.shape) == len(wanted.shape) and all(
+        a is None or b is None or a == b for a, b in zip(made.shape, wanted.shape, strict=True)
+    )
     if not fits:
         raise ModelError("MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}.")
     if made.dtype == wanted.dtype:
         return None
     if "string" in (made.dtype, wanted.dtype) or not np.can_cast(made.numpy_dtype, wanted.numpy_dtype, "same_kind"):
-        raise ModelError("MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}, which does not convert safely.")
+        raise ModelError(
+            "MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}, which does not convert safely."
+        )
     return wanted.dtype

@@ -97,15 +97,24 @@ class ResultWriter:
         self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
         origin = plan.provenance
-        self._constant = {"job": origin.job, "run_id": origin.run_id, "query_id": origin.query_id, "batch_id": origin.batch_id,
-                          "source_version": origin.source_version, "pipeline": origin.pipeline, "pipeline_version": plan.pipeline.version,
-                          "models": models}
+        self._constant = {
+            "job": origin.job,
+            "run_id": origin.run_id,
+            "query_id": origin.query_id,
+            "batch_id": origin.batch_id,
+            "source_version": origin.source_version,
+            "pipeline": origin.pipeline,
+            "pipeline_version": plan.pipeline.version,
+            "models": models,
+        }
 
     def table(self, source: pa.Table, batch: Batch) -> pa.Table:
         """Return one row for each row of ``source``; ``batch`` holds what became of it."""
         plan = self.plan
         columns: dict[str, Any] = {name: source[name] for name in plan.passthrough}
-        out = pa.StructArray.from_arrays([write_tensor(batch.values[spec.name], spec) for spec in plan.wiring.outputs], fields=list(plan.out_type))
+        out = pa.StructArray.from_arrays(
+            [write_tensor(batch.values[spec.name], spec) for spec in plan.wiring.outputs], fields=list(plan.out_type)
+        )
         anomaly, out = self._judge(source, batch, out)
         rows = np.full(batch.rows, -1)
         rows[batch.active] = np.arange(len(batch.active))
@@ -119,15 +128,24 @@ class ResultWriter:
         if "anomaly" in plan.parts:
             columns["anomaly"] = anomaly.take(places)
         failures = [batch.failures.get(row) for row in range(batch.rows)]
-        columns["error"] = pa.array([None if failure is None else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
-                                     for failure in failures], ERROR)
+        columns["error"] = pa.array(
+            [
+                None
+                if failure is None
+                else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
+                for failure in failures
+            ],
+            ERROR,
+        )
         share = [step_ns // batch.rows for step_ns in batch.elapsed_ns]
         columns["metadata"] = pa.repeat(pa.scalar(self._constant | {"elapsed_ns": share}, METADATA), batch.rows)
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
         """Run the checks; if they raise, all rows of the batch get that as their error."""
-        inputs = _struct_of(source, tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))).take(pa.array(batch.active))
+        inputs = _struct_of(source, tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))).take(
+            pa.array(batch.active)
+        )
         if not self._checks:
             return run_checks({}, inputs, out), out
         from polars.exceptions import PolarsError
@@ -135,7 +153,12 @@ class ResultWriter:
         try:
             return run_checks(self._checks, inputs, out).cast(self.plan.anomaly_type), out
         except PolarsError as error:
-            batch.drop(dict.fromkeys(range(len(batch.active)), ("check", RowError("CHECK_FAILED", f"a check raised {type(error).__name__}."))))
+            batch.drop(
+                dict.fromkeys(
+                    range(len(batch.active)),
+                    ("check", RowError("CHECK_FAILED", f"a check raised {type(error).__name__}.")),
+                )
+            )
             return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
 
 
@@ -189,11 +212,23 @@ class _TaskClock:
     def task(self, runner: PipelineRunner) -> dict[str, Any]:
         measures = runner.measures
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {"pid": os.getpid(), "host": socket.gethostname(), "started": self.started, "seconds": time.perf_counter() - self._began,
-                "rows": self.rows, "rows_error": self.rows_error, "bytes": self.bytes, "batches": self.batches, "batch_rows": self.batch_rows,
-                "scan_wait_seconds": self.scan_wait_seconds,
-                "decode_seconds": sum(decoder.decode_seconds for decoder in runner.decoders),
-                "preprocess_seconds": sum(decoder.preprocess_seconds for decoder in runner.decoders),
-                "predict_seconds": measures.predict_seconds, "format_seconds": measures.format_seconds,
-                "model_load_seconds": measures.model_load_seconds, "models_loaded": measures.models_loaded,
-                "model_bytes": measures.model_bytes, "peak_memory_bytes": peak}
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": self.started,
+            "seconds": time.perf_counter() - self._began,
+            "rows": self.rows,
+            "rows_error": self.rows_error,
+            "bytes": self.bytes,
+            "batches": self.batches,
+            "batch_rows": self.batch_rows,
+            "scan_wait_seconds": self.scan_wait_seconds,
+            "decode_seconds": sum(decoder.decode_seconds for decoder in runner.decoders),
+            "preprocess_seconds": sum(decoder.preprocess_seconds for decoder in runner.decoders),
+            "predict_seconds": measures.predict_seconds,
+            "format_seconds": measures.format_seconds,
+            "model_load_seconds": measures.model_load_seconds,
+            "models_loaded": measures.models_loaded,
+            "model_bytes": measures.model_bytes,
+            "peak_memory_bytes": peak,
+        }
