@@ -101,16 +101,16 @@ def check_session(spark: SparkSession) -> None:
     Raises:
         SetupError: ``SESSION_NO_DELTA`` if Delta's extension or catalog is missing.
     """
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:  # has Delta without the settings
-        missing = [key for key, value in DELTA_SETTINGS.items() if value not in str(spark.conf.get(key, ""))]
-        if missing:
-            raise SetupError("SESSION_NO_DELTA", f"the Spark session has no Delta: {' and '.join(missing)} not set.",
-                             hint=NO_DELTA_HINT)
     if spark.conf.get("spark.python.worker.reuse", "true") == "false":
         _warn_once("spark.python.worker.reuse is false: models are loaded again for every task. Set it to true.")
     heap = str(spark.conf.get("spark.driver.memory", "1g"))
     if str(spark.conf.get("spark.master", "")).startswith("local") and heap_bytes(heap) < LEAST_HEAP_BYTES:
         _warn_once(f"spark.driver.memory is {heap}: in local mode images pass through this heap. Set 2g or more.")
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:  # has Delta without the settings
+        missing = [key for key, value in DELTA_SETTINGS.items() if value not in str(spark.conf.get(key, ""))]
+        if missing:
+            raise SetupError("SESSION_NO_DELTA", f"the Spark session has no Delta: {' and '.join(missing)} not set.",
+                             hint=NO_DELTA_HINT)
 
 
 @functools.cache

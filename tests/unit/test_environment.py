@@ -92,7 +92,7 @@ def test_workers_run_the_interpreter_of_the_driver(monkeypatch: pytest.MonkeyPat
     assert os.environ["PYSPARK_PYTHON"] == sys.executable
 
 
-def test_without_the_spark_extra(tmp_path: Path) -> None:
+def test_without_the_spark_extra() -> None:
     """An interpreter that has the base packages only says which extra to install."""
     script = ("import sys; sys.modules['pyspark'] = None\n"
               "from lakemill.session import get_session; get_session()")
@@ -103,11 +103,12 @@ def test_without_the_spark_extra(tmp_path: Path) -> None:
 
 def test_no_repository_to_fetch_from(tmp_path: Path) -> None:
     """An empty cache and a network that goes nowhere: one message instead of a page of Ivy's."""
-    error = session_error(XDG_CACHE_HOME=str(tmp_path), JAVA_TOOL_OPTIONS="-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9")
+    nowhere = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
+    error = session_error(XDG_CACHE_HOME=str(tmp_path), JAVA_TOOL_OPTIONS=nowhere)
     assert error.startswith("lakemill_udfs.errors.SetupError: [DELTA_JARS] Spark could not fetch io.delta:delta-spark")
     assert not list((tmp_path / "lakemill").iterdir())
 
 
-@pytest.mark.parametrize(("text", "size"), [("1g", 2**30), ("512m", 2**29), ("2048", 2**31), ("4G", 2**32), ("1gb", 2**30)])
+@pytest.mark.parametrize(("text", "size"), [("1g", 2**30), ("512m", 2**29), ("2048", 2**31), ("4GB", 2**32)])
 def test_jvm_memory_settings(text: str, size: int) -> None:
     assert heap_bytes(text) == size
