@@ -200,7 +200,7 @@ def _cell(value: Any) -> str:
 @app.command()
 def optimize(table: Annotated[str, typer.Argument(help="Delta table of images.")], as_json: Json = False) -> int:
     """Compact an images table, keeping its layout for blobs."""
-    from lakemill.ingest import optimize_table
+    from lakemill.blob_tables import optimize_table
 
     facts = optimize_table(table)
     return finish(f"compacted {table}", facts, as_json=as_json)
