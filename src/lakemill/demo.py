@@ -1,0 +1,183 @@
+"""The demo: files, ingest, training, registry, predictions and report, on handwritten digits.
+
+It takes the same roads as a real job: ``ingest_images``, ``Pipeline.log``, ``predict_table`` and ``write_report``. Run
+again on the same folder, it does only what is not done yet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lakemill import tables
+from lakemill.demo_data import DemoFiles, write_files
+from lakemill.demo_model import ALIAS, NAME, train_if_needed
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakemill.predict_config import PredictConfig
+
+Progress = Callable[[str], None]
+
+CONFIG_FILE = "predict.yaml"
+SPLIT = "path LIKE '%/digits/{split}/%'"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Args:
+        lake: The folder that holds all of it.
+        images: Rows in the table of digits.
+        rejected: Files in its quarantine.
+        photos: Rows in the table of photographs.
+        model: URI of the registered pipeline.
+        model_version: Version that scored.
+        rows: Rows of the predictions table.
+        rows_new: Of those, rows that this run scored.
+        errors: Rows without a result.
+        accuracy: Share of right labels among the rows with a result, 0..1.
+        report: The HTML report.
+        config: The predict job's configuration.
+        registry: MLflow tracking and registry URI.
+        seconds: From the call to the return.
+    """
+
+    lake: Path
+    images: int
+    rejected: int
+    photos: int
+    model: str
+    model_version: str
+    rows: int
+    rows_new: int
+    errors: int
+    accuracy: float
+    report: Path
+    config: Path
+    registry: str
+    seconds: float
+
+    def summary(self) -> str:
+        """Return what the demo prints at its end: counts, places, and what to try next."""
+        lake = self.lake
+        facts = {
+            "images": f"{self.images:,} digits in {lake}/images, {self.photos} photographs in {lake}/photos",
+            "quarantine": f"{self.rejected} files that are no usable image, in {lake}/images_quarantine",
+            "model": f"{self.model}, version {self.model_version}",
+            "predictions": f"{self.rows:,} rows in {lake}/predictions, {self.rows_new:,} of them scored now",
+            "errors": f"{self.errors}: the row says why",
+            "accuracy": f"{self.accuracy:.1%} of the test digits",
+            "report": str(self.report),
+            "time": f"{self.seconds:.0f} s",
+        }
+        commands = (
+            f"lakemill predict --config {self.config} --limit 10",
+            f"lakemill predict --source {lake}/photos --model {self.model} --registry {self.registry} --limit 2",
+            f"lakemill report --config {self.config}",
+            f"mlflow ui --backend-store-uri {self.registry}",
+        )
+        lines = [f"  {name:<13}{fact}" for name, fact in facts.items()]
+        return "\n".join(("", *lines, "", "What to try next:", *(f"  {command}" for command in commands)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain dict, for JSON."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+
+def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progress) -> DemoResult:
+    """Run the demo.
+
+    Args:
+        lake: Folder for the files, tables, models and the report; made if needed.
+        spark: The session; by default the active one, or a new one that starts fast.
+        progress: Gets a line of text, with the seconds since the start, for each thing that happens.
+
+    Raises:
+        ConfigError: Java, Spark or an extra is missing.
+        RunError: Spark or the storage failed; run it again and it goes on from there.
+        OSError: The folder cannot be written.
+    """
+    from lakemill.predict import predict_table
+    from lakemill.report import write_report
+    from lakemill.session import get_session
+
+    began = time.perf_counter()
+
+    def tell(text: str) -> None:
+        progress(f"{time.perf_counter() - began:5.1f} s  {text}")
+
+    tell("writing scikit-learn's handwritten digits and photographs as files")
+    files = write_files(lake / "files")
+    tell(f"{files.train + files.test:,} digits and {files.broken} broken files are in {files.digits}; starting Spark")
+    os.environ.setdefault("LAKEMILL_FAST_START", "1")  # the demo is over before the full compiler would have paid
+    session = spark or get_session("lakemill demo")
+    ingest(session, lake, files, tell)
+    damage(session, f"{lake}/images", files)
+    config = predict_config(lake)
+    model = train_if_needed(session, config.source.table, SPLIT.format(split="train"), registry=f"{config.registry}",
+                            artifacts=(lake / "mlflow_artifacts").absolute(), progress=tell)
+    scored = predict_table(config, session, progress=tell)
+    tell(f"{scored.rows:,} rows scored; writing the report")
+    report = write_report(config, session, lake / "report.html")
+    found = count(session, lake)
+    tell("done")
+    return DemoResult(lake=lake, **found, model=model.uri, model_version=model.version, rows_new=scored.rows,
+                      report=report, config=lake / CONFIG_FILE, registry=f"{config.registry}",
+                      seconds=time.perf_counter() - began)
+
+
+def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) -> None:
+    """Bring the digits and the photographs into tables of their own."""
+    from lakemill.ingest import ingest_images
+    from lakemill.ingest_config import IngestConfig
+
+    for table, folder, label in (("images", files.digits, "parent"), ("photos", files.photos, None)):
+        job = IngestConfig.model_validate({"name": table, "source": {"path": str(folder), "label": label},
+                                           "output": {"table": f"{lake}/{table}"}})
+        done = ingest_images(job, spark, progress=tell)
+        tell(f"{table}: {done.added:,} files added, {done.rejected} rejected, {done.unchanged:,} known already")
+
+
+def damage(spark: SparkSession, images: str, files: DemoFiles) -> None:
+    """Cut one stored image in half, as a disk or a careless job might: what passed ingest need not decode later."""
+    spark.sql(f"""UPDATE {tables.sql_name(images)} SET content = substring(content, 1, length(content) div 2)
+                  WHERE endswith(path, '/digits/{files.damaged}') AND length(content) = length""")  # noqa: S608 -- our own file name
+
+
+def predict_config(lake: Path) -> PredictConfig:
+    """Write the predict job's configuration into the lake, to be used again and changed, and return it."""
+    import yaml
+
+    from lakemill.predict_config import PredictConfig
+
+    job = {
+        "name": NAME,
+        "registry": f"sqlite:///{lake / 'mlflow.db'}",
+        "source": {"table": f"{lake}/images", "where": SPLIT.format(split="test"), "key": ["path"],
+                   "columns": ["label"]},
+        "pipeline": {"uri": f"models:/{NAME}@{ALIAS}", "checks": [{"name": "unsure", "expr": "out.probability < 0.5"}]},
+        "output": {"table": f"{lake}/predictions"},
+        "quarantine": {"max_ratio": 0.1},
+    }
+    (lake / CONFIG_FILE).write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
+    return PredictConfig.load(lake / CONFIG_FILE)
+
+
+def count(spark: SparkSession, lake: Path) -> dict[str, Any]:
+    """Return what the tables hold, as Spark SQL counts it."""
+    images, quarantine, photos, predictions = (
+        tables.sql_name(f"{lake}/{table}") for table in ("images", "images_quarantine", "photos", "predictions"))
+    row = spark.sql(f"""
+        SELECT count(*) AS rows, count(error) AS errors,
+               avg(double(out.label = label)) FILTER (WHERE error IS NULL) AS accuracy,
+               (SELECT count(*) FROM {images}) AS images, (SELECT count(*) FROM {quarantine}) AS rejected,
+               (SELECT count(*) FROM {photos}) AS photos
+        FROM {predictions}""").collect()[0]  # noqa: S608 -- the names are quoted
+    return dict(row.asDict())
