@@ -16,6 +16,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from tests.spark.cluster import Cluster
+
 ROOT = Path(__file__).parents[1]
 
 # The machine's time zone must not decide a test, neither here nor in Spark's Python workers.
@@ -64,3 +66,13 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run([ROOT / "scripts/build_dist.sh", sys.executable, folder], cwd=ROOT, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, dist: Path) -> Iterator[Cluster]:
+    """Yield a running standalone cluster whose executors have an environment of their own."""
+    from tests.spark.cluster import executor_python, running
+
+    python = executor_python(pytestconfig.cache.mkdir("executor"))
+    with running(tmp_path_factory.mktemp("cluster"), python, dist / "lakemill.zip") as started:
+        yield started

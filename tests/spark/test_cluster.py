@@ -1,0 +1,46 @@
+"""On a real cluster: executors in processes of their own, with a Python that has no Lakemill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+from tests.spark.cluster import ROOT, Cluster
+
+
+def test_executors_run_the_code_of_the_zip(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.submit("tests/spark/cluster_facts.py", str(tmp_path / "facts"))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert DeltaTable(tmp_path / "facts").to_pyarrow_table().num_rows == len(rows) == 8
+    for row in rows:
+        assert row["python"] == str(cluster.python)
+        assert "lakemill.zip" in row["code"]
+        assert str(ROOT) not in row["code"]
+        assert not [name for name in row["installed"] if "lakemill" in name or "pyspark" in name]
+    assert len({row["folder"] for row in rows}) == 2, "both workers took part"
+
+
+def test_a_cluster_without_the_zip_says_what_to_add(cluster: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "no_zip.py"
+    script.write_text(
+        "from lakemill import get_session\n"
+        "from lakemill.spark_errors import SPARK_FAILURES, spark_failure\n"
+        "def work(batches):\n"
+        "    import lakemill_udfs.worker\n"
+        "    yield from batches\n"
+        "try:\n"
+        "    get_session().range(2).mapInArrow(work, 'id long').collect()\n"
+        "except SPARK_FAILURES as error:\n"
+        "    raise SystemExit(str(spark_failure(error)))\n",
+        encoding="utf-8",
+    )
+    empty = tmp_path / "empty.py"
+    empty.touch()
+    done = Cluster(cluster.url, cluster.python, empty).submit(script)
+    assert done.returncode == 1
+    assert "[WORKER_MODULE_MISSING]" in done.stderr
+    assert "--py-files dist/lakemill.zip" in done.stderr
