@@ -1,6 +1,10 @@
 """Bring image files into a Delta table; run again, it adds what is new and replaces what changed.
 
+Submitted to a cluster:
+
     spark-submit --py-files dist/lakemill.zip jobs/ingest_images.py --config conf/ingest_images.yaml
+
+``lakemill ingest`` does the same from a command line.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -
     """Read the configuration, run, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file of the job")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file; may be repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file")
     parser.add_argument("--json", action="store_true", help="last line of stdout: one JSON object")
     arguments = parser.parse_args(argv)
 
@@ -29,7 +33,7 @@ def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -
         result = ingest_images(IngestConfig.load(arguments.config, arguments.set), spark, progress=tell)
         tell(result.summary())
         if arguments.json:
-            print(json.dumps(result.to_dict()))  # noqa: T201 -- stdout is the interface
+            print(json.dumps(result.to_dict()))
 
     return guarded(run)
 
