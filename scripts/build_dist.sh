@@ -3,5 +3,5 @@
 # Use: build_dist.sh PYTHON FOLDER
 set -eu
 rm -f "$2"/lakemill-*.whl
-"$1" -m hatchling build -t wheel -d "$2" >/dev/null
+"$1" -m hatchling build -t wheel -d "$2" >/dev/null 2>&1 || { "$1" -m hatchling build -t wheel -d "$2"; exit 1; }
 cp "$2"/lakemill-*.whl "$2/lakemill.zip"
