@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,12 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from lakemill import tables
 from lakemill.report_values import Card, Report
-from lakemill_udfs.errors import missing_extra
-from lakemill_udfs.images import FORMATS
+from lakemill_udfs.errors import RowError, missing_extra
+from lakemill_udfs.pixels import decode, encode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,7 +21,8 @@ if TYPE_CHECKING:
     from lakemill.predict_config import PredictConfig
 
 THUMBNAIL_PIXELS = 128
-LARGEST_THUMBNAIL_SOURCE_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+LARGEST_PNG_PIXELS = 32
+QUALITY = 80
 
 
 def write_report(config: PredictConfig, spark: SparkSession | None = None, output: Path | None = None) -> Path:
@@ -94,17 +92,14 @@ def with_thumbnails(report: Report, images: Mapping[str, bytes]) -> Report:
 def thumbnail_uri(content: bytes) -> str | None:
     """Return an encoded image as the ``data:`` URI of a thumbnail, or None if it does not decode."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > LARGEST_THUMBNAIL_SOURCE_PIXELS:
-            return None
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        kind = "JPEG" if image.format == "JPEG" else "PNG"
-        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        image = decode(content, at_least=(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    except RowError:
         return None  # the row's own error says why; here there is just no picture
-    small = io.BytesIO()
-    image.save(small, kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(small.getvalue()).decode()}"
+    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    # Pixels of a tiny image are seen one by one, and PNG keeps each.
+    kind = "PNG" if max(image.size) <= LARGEST_PNG_PIXELS else "JPEG"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind, QUALITY)).decode()}"
 
 
 def image_column(config: PredictConfig) -> str:
