@@ -1,0 +1,323 @@
+"""Files become rows, on real Spark and Delta; what was written is read back with an independent reader."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from PIL import Image
+
+from jobs import ingest_images as job
+from lakemill.blob_tables import ROW_GROUP_BYTES, optimize_table
+from lakemill.ingest import IngestResult, ingest_images
+from lakemill.ingest_config import IngestConfig
+from lakemill_udfs.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+COLUMNS = ["path", "length", "modification_time", "label", "label_index", "width", "height", "mode", "orientation",
+           "format", "sha256", "content"]
+Ingest = Callable[..., IngestResult]
+
+
+@pytest.fixture
+def ingest(spark: SparkSession, tmp_path: Path) -> Ingest:
+    """Return a function that ingests ``src`` into ``lake/images`` with some options changed."""
+
+    def run(progress: Callable[[str], None] | None = None, **options: Any) -> IngestResult:
+        values = {"source__path": str(tmp_path / "src"), "output__table": str(tmp_path / "lake/images")} | options
+        return ingest_images(IngestConfig.load(**values), spark, progress=progress)
+
+    return run
+
+
+def image(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (12, 8), **options: Any) -> bytes:
+    """Return noise as an image file."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files below ``folder/src``; one that was there gets a newer time."""
+    for name, data in files.items():
+        path = folder / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        newer = path.stat().st_mtime_ns + 1_000_000 if path.exists() else None
+        path.write_bytes(data)
+        if newer:
+            os.utime(path, ns=(newer, newer))
+
+
+def rows(table: Path, *columns: str) -> dict[str, dict[str, Any]]:
+    """Return a table's rows by the part of the path below ``src``, read without Spark."""
+    found = DeltaTable(table).to_pyarrow_table(columns=["path", *columns] if columns else None).to_pylist()
+    by_name = {row["path"].partition("/src/")[2]: row for row in found}
+    assert len(by_name) == len(found), "a path is there twice"
+    return by_name
+
+
+def operations(table: Path) -> list[str]:
+    """Return what each commit of a table did, oldest first."""
+    return [entry["operation"] for entry in reversed(DeltaTable(table).history())]
+
+
+def test_every_format_becomes_a_row_and_every_other_file_a_reason(ingest: Ingest, tmp_path: Path) -> None:
+    """One run over all formats, EXIF and broken files."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    good = {"cat/a.jpg": image(1, "JPEG", exif=exif), "cat/b.png": image(2), "dog/c.gif": image(3, "GIF"),
+            "dog/d.bmp": image(4, "BMP"), "dog/e.tiff": image(5, "TIFF"), "f.webp": image(6, "WEBP")}
+    bad = {"cat/empty.png": b"", "cat/text.png": b"no image", "dog/cut.png": image(7)[:-20]}
+    put(tmp_path, good | bad)
+    result = ingest()
+    assert (result.listed, result.added, result.rejected, result.bytes) == (9, 6, 3, sum(map(len, good.values())))
+    table = DeltaTable(tmp_path / "lake/images")
+    assert [field.name for field in table.schema().fields] == COLUMNS
+    assert table.metadata().configuration["delta.enableChangeDataFeed"] == "true"
+    found = rows(tmp_path / "lake/images")
+    assert {name: row["content"] for name, row in found.items()} == good
+    assert [found[name]["format"] for name in sorted(found)] == ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]
+    assert {name: (row["label"], row["label_index"]) for name, row in found.items()} == {
+        "cat/a.jpg": ("cat", 0), "cat/b.png": ("cat", 0), "dog/c.gif": ("dog", 1), "dog/d.bmp": ("dog", 1),
+        "dog/e.tiff": ("dog", 1), "f.webp": ("src", 2)}
+    row, file = found["cat/a.jpg"], tmp_path / "src/cat/a.jpg"
+    assert (row["width"], row["height"], row["mode"], row["orientation"]) == (12, 8, "RGB", 8)
+    assert row["length"] == file.stat().st_size
+    assert row["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert int(row["modification_time"].timestamp() * 1e6) == file.stat().st_mtime_ns // 1000
+    assert found["cat/b.png"]["orientation"] is None
+    assert {name: row["code"] for name, row in rows(tmp_path / "lake/images_quarantine").items()} == {
+        "cat/empty.png": "FILE_EMPTY", "cat/text.png": "IMAGE_UNKNOWN_FORMAT", "dog/cut.png": "IMAGE_TRUNCATED"}
+
+
+def test_a_second_run_does_what_changed_and_nothing_else(ingest: Ingest, tmp_path: Path) -> None:
+    """New files are one append, changed ones one merge, everything else stays as it is."""
+    put(tmp_path, {"m/same.png": image(1), "m/changes.png": image(2), "m/breaks.png": image(3), "m/goes.png": image(4),
+                   "m/mends.png": b"broken"})
+    ingest()
+    again = ingest()
+    assert (again.unchanged, again.added, again.replaced, again.rejected, again.version) == (5, 0, 0, 0, 1)
+    assert ingest(source__glob="*.nothing").listed == 0
+
+    put(tmp_path, {"a/new.png": image(5), "m/changes.png": image(6), "m/breaks.png": b"broken", "m/mends.png": image(7)})
+    (tmp_path / "src/m/goes.png").unlink()
+    result = ingest()
+    assert (result.added, result.replaced, result.rejected, result.unchanged) == (2, 1, 1, 1)
+    found = rows(tmp_path / "lake/images")
+    assert {name: row["content"] for name, row in found.items()} == {
+        "m/same.png": image(1), "m/changes.png": image(6), "m/breaks.png": image(3), "m/goes.png": image(4),
+        "m/mends.png": image(7), "a/new.png": image(5)}
+    assert (found["m/same.png"]["label_index"], found["a/new.png"]["label_index"]) == (0, 1)
+    assert list(rows(tmp_path / "lake/images_quarantine")) == ["m/breaks.png"]
+    assert operations(tmp_path / "lake/images") == ["CREATE TABLE", "WRITE", "WRITE", "MERGE"]
+    assert ingest().version == result.version
+
+
+def test_limits_reject_or_refer_and_may_be_raised_later(ingest: Ingest, tmp_path: Path) -> None:
+    """A file that was too large comes in once the limit allows it; above the reference limit its bytes stay away."""
+    large = image(3, "BMP", size=(30, 30))
+    put(tmp_path, {"small.png": image(1), "wide.png": image(2, size=(40, 40)), "large.bmp": large})
+    limits = {"max_bytes": len(large) * 2, "max_pixels": 900, "reference_above": 1000}
+    ingest(limits=limits | {"max_bytes": 2000})
+    codes = {name: row["code"] for name, row in rows(tmp_path / "lake/images_quarantine").items()}
+    assert codes == {"wide.png": "FILE_TOO_LARGE", "large.bmp": "FILE_TOO_LARGE"}
+    assert ingest(limits=limits | {"max_bytes": 2000}).version == 1
+    second = ingest(limits=limits)
+    assert (second.added, second.unchanged) == (1, 2)
+    row = rows(tmp_path / "lake/images")["large.bmp"]
+    assert row["content"] is None
+    assert (row["width"], row["length"], row["sha256"]) == (30, len(large), hashlib.sha256(large).hexdigest())
+    codes = {name: row["code"] for name, row in rows(tmp_path / "lake/images_quarantine").items()}
+    assert codes == {"wide.png": "IMAGE_TOO_MANY_PIXELS"}
+
+
+def check_layout(table: Path) -> list[int]:
+    """Check how the images lie in the table's Parquet files, and return the sizes of the row groups."""
+    sizes = []
+    for file in DeltaTable(table).file_uris():
+        footer = pq.ParquetFile(file).metadata
+        for index in range(footer.num_row_groups):
+            group = footer.row_group(index)
+            content = group.column(footer.schema.names.index("content"))
+            assert content.compression == "UNCOMPRESSED"
+            assert not content.has_dictionary_page
+            assert content.statistics is None
+            sizes.append(group.total_byte_size)
+    return sizes
+
+
+def test_images_lie_uncompressed_in_row_groups_cut_by_bytes_also_after_optimize(
+        ingest: Ingest, tmp_path: Path, spark: SparkSession) -> None:
+    """Large and small images alike; compacting makes fewer files and keeps the layout."""
+    put(tmp_path, {f"large/{number}.bmp": image(number, "BMP", size=(1200, 900)) for number in range(16)})
+    put(tmp_path, {f"small/{number}.bmp": image(number, "BMP", size=(180, 180)) for number in range(60)})
+    ingest(limits={"max_pixels": 1200 * 900})
+    table = tmp_path / "lake/images"
+    sizes = check_layout(table)
+    largest = 1200 * 900 * 3 + 10_000
+    assert sum(sizes) > 56e6
+    assert max(sizes) < ROW_GROUP_BYTES + largest
+    files = len(DeltaTable(table).file_uris())
+    assert 2 <= files <= 8
+    before = rows(table, "sha256", "content")
+    facts = optimize_table(str(table), spark)
+    assert (facts["files_added"], facts["files_removed"]) == (1, files)
+    sizes = check_layout(table)
+    assert max(sizes) < ROW_GROUP_BYTES + largest
+    assert min(sizes[:-1]) > ROW_GROUP_BYTES / 2
+    assert rows(table, "sha256", "content") == before
+
+
+def test_a_partitioned_table_in_the_catalog(ingest: Ingest, spark: SparkSession, tmp_path: Path) -> None:
+    """A table by name, one folder for each label."""
+    put(tmp_path, {f"{label}/{number}.png": image(number) for label in "ab" for number in range(3)})
+    try:
+        ingest(output={"table": "default.photos", "partition_by": ["label"]})
+        ingest(output={"table": "default.photos", "partition_by": ["label"]})
+        counts = spark.sql("SELECT label, count(*) FROM default.photos GROUP BY 1 ORDER BY 1").collect()
+        assert counts == [("a", 3), ("b", 3)]
+        assert spark.sql("DESCRIBE DETAIL default.photos").collect()[0]["partitionColumns"] == ["label"]
+        with pytest.raises(TableError, match=r"\[TABLE_SCHEMA\].*partitioned by \['label'\]"):
+            ingest(output={"table": "default.photos"})
+    finally:
+        spark.sql("DROP TABLE IF EXISTS default.photos")
+
+
+def test_wrong_sources_and_tables_stop_with_a_code(ingest: Ingest, spark: SparkSession, tmp_path: Path) -> None:
+    """A source that is not there, a table of something else, a place where no table can be."""
+    with pytest.raises(ConfigError, match=r"\[SOURCE_NOT_FOUND\]"):
+        ingest()
+    put(tmp_path, {"a.png": image()})
+    spark.range(3).write.format("delta").save(str(tmp_path / "lake/numbers"))
+    with pytest.raises(TableError, match=r"\[TABLE_SCHEMA\].*path string \(got no such column\)"):
+        ingest(output__table=str(tmp_path / "lake/numbers"))
+    (tmp_path / "file").touch()
+    with pytest.raises(TableError, match=r"\[TABLE_NOT_WRITABLE\]"):
+        ingest(output__table=str(tmp_path / "file/images"))
+
+
+def test_no_matching_file_is_no_error_and_makes_no_table(ingest: Ingest, tmp_path: Path) -> None:
+    """A message and zeros."""
+    put(tmp_path, {"a.png": image()})
+    lines: list[str] = []
+    result = ingest(lines.append, source__glob="*.jpg")
+    assert (result.listed, result.added, result.version) == (0, 0, None)
+    assert "No file matches" in " ".join(lines)
+    assert not (tmp_path / "lake").exists()
+
+
+def test_thumbnails_follow_the_table(ingest: Ingest, tmp_path: Path) -> None:
+    """One for each image, upright and within the size; a replaced image gets a new one."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    damaged = bytearray(image(3, size=(64, 64)))
+    damaged[200:240] = bytes(40)
+    sideways = image(1, "JPEG", size=(200, 100), exif=exif)
+    put(tmp_path, {"a.jpg": sideways, "b.png": image(2), "damaged.png": bytes(damaged)})
+    thumbnails = {"table": str(tmp_path / "lake/thumbnails"), "size": 32}
+    options: dict[str, Any] = {"thumbnails": thumbnails, "limits": {"reference_above": 500}}
+    ingest(**options)
+    found = rows(tmp_path / "lake/thumbnails")
+    assert {name: (row["width"], row["height"]) for name, row in found.items()} == {
+        "a.jpg": (16, 32), "b.png": (12, 8), "damaged.png": (None, None)}
+    assert Image.open(io.BytesIO(found["a.jpg"]["thumbnail"])).size == (16, 32)
+    put(tmp_path, {"b.png": image(9, size=(64, 64)), "c.png": image(4)})
+    ingest(**options)
+    after = rows(tmp_path / "lake/thumbnails")
+    assert [after[name]["width"] for name in ("a.jpg", "b.png", "c.png", "damaged.png")] == [16, 32, 12, None]
+    assert after["a.jpg"] == found["a.jpg"]
+    assert DeltaTable(tmp_path / "lake/thumbnails").version() == 2
+
+
+def test_an_interval_goes_on_until_it_is_interrupted(ingest: Ingest, tmp_path: Path) -> None:
+    """Files that arrive in between come in; Ctrl-C returns what was done."""
+    put(tmp_path, {"a.png": image(1)})
+    runs: list[str] = []
+
+    def watch(line: str) -> None:
+        if line.startswith("Listed"):
+            runs.append(line)
+            put(tmp_path, {f"b{len(runs)}.png": image(len(runs))})
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+
+    result = ingest(watch, trigger="1 second")
+    assert result.added == 2
+    assert len(rows(tmp_path / "lake/images", "length")) == 2
+
+
+def test_the_job_prints_one_json_object(
+        tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    """jobs/ingest_images.py with the repository's own configuration; wrong keys end with status 2."""
+    put(tmp_path, {"a.png": image()})
+    arguments = ["--config", "conf/ingest_images.yaml", "--set", f"source.path={tmp_path}/src", "--set",
+                 f"output.table={tmp_path}/lake/images", "--set", "thumbnails=null", "--json"]
+    assert job.main(arguments, spark) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["listed"], facts["added"], facts["version"]) == (1, 1, 1)
+    assert job.main([*arguments, "--set", "source.gob=x"], spark) == 2
+    assert "did you mean 'glob'" in capsys.readouterr().err
+
+
+KILLED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from lakemill.ingest import ingest_images
+from lakemill.ingest_config import IngestConfig
+
+source, table, moment = sys.argv[1:]
+kill = lambda: os.killpg(0, signal.SIGKILL)
+
+def when_writing():
+    while not list(Path(table).glob("*.parquet")):
+        time.sleep(0.01)
+    kill()
+
+def progress(line):
+    if moment == "writing" and line.startswith("Reading"):
+        threading.Thread(target=when_writing, daemon=True).start()
+    elif line.startswith(moment):
+        kill()
+
+ingest_images(IngestConfig.load(source__path=source, output__table=table), progress=progress)
+"""
+
+
+def kill_ingest(folder: Path, moment: str) -> None:
+    """Ingest in a process of its own, which with its JVM and workers is killed at a moment."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder / "src"), str(folder / "lake/images"), moment],
+                          start_new_session=True, check=False, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+
+
+def test_a_kill_at_any_time_loses_and_doubles_nothing(ingest: Ingest, tmp_path: Path) -> None:
+    """While files are written, and between the commits; the next run mends it all."""
+    files = {f"{number % 3}/{number:02}.bmp": image(number, "BMP", size=(400, 400)) for number in range(40)}
+    put(tmp_path, files | {"0/broken.png": b"broken"})
+    kill_ingest(tmp_path, "writing")
+    assert ingest().added == 40
+
+    changed = {"0/00.bmp": image(100), "1/broken.png": b"broken too", "2/new.png": image(101)}
+    put(tmp_path, changed)
+    kill_ingest(tmp_path, "Committed the new")
+    assert operations(tmp_path / "lake/images")[-1] == "WRITE"
+    repaired = ingest()
+    assert (repaired.added, repaired.replaced, repaired.rejected) == (0, 1, 1)
+    found = rows(tmp_path / "lake/images", "content")
+    assert {name: row["content"] for name, row in found.items()} == files | {
+        "0/00.bmp": changed["0/00.bmp"], "2/new.png": changed["2/new.png"]}
+    assert sorted(rows(tmp_path / "lake/images_quarantine")) == ["0/broken.png", "1/broken.png"]
