@@ -29,11 +29,9 @@ def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -
 
     def run() -> None:
         result = predict_table(PredictConfig.load(arguments.config, arguments.set), spark, progress=tell)
-        tell(
-            f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version})"
-        )
+        tell(result.summary())
         if arguments.json:
-            print(json.dumps(result.to_dict()))  # noqa: T201 -- stdout is the interface
+            print(json.dumps(result.to_dict()))
 
     return guarded(run)
 

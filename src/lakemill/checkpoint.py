@@ -1,6 +1,7 @@
-"""The files of a streaming checkpoint that say how far an incremental job is: its query's id, its offsets, and what it was made for.
+"""The files of a streaming checkpoint that say how far an incremental job is, and what it was made for.
 
-Spark owns the folder; Lakemill adds one file, ``lakemill.json``. They are read through Arrow's file systems, so a checkpoint may be on a store.
+Spark owns the folder; Lakemill adds one file, ``lakemill.json``. They are read through Arrow's file systems, so a
+checkpoint may be on a store.
 """
 
 from __future__ import annotations

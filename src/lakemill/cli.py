@@ -1,4 +1,7 @@
-"""``lakemill``: one command for each job. Heavy imports happen in the commands, so that ``lakemill --help`` is instant."""
+"""``lakemill``: one command for each job.
+
+Heavy imports happen in the commands, so that ``lakemill --help`` is instant.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ Registry = Annotated[
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many rows with errors."""
+    """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many errors."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     raise SystemExit(guarded(lambda: app(arguments, standalone_mode=False)))
 
@@ -66,14 +69,14 @@ def tell(line: str) -> None:
     else:
         from datetime import datetime
 
-        print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)  # noqa: T201 -- the operator's own time
+        print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
 def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
     """Print a job's last line and return 0."""
     console.print(summary, markup=False)
     if as_json:
-        print(json.dumps(facts, default=str), flush=True)  # noqa: T201 -- stdout is the interface
+        print(json.dumps(facts, default=str), flush=True)
     return 0
 
 
@@ -117,7 +120,7 @@ def transform(
 
 
 @app.command()
-def predict(
+def predict(  # noqa: PLR0917 -- typer makes each an option by name
     config: Config = None,
     overrides: Overrides = None,
     source: Annotated[str | None, typer.Option(help="Delta table to score.", show_default=False)] = None,
@@ -156,17 +159,12 @@ def predict(
         _show(preview(job, limit), as_json=as_json)
         return 0
     result = predict_table(job, progress=tell)
-    summary = (
-        f"{result.rows} rows scored, {result.rows_error} with errors, into {result.table} (version {result.table_version}), {result.seconds:.1f} s"
-        if result.batches
-        else f"nothing new in {job.source.table}: {result.table} is up to date, {result.seconds:.1f} s"
-    )
-    return finish(summary, result.to_dict(), as_json=as_json)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
 def _show(frame: Any, *, as_json: bool) -> None:
     if as_json:
-        print(frame.drop(columns="metadata").to_json(orient="records", date_format="iso", default_handler=str))  # noqa: T201 -- stdout is the interface
+        print(frame.drop(columns="metadata").to_json(orient="records", date_format="iso", default_handler=str))
         return
     from rich.table import Table
 
@@ -223,9 +221,11 @@ def report(
 
 
 @app.command()
-def demo(lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake")) -> int:
+def demo(
+    lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake"), as_json: Json = False
+) -> int:
     """Real handwritten digits: ingest, train, register, predict, report."""
     from lakemill.demo import run_demo
 
-    run_demo(lake, progress=tell)
-    return 0
+    result = run_demo(lake, progress=tell)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)

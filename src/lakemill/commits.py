@@ -106,13 +106,16 @@ def save(writer: Any, table: str) -> None:
 
 
 def prepare_output(spark: SparkSession, table: str, schema: StructType, *, replace: bool) -> bool:
-    """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored; return whether it was made.
+    """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
 
     Args:
         spark: The session.
         table: The output.
         schema: Of the rows to come.
         replace: The table is overwritten anyway, so its schema does not matter.
+
+    Returns:
+        Whether the table was made.
 
     Raises:
         TableError: ``OUTPUT_SCHEMA`` if the table has other columns, ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
@@ -174,7 +177,7 @@ def write_quarantine(
 def write_measures(
     spark: SparkSession, config: PredictConfig, run: Mapping[str, Any], tasks: list[Mapping[str, Any]]
 ) -> None:
-    """Append a run's row to ``<output>_runs`` and its tasks' to ``<output>_tasks``; best effort, a failure is logged only."""
+    """Append a run's row to ``<output>_runs`` and its tasks' to ``<output>_tasks``; a failure is logged only."""
     import pyarrow as pa
 
     from lakemill_udfs.plan import TASK

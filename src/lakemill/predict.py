@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
-from lakemill.commits import Committed, commit, now_utc, prepare_output, write_measures
+from lakemill.commits import Committed, now_utc, prepare_output, write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import Source, open_source, scan_session
 from lakemill.resolving import Resolved, resolve, resolve_uri
@@ -65,6 +65,15 @@ class PredictResult:
         """Return the JSON form, without the tasks."""
         return {key: value for key, value in asdict(replace(self, tasks=[])).items() if key != "tasks"}
 
+    def summary(self) -> str:
+        """Return the run in one line."""
+        if not self.batches:
+            return f"nothing new: {self.table} is up to date, {self.seconds:.1f} s"
+        return (
+            f"{self.rows:,} rows scored, {self.rows_error:,} with errors, into {self.table} "
+            f"(version {self.table_version}), {self.seconds:.1f} s"
+        )
+
     def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
         """Count a committed batch."""
         self.rows, self.rows_error, self.batches = (
@@ -105,8 +114,9 @@ def predict_table(
 ) -> PredictResult:
     """Score a Delta table into a Delta table.
 
-    ``mode: incremental`` scores what was added since the job's last run, in commits of about ``engine.max_bytes_per_trigger``; ``mode: full``
-    scores everything into a new version of the output and forgets how far incremental runs were.
+    ``mode: incremental`` scores what was added since the job's last run, in commits of about
+    ``engine.max_bytes_per_trigger``; ``mode: full`` scores everything into a new version of the output and forgets how
+    far incremental runs were.
 
     Args:
         config: The job.

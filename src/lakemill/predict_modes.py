@@ -28,7 +28,7 @@ def run_full(run: Run) -> None:
         else config.source.version
     )
     scored = run.scored(run.source.rows, source_version=version)
-    # The checkpoint goes first: a run that dies between the two leaves no progress that says "scored" of rows that are not there.
+    # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not there.
     batch = commit(
         scored,
         config,
@@ -76,7 +76,7 @@ def run_incremental(run: Run) -> None:
 
 
 def claim(run: Run, checkpoint: Checkpoint) -> bool:
-    """Make sure that the checkpoint is this job's; return whether its first snapshot may hold rows that are scored already.
+    """Make sure that the checkpoint is this job's; return whether its first snapshot may hold scored rows.
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if it was made for something else.
@@ -108,7 +108,7 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
 
 
 class _Batches:
-    """What happens with each micro-batch. Spark's own report of an error in here is text only, so the error itself is kept."""
+    """What happens with each micro-batch; keeps an error, of which Spark reports the text only."""
 
     def __init__(self, run: Run, checkpoint: Checkpoint, has_earlier_rows: bool) -> None:
         self.run, self.checkpoint, self.has_earlier_rows = run, checkpoint, has_earlier_rows
@@ -142,7 +142,8 @@ class _Batches:
             batch = self._score(rows, batch_id, query_id, offset.version)
             run.result.add(batch, batch_id, offset.version)
             run.tell(
-                f"batch {batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, source version {offset.version}"
+                f"batch {batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
+                f"source version {offset.version}"
             )
         self.is_first = False
         write_quarantine(

@@ -38,14 +38,15 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
 
     Raises:
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``.
-        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` if no key is named.
+        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
     rows = tables.read(spark, config.source.table, config.source.version)
     key = config.source.key or (("path",) if "path" in rows.columns else ())
     if not key:
         raise ConfigError(
             "KEY_MISSING",
-            f"source '{config.source.table}' has no column 'path', so its key must be named; it has: {', '.join(rows.columns)}.",
+            f"source '{config.source.table}' has no column 'path', so its key must be named; "
+            f"it has: {', '.join(rows.columns)}.",
             hint="source: {key: [id]}, or --key id",
         )
     for name in (*key, *config.source.columns, *config.engine.group_by):
@@ -106,7 +107,10 @@ def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> 
 
 
 def cores(spark: SparkSession) -> int:
-    """Return how many tasks the cluster runs at once, as far as its settings say (``sparkContext`` is not there over Connect)."""
+    """Return how many tasks the cluster runs at once, as far as its settings say.
+
+    ``sparkContext.defaultParallelism`` would know, but is not there over Connect.
+    """
     local = re.fullmatch(r"local(?:\[(\*|\d+).*\])?", str(spark.conf.get("spark.master", "")))
     if local:
         return (os.cpu_count() or 1) if local[1] == "*" else int(local[1] or 1)

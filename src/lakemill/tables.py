@@ -45,7 +45,7 @@ def sql_name(table: str) -> str:
 
 
 def sibling(table: str, suffix: str) -> str:
-    """Return the name of a table beside ``table``: ``lake/images`` and ``_quarantine`` give ``lake/images_quarantine``."""
+    """Return the name of a table beside ``table``, for example ``lake/images`` + ``_quarantine``."""
     return table.rstrip("/") + suffix
 
 

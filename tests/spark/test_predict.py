@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
@@ -153,16 +154,7 @@ def test_outputs_are_plain_sql_and_keep_their_tensor_metadata(lake: Path, spark:
     predict_table(config_of(lake), spark)
     schema = spark.read.format("delta").load(f"{lake}/predictions").schema
     assert schema["out"].dataType["probability"].metadata["lakemill.dtype"] == "float32"
-    result = (
-        QueryBuilder()
-        .register("p", DeltaTable(f"{lake}/predictions"))
-        .execute("SELECT count(*) AS n FROM p WHERE out['label'] IS NOT NULL")
-        .read_all()
-    )
-    assert pa_value(result) == 18
-
-
-def pa_value(table: Any) -> int:
-    import pyarrow as pa
-
-    return int(pa.table(table)["n"][0].as_py())
+    rows = DeltaTable(f"{lake}/predictions")
+    query = "SELECT count(*) AS n FROM p WHERE out['label'] IS NOT NULL"
+    counted = pa.table(QueryBuilder().register("p", rows).execute(query).read_all())
+    assert counted["n"][0].as_py() == 18
