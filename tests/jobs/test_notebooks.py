@@ -1,0 +1,27 @@
+"""The notebooks run from the first cell to the last, on a plain machine."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from lakemill.demo import DemoResult
+from lakemill.registry import mlflow_at
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.mark.usefixtures("spark")
+def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
+    with mlflow_at(demo.registry):  # puts MLflow's settings back, which the notebook changes
+        names = runpy.run_path(str(NOTEBOOKS / "01_quickstart.py"), run_name="__main__")
+    assert len(names["scored"]) == 10
+    assert list(names["scored"]["out.label"]) == list(names["ten"]["label"])
+    assert len(names["gallery"](names["ten"]["content"].tolist(), names["captions"]).data) == 10
+    assert (names["rows"], names["errors"]) == (demo.rows, demo.errors)
+    assert DeltaTable(demo.lake / "quickstart").to_pyarrow_table(columns=["path"]).num_rows == demo.rows
+    assert names["report"].is_file()
