@@ -7,7 +7,8 @@ only, so everything that writes images runs in ``blob_session``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -43,9 +44,14 @@ BLOB_SETTINGS = {
 }
 
 
-def blob_session(spark: SparkSession) -> SparkSession:
-    """Return a session beside ``spark`` whose writes lay images out as this module says."""
-    return session_with(spark, BLOB_SETTINGS)
+@contextmanager
+def blob_session(spark: SparkSession) -> Iterator[SparkSession]:
+    """Give a session beside ``spark`` whose writes lay images out as this module says."""
+    try:
+        yield session_with(spark, BLOB_SETTINGS)
+    finally:
+        # createDataFrame makes its session the process's active one; without this, our settings would stay active.
+        spark.createDataFrame([], "nothing int")
 
 
 def spark_schema(spark: SparkSession, schema: pa.Schema) -> StructType:
@@ -176,8 +182,8 @@ def optimize_table(table: str, spark: SparkSession | None = None) -> dict[str, i
     Raises:
         TableError: ``TABLE_NOT_FOUND``.
     """
-    session = blob_session(spark or get_session())
-    tables.read(session, table)
-    metrics = session.sql(f"OPTIMIZE {tables.sql_name(table)}").collect()[0]["metrics"]
-    return {"files_added": metrics["numFilesAdded"], "files_removed": metrics["numFilesRemoved"],
-            "version": tables.version(session, table)}
+    with blob_session(spark or get_session()) as session:
+        tables.read(session, table)
+        metrics = session.sql(f"OPTIMIZE {tables.sql_name(table)}").collect()[0]["metrics"]
+        return {"files_added": metrics["numFilesAdded"], "files_removed": metrics["numFilesRemoved"],
+                "version": tables.version(session, table)}

@@ -112,15 +112,18 @@ def ingest_images(config: IngestConfig, spark: SparkSession | None = None, *,
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
-    run = _Ingest(config, blob_session(spark or get_session(config.name)), progress or logger.info)
-    result = IngestResult(config.output.table)
-    if config.every_seconds is None:
-        return run.once()
+    with blob_session(spark or get_session(config.name)) as session:
+        run = _Ingest(config, session, progress or logger.info)
+        return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)
+
+
+def _repeat(run: _Ingest, every_seconds: int) -> IngestResult:
+    result = IngestResult(run.config.output.table)
     try:
         while True:
             last = run.once()
             result = last.after(result)
-            time.sleep(max(0.0, config.every_seconds - last.seconds))
+            time.sleep(max(0.0, every_seconds - last.seconds))
     except KeyboardInterrupt:
         return result
 

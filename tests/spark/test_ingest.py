@@ -113,7 +113,8 @@ def test_a_second_run_does_what_changed_and_nothing_else(ingest: Ingest, tmp_pat
     assert (again.unchanged, again.added, again.replaced, again.rejected, again.version) == (5, 0, 0, 0, 1)
     assert ingest(source__glob="*.nothing").listed == 0
 
-    put(tmp_path, {"a/new.png": image(5), "m/changes.png": image(6), "m/breaks.png": b"broken", "m/mends.png": image(7)})
+    put(tmp_path, {"a/new.png": image(5), "m/changes.png": image(6), "m/breaks.png": b"broken",
+                   "m/mends.png": image(7)})
     (tmp_path / "src/m/goes.png").unlink()
     result = ingest()
     assert (result.added, result.replaced, result.rejected, result.unchanged) == (2, 1, 1, 1)
@@ -195,6 +196,15 @@ def test_a_partitioned_table_in_the_catalog(ingest: Ingest, spark: SparkSession,
             ingest(output={"table": "default.photos"})
     finally:
         spark.sql("DROP TABLE IF EXISTS default.photos")
+
+
+def test_the_users_session_stays_as_it_was(ingest: Ingest, spark: SparkSession, tmp_path: Path) -> None:
+    """No setting of ingest is left in the session, and it is still the one that is active."""
+    before = dict(spark.conf.getAll)
+    put(tmp_path, {"a.png": image()})
+    ingest()
+    assert spark.getActiveSession() is spark
+    assert dict(spark.conf.getAll) == before
 
 
 def test_wrong_sources_and_tables_stop_with_a_code(ingest: Ingest, spark: SparkSession, tmp_path: Path) -> None:
