@@ -58,8 +58,8 @@ def test_a_session_beside_holds_its_settings_alone(spark: SparkSession) -> None:
     assert spark.conf.get("spark.sql.parquet.compression.codec") != "uncompressed"
 
 
-def test_a_session_without_delta_is_refused_and_weak_settings_are_reported_once() -> None:
-    done = run("""
+def test_a_session_without_delta_is_refused_and_weak_settings_are_reported_once(tmp_path: Path) -> None:
+    done = run(tmp_path, """
 from pyspark.sql import SparkSession
 from lakemill import SetupError, get_session
 settings = {"spark.ui.enabled": "false", "spark.python.worker.reuse": "false"}
@@ -76,29 +76,43 @@ for _ in range(2):
     assert done.stderr.count("spark.driver.memory is 1g") == 1
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_a_local_session_is_quiet(tmp_path: Path) -> None:
     """A job's output is its own: no resolver, no Spark warnings, nothing on stdout."""
-    done = run(f"from lakemill import get_session; spark = get_session(); "
-               f"spark.range(9).write.format('delta').save({str(tmp_path / 't')!r}); spark.stop()")
+    done = run(
+        tmp_path,
+        f"from lakemill import get_session; spark = get_session(); "
+        f"spark.range(9).write.format('delta').save({str(tmp_path / 't')!r}); spark.stop()"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
 
 
-@pytest.mark.parametrize(("statement", "code"), [
-    ("from lakemill_udfs.errors import ModelError; raise ModelError('TENSOR_SHAPE', 'expected (n, 64).', hint='Look.')",
-     "TENSOR_SHAPE"),
-    (f"raise ValueError({SECRET!r})", "WORKER_FAILED"),
-    ("import module_of_nobody", "WORKER_MODULE_MISSING"),
-    ("import os; os._exit(3)", "WORKER_DIED"),
-])
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        (
+            "from lakemill_udfs.errors import ModelError; raise ModelError('TENSOR_SHAPE', 'expected (n, 64).')",
+            "TENSOR_SHAPE",
+        ),
+        (f"raise ValueError({SECRET!r})", "WORKER_FAILED"),
+        ("import module_of_nobody", "WORKER_MODULE_MISSING"),
+        ("import os; os._exit(3)", "WORKER_DIED"),
+    ],
+)
 @pytest.mark.parametrize("write", [False, True], ids=["count", "write"])
 def test_a_workers_failure_keeps_its_code_and_no_data(
-    spark: SparkSession, tmp_path: Path, capfd: pytest.CaptureFixture[str], statement: str, code: str, *, write: bool,
+    spark: SparkSession,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    statement: str,
+    code: str,
+    *,
+    write: bool,
 ) -> None:
     frame = spark.range(3).mapInArrow(partial(failing, statement), "id long")
     action: Callable[[], object] = frame.count
@@ -131,5 +145,3 @@ def test_a_table_that_cannot_be_written(spark: SparkSession, tmp_path: Path) -> 
     (tmp_path / "file").touch()
     error = failure_of(partial(spark.range(1).write.format("delta").save, str(tmp_path / "file/table")))
     assert (error.code, error.exit_code) == ("STORAGE_DENIED", 2)
-
-
