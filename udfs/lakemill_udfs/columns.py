@@ -1,13 +1,14 @@
 """Arrow columns to numpy batches and back, as docs/tensors.md says.
 
-Reading is one numpy view a batch for BINARY and lists that are numeric, fixed-shape and without nulls. Only where that fails is a
-column looked at row by row, so that one bad row costs no good one.
+Reading is one numpy view a batch for BINARY and lists that are numeric, fixed-shape and without nulls. Only where that
+fails is a column looked at row by row, so that one bad row costs no good one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def read_tensor(
         stored_dtype: dtype of the bytes, where the column is BINARY.
 
     Returns:
-        The rows that could be read, in order, shape ``(n, *spec.shape)``; and None if all could, else a failure for each that could not.
+        The rows that could be read, in order, shape ``(n, *spec.shape)``; and None if all could, else a failure for
+        each that could not.
     """
     array = _one_array(column)
     try:
@@ -84,14 +86,18 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps chunks only where offsets would overflow
             raise RowError("BATCH_TOO_LARGE", "one batch holds more than 2 GiB.", hint="engine.batch_bytes: 64MiB")
-    return column.storage if isinstance(column, pa.ExtensionArray) else column
+    if not isinstance(column, pa.FixedShapeTensorArray):
+        return column.storage if isinstance(column, pa.ExtensionArray) else column
+    if column.type.permutation and list(column.type.permutation) != sorted(column.type.permutation):
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(column.to_numpy_ndarray()))
+    return column.storage
 
 
 def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
     """Read all rows at once, or raise if any row is null or differs in size."""
     if array.null_count and not (spec.nullable and spec.dtype.startswith("float") and not spec.shape):
         raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
-    kind = array.type
+    rows, kind = len(array), array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _view_binary(array, spec, stored_dtype)
     if pa.types.is_struct(kind):
@@ -100,18 +106,17 @@ def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray
     while _is_list(array.type):
         size, array = _flatten(array, spec)
         sizes.append(size)
-    values = _numbers(array, spec)
-    return values if not spec.shape and not sizes else values.reshape(-1, *_shape_of(spec, tuple(sizes)))
+    return _numbers(array, spec).reshape(rows, *_shape_of(spec, tuple(sizes)))
 
 
 def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
     if spec.dtype == "string":
         raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got binary.")
+    if not len(array):
+        return np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
     width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
     offsets = np.frombuffer(array.buffers()[1], dtype=width)[array.offset : array.offset + len(array) + 1]
     dtype = TensorSpec(spec.name, stored_dtype).numpy_dtype
-    if not len(array):
-        return np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
     row_bytes = int(offsets[1] - offsets[0])
     if (np.diff(offsets) != row_bytes).any():
         raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
@@ -120,7 +125,14 @@ def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArra
     if data is None or not row_bytes:
         return np.empty((len(array), *shape), spec.numpy_dtype)
     view = np.frombuffer(data, dtype=dtype, count=len(array) * (row_bytes // dtype.itemsize), offset=int(offsets[0]))
+    if not _is_lossless(dtype, spec.numpy_dtype):
+        view = _numbers(pa.array(view), spec)
     return view.reshape(len(array), *shape).astype(spec.numpy_dtype, copy=False)
+
+
+def _is_lossless(stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Return whether a cast needs no look at the values: to floats digits may get lost, as everyone expects."""
+    return wanted.kind == "f" or np.can_cast(stored, wanted)
 
 
 def _items(row_bytes: int, dtype: np.dtype[Any], spec: TensorSpec) -> int:
@@ -130,7 +142,7 @@ def _items(row_bytes: int, dtype: np.dtype[Any], spec: TensorSpec) -> int:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
@@ -146,35 +158,43 @@ def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
 
 
 def _numbers(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
+    if array.null_count and not (spec.nullable and not spec.shape):
+        raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a null.")
     if spec.dtype == "string":
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got {array.type}.")
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=object)
-    if array.null_count and not (spec.nullable and not spec.shape):
-        raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a null.")
     target = pa.from_numpy_dtype(spec.numpy_dtype)
     if array.type != target:
-        floats = pa.types.is_floating(
-            target
-        )  # losing digits of a float is what everyone expects; losing an integer is not
+        if pa.types.is_boolean(target):  # Arrow's cast would call every number but 0 true
+            array = pc.cast(array, pa.uint8())
+            if len(array) and pc.max(array).as_py() > 1:
+                raise RowError("INPUT_CAST", f"{spec.name}: expected 0 or 1 for a bool.")
+        floats = pa.types.is_floating(target)
+        # losing digits of a float is what everyone expects; losing an integer is not
         array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values.astype(spec.numpy_dtype, copy=False)
 
 
 def _shape_of(spec: TensorSpec, got: tuple[int, ...]) -> tuple[int, ...]:
-    """Return one row's shape, from nested sizes or from a flat length; at most one free dimension is filled in from a length."""
+    """Return one row's shape, from nested sizes, a flat length or a scalar; one free dimension may follow from it."""
     if spec.accepts(got):
         return got
-    if len(got) == 1:
+    if len(got) <= 1:
+        length = math.prod(got)
         known = math.prod(size for size in spec.shape if size is not None)
         free = spec.shape.count(None)
-        if not free and known == got[0]:
+        if not free and known == length:
             return tuple(size or 0 for size in spec.shape)
-        if free == 1 and known and got[0] % known == 0:
-            return tuple(got[0] // known if size is None else size for size in spec.shape)
+        if free == 1 and known and length % known == 0:
+            return tuple(length // known if size is None else size for size in spec.shape)
+    raise _wrong_shape(spec, got)
+
+
+def _wrong_shape(spec: TensorSpec, got: tuple[int, ...]) -> RowError:
     wanted = ", ".join("?" if size is None else str(size) for size in spec.shape)
-    raise RowError("TENSOR_SHAPE", f"{spec.name}: expected ({wanted}), got ({', '.join(map(str, got))}).")
+    return RowError("TENSOR_SHAPE", f"{spec.name}: expected ({wanted}), got ({', '.join(map(str, got))}).")
 
 
 def _read_rows(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> tuple[NDArray[Any], Failures]:
@@ -182,17 +202,15 @@ def _read_rows(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> tuple[ND
     rows: list[NDArray[Any]] = []
     failures: Failures = []
     for index in range(len(array)):
-        value, failure = _attempt(lambda at=index: _read_row(array.slice(at, 1), spec, stored_dtype))
-        if value is not None and rows and value.shape != rows[0].shape:
-            value, failure = (
-                None,
-                RowError(
-                    "TENSOR_RAGGED",
-                    f"{spec.name}: expected {rows[0].shape[1:]} as the rows before it, got {value.shape[1:]}.",
-                ),
-            )
-        failures.append(failure)
-        if value is not None:
+        value, failure = _attempt(partial(_read_row, array.slice(index, 1), spec, stored_dtype))
+        if value is None:
+            failures.append(failure)
+        elif rows and value.shape != rows[0].shape:
+            expected, got = rows[0].shape[1:], value.shape[1:]
+            message = f"{spec.name}: expected {expected} as the rows before it, got {got}."
+            failures.append(RowError("TENSOR_RAGGED", message))
+        else:
+            failures.append(None)
             rows.append(value)
     empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
     return np.concatenate(rows) if rows else empty, failures
@@ -216,5 +234,5 @@ def _read_row(row: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any
         raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
     shape = tuple(row.field("shape")[0].as_py())
     if not spec.accepts(shape):
-        return _shape_of(spec, shape)  # type: ignore[return-value] -- it raises, as the shape is not accepted
+        raise _wrong_shape(spec, shape)
     return _view_binary(row.field("data"), TensorSpec(spec.name, spec.dtype, shape), stored_dtype)

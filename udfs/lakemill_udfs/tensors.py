@@ -116,7 +116,7 @@ class TensorSpec:
 
     def arrow_type(self) -> pa.DataType:
         """Return the Arrow type of the column that holds this tensor in Delta."""
-        if self.dtype == "string" or len(self.shape) == 1 and self.is_fixed:
+        if self.dtype == "string" or (len(self.shape) == 1 and self.is_fixed):
             kind = ARROW_SCALARS[self.dtype]
             for _ in self.shape:
                 kind = pa.list_(kind)
@@ -146,14 +146,15 @@ def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec
 
 
 def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = None) -> TensorSpec | None:
-    """Return the tensor that a column of this Arrow type holds; None if it is none by itself (plain binary, dates, maps, ...)."""
+    """Return the tensor that a column of this Arrow type holds; None if it is none by itself (plain binary, dates)."""
     declared = spec_from_metadata(name, metadata)
     if declared is not None:
         return declared
     shape: list[int | None] = []
     while True:
         if isinstance(kind, pa.FixedShapeTensorType):
-            shape += kind.shape
+            order = kind.permutation or range(len(kind.shape))
+            shape += [kind.shape[axis] for axis in order]
             kind = kind.value_type
         elif pa.types.is_fixed_size_list(kind):
             shape.append(kind.list_size)
