@@ -1,12 +1,13 @@
 """Encoded images to one normalised tensor: decode, orient, resize, crop and normalise.
 
-The crop happens inside the resize (``Image.resize(box=...)``), large JPEGs are decoded at a fraction of their size, and each image is
-normalised straight into its place of a preallocated batch: a third less time than the same steps one after another.
+The crop happens inside the resize (``Image.resize(box=...)``), large JPEGs are decoded at a fraction of their size, and
+each image is normalised straight into its place of a preallocated batch: a third less time than one after another.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lakemill_udfs.errors import RowError
+from lakemill_udfs.errors import ConfigError, RowError, RunError
 from lakemill_udfs.files import read_bytes
 from lakemill_udfs.steps import ImageStep
 
@@ -26,9 +27,11 @@ Failure = tuple[str, RowError]
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 """What Lakemill reads; Pillow knows more, of which some are dangerous (EPS runs Ghostscript)."""
 
-DRAFT_GAP = (
-    2  # a JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's reducing_gap
-)
+DRAFT_GAP = 2
+"""A JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's ``reducing_gap``."""
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
 class ImageDecoder:
@@ -64,7 +67,7 @@ class ImageDecoder:
             The tensor of the rows that decoded, in order, as the step's ``spec``; and for each row None or its failure.
         """
         spec = self.step.spec
-        batch = np.empty((len(contents), *spec.shape), dtype=spec.numpy_dtype)
+        batch = np.empty((len(contents), *(size or 0 for size in spec.shape)), dtype=spec.numpy_dtype)
         failures: list[Failure | None] = []
         filled = 0
         with warnings.catch_warnings():
@@ -77,20 +80,23 @@ class ImageDecoder:
 
     def _fill(self, target: NDArray[Any], content: Any, path: str | None) -> Failure | None:
         started = time.perf_counter()
-        stage = "read"
         try:
             data = content if content is not None else self._read(path)
-            stage = "decode"
-            image = self._open(data)
+        except RowError as error:
+            return "read", error
+        try:
+            image, resized = self._open(data)
             decoded = time.perf_counter()
-            pixels = np.asarray(self._resize(image))
+            pixels = np.asarray(self._resize(image, resized))
             self._normalise(pixels, target)
         except RowError as error:
-            return stage, error
+            return "decode", error
         except MemoryError:
             raise  # no memory for one image is a broken environment, not a broken row
-        except Exception as error:  # noqa: BLE001 -- Pillow's plugins raise anything on a damaged file; it is this row's fault
-            return stage, RowError("IMAGE_DECODE", f"the image does not decode ({type(error).__name__}).")
+        except Image.DecompressionBombError:
+            return "decode", RowError("IMAGE_TOO_MANY_PIXELS", "the image has more pixels than Pillow opens.")
+        except Exception as error:  # Pillow's plugins raise anything on a damaged file; it is this row's fault
+            return "decode", RowError("IMAGE_DECODE", f"the image does not decode ({type(error).__name__}).")
         self.decode_seconds += decoded - started
         self.preprocess_seconds += time.perf_counter() - decoded
         return None
@@ -103,10 +109,22 @@ class ImageDecoder:
             )
         try:
             return read_bytes(path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RowError("FILE_NOT_FOUND", "the file that the row refers to is gone.") from error
+        except (ConfigError, IsADirectoryError, ValueError) as error:
+            raise RowError("FILE_PATH", "the path that the row refers to is none of a file.") from error
+        except OSError as error:
+            if "is a directory" in str(error):  # pyarrow has no exception of its own for it
+                raise RowError("FILE_PATH", "the path that the row refers to is a folder.") from error
+            cause = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise RunError(
+                "STORAGE_READ",
+                f"the storage of the images does not answer ({cause}).",
+                hint="run again once it does; nothing of this batch was committed.",
+            ) from None  # pyarrow's message holds the row's path
 
-    def _open(self, data: Any) -> Image.Image:
+    def _open(self, data: Any) -> tuple[Image.Image, tuple[int, int]]:
+        """Return the upright image, large JPEGs at a fraction of their size, and the size that it is resized to."""
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height > self.step.max_pixels:
@@ -114,28 +132,30 @@ class ImageDecoder:
                 "IMAGE_TOO_MANY_PIXELS",
                 f"the image has {width}x{height} pixels; at most {self.step.max_pixels} are allowed.",
             )
-        if image.format == "JPEG" and (wanted := self._resized(image.size)):
-            image.draft("L" if self.step.mode == "L" else "RGB", (wanted[0] * DRAFT_GAP, wanted[1] * DRAFT_GAP))
         orientation = image.getexif().get(0x0112, 1) if self.step.orient else 1
+        sideways = orientation in SIDEWAYS and image.format != "TIFF"  # whose size Pillow gives upright
+        resized = self._resized((height, width) if sideways else (width, height))
+        if image.format == "JPEG":
+            across, down = resized[::-1] if sideways else resized
+            image.draft("L" if self.step.mode == "L" else "RGB", (across * DRAFT_GAP, down * DRAFT_GAP))
         image.load()
         if image.mode != self.step.mode:
             image = _to_eight_bits(image).convert(self.step.mode)
         if orientation != 1:
             ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return image, resized
 
-    def _resized(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Return the whole image's ``(width, height)`` after the resize and before the crop; None if it is not resized."""
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the whole image's ``(width, height)`` after the resize and before the crop."""
         if self.step.size is not None:
             return self.step.size[1], self.step.size[0]
         if self.step.resize_shorter is None:
-            return None
+            return size
         shorter, longer = sorted(size)
         other = max(1, int(self.step.resize_shorter * longer / shorter))  # torchvision's Resize rounds down
         return (self.step.resize_shorter, other) if size[0] <= size[1] else (other, self.step.resize_shorter)
 
-    def _resize(self, image: Image.Image) -> Image.Image:
-        resized = self._resized(image.size) or image.size
+    def _resize(self, image: Image.Image, resized: tuple[int, int]) -> Image.Image:
         if self.step.crop is None:
             return image if image.size == resized else image.resize(resized, self._resample)
         height, width = self.step.crop
@@ -176,5 +196,5 @@ class ImageDecoder:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Bring 16- and 32-bit grey images to 0..255 (Pillow's own conversion clips them)."""
     if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+        return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
     return image
