@@ -16,28 +16,22 @@ if TYPE_CHECKING:
 ROW_WISE = {"BinaryExpr", "Column", "Literal", "Cast", "Alias", "Ternary", "Function", "KeepName", "Field"}
 """Nodes of a Polars expression that look at one row at a time."""
 
-ACROSS_ROWS = (
-    "cum",
-    "shift",
-    "rank",
-    "diff",
-    "sort",
-    "unique",
-    "mode",
-    "reverse",
-    "interpolate",
-    "fill_null_with_strategy",
-    "rolling",
-    "ewm",
-)
-"""Beginnings of functions' names whose result for a row depends on the rows beside it, that is on the batching."""
+ROW_WISE_FUNCTIONS = {
+    *("abs", "ceil", "floor", "round", "roundsf", "pow", "exp", "log", "log1p", "sign", "negate", "trigonometry"),
+    *("atan2", "clip", "bitwise", "coalesce", "fillnull", "maxhorizontal", "minhorizontal", "sumhorizontal"),
+    *("meanhorizontal", "stringexpr", "temporalexpr", "listexpr", "arrayexpr", "structexpr", "binaryexpr", "sql"),
+    *("not", "isnull", "isnotnull", "isnan", "isnotnan", "isfinite", "isinfinite", "isin", "isbetween", "isclose"),
+    *("anyhorizontal", "allhorizontal"),
+}
+"""Functions whose result for a row depends on no other row; any other could depend on the batching."""
 
 
 def compile_check(check: Check) -> pl.Expr:
     """Return the Polars expression of a check.
 
     Raises:
-        ConfigError: ``CHECK_EXPRESSION`` if it does not parse, ``CHECK_ACROSS_ROWS`` if it depends on other rows of its batch.
+        ConfigError: ``CHECK_EXPRESSION`` if it does not parse, ``CHECK_ACROSS_ROWS`` if it depends on other rows of its
+            batch.
     """
     try:
         import polars as pl
@@ -67,7 +61,7 @@ def compile_check(check: Check) -> pl.Expr:
 
 
 def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) -> pa.Array:
-    """Return ``anomaly``: ``struct<count int, ...one bool a check>``; a check that is null for a row counts as not failed.
+    """Return ``anomaly``: ``struct<count int, ...one bool a check>``; a check that is null for a row has not failed.
 
     Args:
         checks: Compiled expressions by name.
@@ -75,7 +69,7 @@ def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) 
         outputs: Struct ``out``, one row each.
 
     Raises:
-        polars.exceptions.PolarsError: an expression reads a field that is not there, or compares what cannot be compared.
+        polars.exceptions.PolarsError: an expression reads a field that is not there, or compares what cannot be.
     """
     import polars as pl
 
@@ -100,13 +94,18 @@ def _crossing(node: Any) -> set[str]:
     found: set[str] = set()
     for kind, inner in node.items():
         if kind == "Function":
-            name = json.dumps(inner.get("function", "")).lower()
-            found |= {word for word in ACROSS_ROWS if f'"{word}' in name}
+            found |= {_function(inner["function"])} - ROW_WISE_FUNCTIONS
             found |= _crossing(inner.get("input", []))
-        elif kind in ("Column", "Literal"):
-            continue
         elif kind[:1].isupper() and kind not in ROW_WISE:
             found.add(kind.lower())
-        else:
+        elif kind not in ("Column", "Literal"):
             found |= _crossing(inner)
     return found
+
+
+def _function(written: str | dict[str, Any]) -> str:
+    """Return a function's name: ``"Abs"``, ``{"Pow": "Sqrt"}`` or, of conditions, ``{"Boolean": "IsNull"}``."""
+    name = written if isinstance(written, str) else next(iter(written))
+    if name == "Boolean" and isinstance(written, dict):
+        return _function(written[name])
+    return name.lower()
