@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,8 @@ def softmax(scores: NDArray[np.floating]) -> NDArray[np.float32]:
         scores: Any float dtype, ``(n, classes)``.
     """
     shifted = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def format_scores(step: FormatStep, scores: NDArray[np.floating]) -> Arrays:
@@ -25,12 +28,14 @@ def format_scores(step: FormatStep, scores: NDArray[np.floating]) -> Arrays:
 
     Args:
         step: Its labels are resolved to a tuple.
-        scores: ``(n, classes)``.
+        scores: ``(n, classes)``, or with further dimensions of size 1 as some networks have them.
 
     Raises:
-        ModelError: ``FORMAT_LABELS`` if there are not as many labels as classes, ``FORMAT_TOP_K`` if there are fewer classes than ``top_k``.
+        ModelError: ``FORMAT_LABELS`` if there are not as many labels as classes, ``FORMAT_TOP_K`` if there are fewer
+            classes than ``top_k``.
     """
-    rows, classes = scores.shape
+    classes = math.prod(scores.shape[1:])
+    scores = scores.reshape(len(scores), classes)
     if step.labels is not None and len(step.labels) != classes:
         raise ModelError("FORMAT_LABELS", f"'{step.input}' has {classes} classes; 'labels' names {len(step.labels)}.")
     if step.top_k > classes:

@@ -6,12 +6,17 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from lakemill_udfs.columns import read_tensor
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import Arrays
+from lakemill_udfs.tensors import tensor_of
 
 
 def import_function(path: str, archive: str | None = None) -> Callable[..., Any]:
@@ -19,8 +24,8 @@ def import_function(path: str, archive: str | None = None) -> Callable[..., Any]
 
     Args:
         path: The import path.
-        archive: Name of the zip with the user's module that was shipped to this worker. A module of that name which came from
-            somewhere else, as an older version in a reused worker did, is imported anew.
+        archive: Name of the zip with the user's module that was shipped to this worker. A module of that name which
+            came from somewhere else, as an older version in a reused worker did, is imported anew.
 
     Raises:
         ConfigError: ``FUNCTION_NOT_FOUND`` if there is no such module or function.
@@ -48,7 +53,8 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     """Call a user's function with what its first parameter's annotation asks for.
 
     Args:
-        function: Takes a dict of arrays (no annotation), a ``pandas.DataFrame`` or a ``pyarrow.Table``, and returns any of the three.
+        function: Takes a dict of arrays (no annotation), a ``pandas.DataFrame`` or a ``pyarrow.Table``, and returns any
+            of the three.
         inputs: Tensors by name, ``(n, ...)``.
 
     Raises:
@@ -58,16 +64,7 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     if isinstance(result, Mapping):
         return {str(name): np.asarray(value) for name, value in result.items()}
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
-        return {
-            name: _from_cells(
-                np.asarray(
-                    result[name].to_numpy(zero_copy_only=False)
-                    if not hasattr(result[name], "num_chunks")
-                    else result[name].to_numpy()
-                )
-            )
-            for name in result.column_names
-        }
+        return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
         return {str(name): _from_cells(result[name].to_numpy()) for name in result.columns}
     raise ModelError(
@@ -82,22 +79,34 @@ def _wanted(function: Callable[..., Any]) -> str:
 
 
 def _argument(annotation: str, inputs: Arrays) -> Any:
-    cells = {name: array if array.ndim == 1 else list(array) for name, array in inputs.items()}
     if "DataFrame" in annotation:
         import pandas as pd
 
-        return pd.DataFrame(cells)
+        return pd.DataFrame({name: array if array.ndim == 1 else list(array) for name, array in inputs.items()})
     if "Table" in annotation or "RecordBatch" in annotation:
-        import pyarrow as pa
-
-        table = pa.table(
-            {
-                name: pa.array(value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value)
-                for name, value in cells.items()
-            }
-        )
+        table = pa.table({name: _to_arrow(array) for name, array in inputs.items()})
         return table if "Table" in annotation else table.combine_chunks().to_batches()[0]
     return inputs
+
+
+def _to_arrow(array: NDArray[Any]) -> pa.Array:
+    """Return scalars, lists or, from rank 2 a row, fixed-shape tensors."""
+    if array.dtype == object:
+        return pa.array(array.tolist())
+    if array.ndim > 2:
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
+    return pa.array(array if array.ndim == 1 else list(array))
+
+
+def _from_arrow(name: str, column: Any) -> NDArray[Any]:
+    spec = tensor_of(name, column.type)
+    if spec is None:
+        raise ModelError("FUNCTION_RESULT", f"'{name}' of a Python step's result is no tensor but {column.type}.")
+    array, failures = read_tensor(column, replace(spec, nullable=True), spec.dtype)
+    for failure in failures or ():
+        if failure is not None:
+            raise failure
+    return array
 
 
 def _from_cells(array: Any) -> Any:

@@ -84,17 +84,19 @@ class _Builder:
                 + (f"; earlier steps make: {', '.join(self.made)}." if self.made else "."),
                 hint="name what feeds it: inputs: {" + name + ": <column or output>}",
             )
+        if name in self.columns:  # an earlier step has said how it is read
+            return _cast(self.columns[name].spec, wanted, who)
         stored = self.table[name]
-        spec = replace(wanted or stored, name=name) if wanted or stored else None
+        spec = wanted or stored
         if spec is None:
             raise TableError(
                 "COLUMN_TYPE",
                 f"{who} reads column '{name}', whose type is no tensor.",
-                hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model that says its input's shape.",
+                hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model with a signature.",
             )
         if stored is not None and (stored.dtype == "string") != (spec.dtype == "string"):
             raise TableError("COLUMN_TYPE", f"{who} needs '{name}' as {spec.dtype}; the column holds {stored.dtype}.")
-        self.columns[name] = InputColumn(spec, stored.dtype if stored is not None else spec.dtype)
+        self.columns[name] = InputColumn(replace(spec, name=name), stored.dtype if stored is not None else spec.dtype)
         return None
 
     def make(self, spec: TensorSpec, name: str, who: str) -> tuple[TensorSpec, str]:
@@ -116,7 +118,7 @@ def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, Te
     Args:
         pipeline: Its models are resolved.
         models: One for each ``ModelStep``, in order.
-        table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates, ...).
+        table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates).
 
     Raises:
         ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN`` or ``OUTPUT_NAME``.
@@ -144,10 +146,12 @@ def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
             f"the image step reads column '{step.column}'; the table has: {', '.join(builder.table)}.",
             hint="image: {column: <the column with the encoded bytes>}",
         )
-    if builder.table[step.column] is not None and step.column not in builder.columns:
+    if builder.table[step.column] is not None:
         raise TableError(
             "COLUMN_TYPE",
-            f"the image step needs '{step.column}' as binary (an encoded image); the column holds {builder.table[step.column]}.",
+            f"the image step needs '{step.column}' as binary (an encoded image); the column holds "
+            f"{builder.table[step.column]}.",
+            hint="image: {column: <the column with the encoded bytes>}",
         )
     builder.raw[step.column] = None
     if step.path_column in builder.table:
@@ -172,7 +176,8 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
         )
     for name, spec in wanted.items():
         source = step.inputs.get(name, name)
-        if name not in step.inputs and name not in builder.made and len(wanted) == 1 and len(builder.leaves) == 1:
+        is_named = name in step.inputs or name in builder.made or name in builder.table
+        if not is_named and len(wanted) == 1 and len(builder.leaves) == 1:
             source = builder.leaves[0]  # the only value there is feeds the only input there is, whatever it is called
         cast = builder.feed(source, spec, who)
         inputs.append((name, source))
@@ -217,7 +222,7 @@ def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
 def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
     builder.feed(step.input, None, "the format step")
     spec = builder.made.get(step.input) or builder.columns[step.input].spec
-    if len(spec.shape) != 1 or spec.dtype in ("string", "bool"):
+    if not spec.shape or sum(size != 1 for size in spec.shape) > 1 or spec.dtype in ("string", "bool"):
         raise ModelError("FORMAT_INPUT", f"the format step needs one score a class, shape (classes,); got {spec}.")
     names = {spec.name: step.outputs.get(spec.name, spec.name) for spec in step.all_specs}
     outputs = [
