@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,9 @@ class PipelineRunner:
                 self._calls.append(loaded.model.predict)
             elif isinstance(step, PythonStep):
                 function = import_function(step.function, archives.get(step.function))
-                self._calls.append(lambda inputs, call=function: call_function(call, inputs))
+                self._calls.append(partial(call_function, function))
             else:
-                self._calls.append(lambda inputs, at=step: format_scores(at, inputs["scores"]))
+                self._calls.append(partial(_format, step))
 
     def run(self, table: pa.Table) -> Batch:
         """Run all steps on a batch; rows that fail are in ``failures``, the results of the others in ``values``."""
@@ -122,7 +123,7 @@ class PipelineRunner:
             started = time.perf_counter_ns()
             if isinstance(call, ImageDecoder):
                 self._run_image(call, table, batch)
-            elif len(batch.active):
+            else:
                 self._run_call(call, wiring, STAGES[type(step)], batch)
             batch.elapsed_ns.append(time.perf_counter_ns() - started)
             seconds = batch.elapsed_ns[-1] / 1e9
@@ -142,7 +143,8 @@ class PipelineRunner:
 
     def _run_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str, batch: Batch) -> None:
         inputs = {name: _cast(batch.values[source], wiring.casts.get(name)) for name, source in wiring.inputs}
-        parts, failed = [], {}
+        parts: list[Arrays] = []
+        failed: dict[int, Failure] = {}
         start = 0
         while start < len(batch.active):
             rows = min(self.max_rows, len(batch.active) - start) if self.bisect else len(batch.active)
@@ -152,16 +154,12 @@ class PipelineRunner:
             parts += part
             failed.update({start + at: (stage, error) for at, error in errors.items()})
             start += rows
+        alike = _alike(parts, np.delete(np.arange(len(batch.active)), list(failed)), failed, stage)
         batch.drop(failed)
         for spec, name in wiring.outputs:
-            arrays = [part[spec.name] for part in parts]
-            batch.values[name] = (
-                arrays[0]
-                if len(arrays) == 1
-                else np.concatenate(arrays)
-                if arrays
-                else np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
-            )
+            empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
+            arrays = [part[spec.name] for part in alike] or [empty]
+            batch.values[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def _attempt(
         self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
@@ -172,7 +170,7 @@ class PipelineRunner:
             return [{spec.name: checked(result, spec, rows) for spec, _ in wiring.outputs}], {}
         except ENVIRONMENT:
             raise
-        except Exception as error:  # noqa: BLE001 -- a user's model may raise anything; the rows it raises for get it as their error
+        except Exception as error:  # a user's model may raise anything; the rows it raises for get it as their error
             if isinstance(error, LakemillError) and not isinstance(error, RowError):
                 raise
             if _is_out_of_memory(error):
@@ -199,7 +197,7 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
     """Return one output of a step if it is what was declared.
 
     Raises:
-        RowError: ``OUTPUT_ROWS`` if it has another number of rows than went in; the batch is halved to find which row is lost.
+        RowError: ``OUTPUT_ROWS`` if it has another number of rows than went in; the batch is halved to find which.
         ModelError: ``OUTPUT_MISSING``, ``OUTPUT_SHAPE`` or ``OUTPUT_DTYPE``, which no single row is to blame for.
     """
     if spec.name not in result:
@@ -216,13 +214,40 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
             f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
             hint="correct the declared outputs, or the model.",
         )
-    if spec.dtype != "string" and array.dtype != spec.numpy_dtype:
+    fits = _is_text(array) if spec.dtype == "string" else array.dtype == spec.numpy_dtype
+    if not fits:
         raise ModelError(
             "OUTPUT_DTYPE",
             f"{spec.name}: expected {spec.dtype}, got {array.dtype}.",
             hint="correct the declared outputs, or the model.",
         )
     return array
+
+
+def _is_text(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "U" or (
+        array.dtype.kind == "O" and all(value is None or isinstance(value, str) for value in array.flat)
+    )
+
+
+def _alike(parts: list[Arrays], rows: NDArray[np.int64], failed: dict[int, Failure], stage: str) -> list[Arrays]:
+    """Return the parts whose free dimensions are as the first one's; add the rows of the others to ``failed``."""
+    alike, start = [], 0
+    for part in parts:
+        size = len(next(iter(part.values())))
+        odd = [name for name, array in part.items() if array.shape[1:] != parts[0][name].shape[1:]]
+        if odd:
+            expected, got = parts[0][odd[0]].shape[1:], part[odd[0]].shape[1:]
+            error = RowError("OUTPUT_RAGGED", f"{odd[0]}: expected {expected} as the rows before it, got {got}.")
+            failed.update(dict.fromkeys(rows[start : start + size].tolist(), (stage, error)))
+        else:
+            alike.append(part)
+        start += size
+    return alike
+
+
+def _format(step: FormatStep, inputs: Arrays) -> Arrays:
+    return format_scores(step, inputs["scores"])
 
 
 def _row_error(error: Exception, stage: str) -> RowError:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.models
-import mlflow.pyfunc
 import pyarrow as pa
+from mlflow.pyfunc.model import PythonModel
 
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.models import ModelSpec
@@ -22,7 +22,7 @@ from lakemill_udfs.wiring import declared, wire
 from lakemill_udfs.worker import predict_batches
 
 
-class LoggedPipeline(mlflow.pyfunc.PythonModel):  # type: ignore[misc] -- MLflow's class is untyped
+class LoggedPipeline(PythonModel):
     """The pipeline behind MLflow's ``predict``: a DataFrame of inputs in, one column for each output out."""
 
     def load_context(self, context: Any) -> None:
@@ -34,7 +34,7 @@ class LoggedPipeline(mlflow.pyfunc.PythonModel):  # type: ignore[misc] -- MLflow
             for raw, (index, step) in zip(context.model_config["models"], steps, strict=True)
         )
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- MLflow takes hints for a schema
         """Score a DataFrame.
 
         Raises:

@@ -1,8 +1,8 @@
 """Models: what they are to a pipeline, how one is located and loaded, and the cache that keeps it in a Python worker.
 
-The cache is a module-level dict, so it lives as long as the worker process does: ``spark.python.worker.reuse`` must be true (Spark's
-default), or each task loads its models anew. It is correct only because this module is imported by name on the executor; a function
-defined in a script or notebook would be pickled by value and get fresh globals in every task.
+The cache is a module-level value, so it lives as long as the worker process does: ``spark.python.worker.reuse`` must be
+true (Spark's default), or each task loads its models anew. It works only because this module is imported by name on the
+executor; a function defined in a script or notebook would be pickled by value and get fresh globals in every task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lakemill_udfs.files import filesystem
 from lakemill_udfs.tensors import TensorSpec
 
 CACHED_MODELS = 4
-"""Models kept in one process; the least recently used goes first. More than one serves a pipeline of several, or a new version."""
+"""Models kept in one process, for pipelines of several and new versions; the least recently used goes first."""
 
 Arrays = dict[str, NDArray[Any]]
 """Tensors by name; the first axis is the row."""
@@ -127,15 +127,17 @@ def locate(spec: ModelSpec) -> Path:
         raise ModelError(
             "MODEL_NOT_SHIPPED",
             f"the archive of model '{spec.name}' did not reach this worker.",
-            hint="a session made before the run must allow addArtifact; or put the model on a store that workers reach.",
+            hint="the session must allow addArtifact; or put the model on a store that workers reach.",
         )
     if "://" in spec.location:
         from pyarrow import fs
 
         store, inside = filesystem(spec.location)
-        target = mkdtemp(prefix="lakemill-model-")
-        fs.copy_files(inside, target, source_filesystem=store, destination_filesystem=fs.LocalFileSystem())
-        return Path(target)
+        target = Path(mkdtemp(prefix="lakemill-model-"))
+        if store.get_file_info(inside).type == fs.FileType.File:
+            target /= inside.rpartition("/")[2]
+        fs.copy_files(inside, str(target), source_filesystem=store, destination_filesystem=fs.LocalFileSystem())
+        return target
     if not Path(spec.location).exists():
         raise ModelError(
             "MODEL_NOT_FOUND",

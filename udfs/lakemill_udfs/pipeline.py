@@ -70,15 +70,24 @@ def step_from_dict(raw: Mapping[str, Any]) -> Step:
     """Return the step of its JSON form, one key naming its kind.
 
     Raises:
-        ConfigError: ``PIPELINE_STEP`` if there is not exactly one known kind.
+        ConfigError: ``PIPELINE_STEP`` if there is not exactly one known kind, or it does not take such arguments.
     """
     if len(raw) != 1 or next(iter(raw)) not in STEP_KINDS:
         raise ConfigError(
             "PIPELINE_STEP", f"a step is one of {', '.join(STEP_KINDS)}; got {', '.join(map(str, raw)) or 'nothing'}."
         )
     kind, arguments = next(iter(raw.items()))
-    lists_to_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-    return STEP_KINDS[kind](**lists_to_tuples)
+    lists_to_tuples: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()
+    }
+    try:
+        return STEP_KINDS[kind](**lists_to_tuples)
+    except TypeError as error:
+        raise ConfigError(
+            "PIPELINE_STEP",
+            f"the {kind} step does not take these arguments: {', '.join(arguments)}.",
+            hint="a pipeline that a newer version logged needs that version.",
+        ) from error
 
 
 def _changed(value: Any) -> dict[str, Any]:
@@ -87,7 +96,12 @@ def _changed(value: Any) -> dict[str, Any]:
         given = getattr(value, field.name)
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if given != default:
-            plain[field.name] = (
-                list(given) if isinstance(given, tuple) else dict(given) if isinstance(given, Mapping) else given
-            )
+            plain[field.name] = _plain(given)
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples and dicts for mappings, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,6 +1,6 @@
 """Any MLflow model, through its pyfunc flavour.
 
-MLflow's own messages print the rows they are about; they never leave this module (``execution`` keeps the type of an exception only).
+MLflow's own messages print the rows they are about; they are never passed on (``execution`` keeps an exception's type).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _limited(threads: int) -> AbstractContextManager[Any]:
     if not threads:
         return nullcontext()
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-not-found] -- comes with scikit-learn only
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
     except ImportError:
         return nullcontext()  # without scikit-learn there is no OpenMP pool of its own to limit
     limit: AbstractContextManager[Any] = threadpool_limits(limits=threads)

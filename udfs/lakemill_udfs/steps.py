@@ -1,7 +1,7 @@
 """What a pipeline is declared of: steps and checks, as frozen values.
 
-They hold no behaviour: ``images``, ``models``, ``functions``, ``formats`` and ``checks`` run them. pydantic validates YAML onto
-these same classes on the driver.
+They hold no behaviour: ``images``, ``models``, ``functions``, ``formats`` and ``checks`` run them. pydantic validates
+YAML onto these same classes on the driver.
 """
 
 from __future__ import annotations

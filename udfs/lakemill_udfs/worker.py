@@ -1,6 +1,7 @@
 """``predict_batches``: the one inner loop that every mode shares. Record batches of the source in, of predictions out.
 
-Ship it as ``functools.partial(predict_batches, plan)``: it is pickled by name, so the models it loads stay in this worker for all tasks.
+Ship it as ``functools.partial(predict_batches, plan)``: it is pickled by name, so the models it loads stay in this
+worker for all tasks.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         batches: Rows with ``plan.source_columns``.
 
     Yields:
-        One row for each row that came in, in order: the passthrough columns, then ``time``, ``in``, ``out``, ``anomaly`` as the plan asks, then
-        ``error`` and ``metadata``, and ``_task`` if the plan measures tasks.
+        One row for each row that came in, in order: the passthrough columns, then ``time``, ``in``, ``out``,
+        ``anomaly`` as the plan asks, then ``error`` and ``metadata``, and ``_task`` if the plan measures tasks.
 
     Raises:
-        LakemillError: the environment is broken: a model does not load or does not keep its contract, a module is missing.
+        LakemillError: the environment is broken: a model does not load or does not keep its contract, a module is
+            missing, or storage does not answer.
     """
     if plan.threads:
         for variable in THREAD_VARIABLES:
@@ -56,17 +58,28 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         yield _record_batch(waiting, clock.task(runner), plan)
 
 
-def predict_group(plan: PredictPlan, group: pa.Table) -> pa.Table:
-    """Score one whole group at once, for ``applyInArrow``; if it fails, each of its rows gets the reason."""
-    runner = PipelineRunner(plan, bisect=False)
-    clock = _TaskClock()
-    batch = runner.run(group)
-    clock.count(group, batch)
-    return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(group, batch), clock.task(runner), plan)])
+def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- Spark reads hints, and fails on a partial's
+    """Score one whole group at once, for ``applyInArrow``; if it fails, each of its rows gets the reason.
+
+    Args:
+        plan: What the driver worked out.
+        group: All rows of the group, an Arrow table.
+
+    Returns:
+        One row for each row of the group, an Arrow table like ``predict_batches`` yields.
+    """
+    batch = PipelineRunner(plan, bisect=False).run(group)
+    return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(group, batch), None, plan)])
 
 
 def fill(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
-    """Regroup record batches into tables of at most ``max_rows`` rows and about ``max_bytes`` bytes, filling across them, without a copy."""
+    """Regroup record batches, filling across them, without a copy.
+
+    Args:
+        batches: Any sizes.
+        max_rows: Rows of one table at most.
+        max_bytes: Bytes of one table at most, a batch's rows taken as equal in size; a larger row comes alone.
+    """
     parts: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -137,19 +150,18 @@ class ResultWriter:
             ],
             ERROR,
         )
-        share = [step_ns // batch.rows for step_ns in batch.elapsed_ns]
+        share = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
         columns["metadata"] = pa.repeat(pa.scalar(self._constant | {"elapsed_ns": share}, METADATA), batch.rows)
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
         """Run the checks; if they raise, all rows of the batch get that as their error."""
-        inputs = _struct_of(source, tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))).take(
-            pa.array(batch.active)
-        )
         if not self._checks:
-            return run_checks({}, inputs, out), out
+            return run_checks({}, out, out), out
         from polars.exceptions import PolarsError
 
+        names = tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))
+        inputs = _struct_of(source, names).take(pa.array(batch.active))
         try:
             return run_checks(self._checks, inputs, out).cast(self.plan.anomaly_type), out
         except PolarsError as error:
