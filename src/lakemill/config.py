@@ -61,7 +61,8 @@ class JobConfig(Strict):
             values: Top-level sections or dotted keys (``source__table``); None is left out.
 
         Raises:
-            ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, or ``CONFIG_INVALID`` naming each key.
+            ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, or ``CONFIG_INVALID`` naming each
+                key.
         """
         raw = read_yaml(path) if path is not None else {}
         for override in overrides:
@@ -70,7 +71,10 @@ class JobConfig(Strict):
                 raise ConfigError(
                     "CONFIG_OVERRIDE", f"--set needs key=value; got '{override}'.", hint="--set engine.batch_rows=16"
                 )
-            _put(raw, key.split("."), yaml.safe_load(text))
+            try:
+                _put(raw, key.split("."), yaml.safe_load(text))
+            except yaml.YAMLError as error:
+                raise ConfigError("CONFIG_OVERRIDE", f"--set {key}: the value is not valid YAML.") from error
         for key, value in values.items():
             if value is not None:
                 _put(raw, key.split("__"), value)
@@ -111,6 +115,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"there is no configuration file '{path}'.",
             hint="relative paths start at the working folder.",
         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("CONFIG_NOT_FOUND", f"'{path}' cannot be read as text: {type(error).__name__}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -124,7 +130,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _put(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for key in keys[:-1]:
-        inner = raw.setdefault(key, {})
+        inner = raw[key] if raw.get(key) is not None else raw.setdefault(key, {}) or {}
+        raw[key] = inner
         if not isinstance(inner, dict):
             raise ConfigError("CONFIG_OVERRIDE", f"'{'.'.join(keys)}' cannot be set: '{key}' holds a value.")
         raw = inner

@@ -12,15 +12,16 @@ from lakemill.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.tensors import arrow_tensors
-from lakemill_udfs.worker import predict_batches
+from lakemill_udfs.worker import predict_batches, predict_group
 
 
 def infer(resolved: Resolved, data: Any) -> Any:
-    """Score ``data`` and return the same kind of thing, with the columns ``time``, ``out.<name>``, ``anomaly.count`` and ``anomaly.<check>`` added.
+    """Score ``data`` and return the same kind of thing with ``time``, ``out.<name>``, ``anomaly.<check>`` added.
 
     Args:
         resolved: The pipeline with its models found.
-        data: ``pandas.DataFrame``, ``pyarrow.Table`` or ``RecordBatch``, or a dict from each input to its batch, rows first.
+        data: ``pandas.DataFrame``, ``pyarrow.Table`` or ``RecordBatch``, or a dict from each input to its batch, rows
+            first.
 
     Raises:
         RowError: a row is bad; names the row, the stage and the reason.
@@ -34,7 +35,7 @@ def infer(resolved: Resolved, data: Any) -> Any:
     ]
     plan = make_plan(resolved, arrow_tensors(table.schema), passthrough=light)
     parts = list(predict_batches(plan, table.to_batches()))
-    result = pa.Table.from_batches(parts) if parts else table.slice(0, 0)
+    result = pa.Table.from_batches(parts) if parts else predict_group(plan, table)  # columns are there without a row
     _raise_first(result)
     return _like(data, flat(result.drop_columns(["error", "metadata"])))
 

@@ -1,4 +1,4 @@
-"""Logging a pipeline as one ordinary MLflow model: its models as artifacts, its steps in the metadata, no pickle of its own."""
+"""Logging a pipeline as one ordinary MLflow model: its models as artifacts, its steps as metadata, no pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lakemill.planning import make_plan
 from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors import TensorSpec
 
 MLFLOW_COLUMNS = {
@@ -49,13 +49,13 @@ def log_pipeline(
         ModelError: ``EXTRA_MISSING`` without MLflow, or one of its models is unknown.
     """
     resolved = resolve(pipeline, registry)
-    steps, artifacts = [], {}
+    steps: list[Step] = []
+    artifacts: dict[str, str] = {}
     models = iter(resolved.models)
     for index, step in enumerate(resolved.pipeline.steps):
         if isinstance(step, ModelStep):
-            path = Path(next(models).location)
-            artifacts[f"model_{index}"] = str(path)
-            steps.append(replace(step, uri=f"artifacts/{path.name}"))
+            artifacts[f"model_{index}"] = next(models).location
+            steps.append(replace(step, uri=f"model_{index}"))
         else:
             steps.append(step)
     inside = Pipeline(tuple(steps), resolved.pipeline.checks)
@@ -136,9 +136,10 @@ def _signature(resolved: Resolved) -> Any:
 
     plan = make_plan(resolved, input_columns(resolved))
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]
-    inputs = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
+    inputs: list[Any] = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
     inputs += [_column(column.spec) for column in plan.wiring.columns]
-    return ModelSignature(Schema(inputs), Schema([_column(spec, f"out.{spec.name}") for spec in plan.wiring.outputs]))
+    outputs: list[Any] = [_column(spec, f"out.{spec.name}") for spec in plan.wiring.outputs]
+    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AUTO_BATCH_BYTES = 8 * 2**20
-"""Tensors of an automatic model batch: they stay in the processor's cache, and a convolution gains nothing from more rows."""
+"""Tensors of an automatic model batch: they stay near the processor, and a convolution gains nothing from more rows."""
 
 FEWEST_ROWS, MOST_ROWS = 16, 4096
 

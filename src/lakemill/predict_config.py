@@ -112,7 +112,8 @@ class QuarantineConfig(Strict):
 
     Args:
         table: Also gets a copy of each committed batch's error rows.
-        max_ratio: Largest share of rows with errors in a batch; above it the batch is not committed and the run ends with exit code 3.
+        max_ratio: Largest share of rows with errors in a batch; above it the batch is not committed and the run ends
+            with exit code 3.
     """
 
     table: str | None = None
@@ -145,7 +146,7 @@ class PredictConfig(JobConfig):
         pipeline: How.
         output: Where to.
         quarantine: What happens to rows with errors.
-        mode: ``incremental`` scores what is new since the last run, ``full`` everything, into a new version of the table.
+        mode: ``incremental`` scores what is new since the last run, ``full`` everything, into a new table version.
         engine: How it runs.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.tensors import DTYPES, TensorSpec
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+NO_CONTENT = {"__pycache__", "registered_model_meta"}
+"""What Python and MLflow write into a model's folder when it is loaded or fetched; not part of its identity."""
+
 COLUMN_DTYPES = {
     "boolean": "bool",
     "integer": "int32",
@@ -45,7 +49,8 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     """Return the model that a URI stands for now: aliases are resolved to versions.
 
     Args:
-        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or an ``.onnx`` file.
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or an
+            ``.onnx`` file.
         registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
 
     Raises:
@@ -54,12 +59,13 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if path.suffix == ".onnx" and path.is_file() or (path / "MLmodel").is_file():
+    if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
         return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
     raise ModelError(
         "MODEL_NOT_FOUND",
         f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
-        hint="registered models are written models:/name@alias or models:/name/3; relative paths start at the working folder.",
+        hint="registered models are written models:/name@alias or models:/name/3; "
+        "relative paths start at the working folder.",
     )
 
 
@@ -119,14 +125,19 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     if registry is None:
         yield mlflow
         return
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow's function is untyped
+    tracking, own_registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    variable = os.environ.get("MLFLOW_REGISTRY_URI")
     mlflow.set_tracking_uri(registry)
     mlflow.set_registry_uri(registry)
     try:
         yield mlflow
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1] if before[1] != before[0] else "")
+        mlflow.set_tracking_uri(tracking if is_set else None)  # type: ignore[arg-type]  # None: MLflow's own settings
+        mlflow.set_registry_uri(own_registry if own_registry != tracking else None)  # type: ignore[arg-type]  # as above
+        os.environ.pop("MLFLOW_REGISTRY_URI", None)  # MLflow sets it and never takes it back
+        if variable is not None:
+            os.environ["MLFLOW_REGISTRY_URI"] = variable
 
 
 def content_sha256(path: Path) -> str:
@@ -135,7 +146,7 @@ def content_sha256(path: Path) -> str:
     files = (
         [path]
         if path.is_file()
-        else sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        else sorted(file for file in path.rglob("*") if file.is_file() and not NO_CONTENT & set(file.parts))
     )
     for file in files:
         if path.is_dir():

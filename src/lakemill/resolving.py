@@ -24,7 +24,7 @@ class Resolved:
     """A pipeline that can run.
 
     Args:
-        pipeline: Each model step has the version's URI and sha256; labels are read. Its ``version`` is the hash of all of it.
+        pipeline: Each model step has its sha256; labels are read. Its ``version`` is the hash of all of it.
         models: One for each model step, in order; locations are on this machine.
         name: What to call it: its URI, or None if it was declared in place.
     """
@@ -60,21 +60,24 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
         ModelError: as ``registry.find``.
     """
     found = registry.find(uri, registry_uri)
-    logged = (registry.mlmodel(found.path).get("metadata") or {}).get(LOGGED_KEY) if found.path.is_dir() else None
+    content = registry.mlmodel(found.path) if found.path.is_dir() else {}
+    logged = (content.get("metadata") or {}).get(LOGGED_KEY)
     if logged is None:
         return replace(resolve(Pipeline((ModelStep(uri),)), registry_uri), name=uri)
     inside = Pipeline.from_dict(logged)
     steps: list[Step] = []
     models = []
-    for step in inside.steps:
+    artifacts = content["flavors"]["python_function"]["artifacts"]
+    for index, step in enumerate(inside.steps):
         if isinstance(step, ModelStep):
-            path = found.path / step.uri
+            part_path = artifacts[f"model_{index}"]["path"]
+            path = found.path / part_path
             if not path.resolve().is_relative_to(found.path.resolve()):
                 raise ModelError(
                     "MODEL_NOT_FOUND", f"the logged pipeline '{uri}' refers to a model outside its own folder."
                 )
             part = registry.FoundModel(
-                path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{step.uri}"
+                path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{part_path}"
             )
             model = _resolve_model(step, part)
             models.append(model)
@@ -85,6 +88,9 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
 
 
 def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
+    graph = found.path if found.path.is_file() else _onnx_file(found.path)
+    if graph is not None and graph != found.path:
+        found = replace_path(found, graph)
     sha256 = registry.content_sha256(found.path)
     if step.sha256 is not None and step.sha256 != sha256:
         raise ModelError(
@@ -92,29 +98,32 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
             f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
             hint="take the sha256 out of the pipeline if the new content is wanted.",
         )
-    if found.path.is_file():
-        from lakemill_udfs.onnx_model import OnnxModel
-
-        graph = OnnxModel(found.path, device="cpu")
-        inputs, outputs, flavor = graph.inputs, graph.outputs, "onnx"
+    if graph is not None:
+        inputs, outputs = _graph_specs(graph, step.uri)
     else:
-        onnx_file = _onnx_file(found.path)
-        if onnx_file is not None:
-            return _resolve_model(
-                step if step.sha256 is None else replace(step, sha256=None), replace_path(found, onnx_file)
-            )
         inputs, outputs = registry.signature_specs(registry.mlmodel(found.path))
-        flavor = "pyfunc"
     return ModelSpec(
         uri=step.uri,
         location=found.remote or str(found.path),
-        flavor=flavor,  # type: ignore[arg-type] -- one of the two above
+        flavor="pyfunc" if graph is None else "onnx",
         name=found.name,
         version=found.version,
         sha256=sha256,
         inputs=inputs,
         outputs=_with_declared(outputs, step.outputs),
     )
+
+
+def _graph_specs(graph: Path, uri: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    from lakemill_udfs.onnx_model import OnnxModel
+
+    try:
+        model = OnnxModel(graph, device="cpu")
+    except ModelError:
+        raise
+    except Exception as error:  # onnxruntime has an exception class for each way in which a file can be bad
+        raise ModelError("MODEL_LOAD", f"ONNX Runtime does not load '{uri}' ({type(error).__name__}).") from error
+    return model.inputs, model.outputs
 
 
 def replace_path(found: registry.FoundModel, file: Path) -> registry.FoundModel:

@@ -1,4 +1,4 @@
-"""Spark schemas from and to tensors. The metadata of a column is the single source of truth for its tensor's dtype and shape."""
+"""Spark schemas from and to tensors. A column's metadata is the one source of its tensor's dtype and shape."""
 
 from __future__ import annotations
 

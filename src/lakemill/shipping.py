@@ -1,4 +1,4 @@
-"""What executors on other machines cannot see is sent to them once, as Spark artifacts: model folders and the user's own modules."""
+"""What executors on other machines cannot see, models and the user's own modules, is sent once as Spark artifacts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.plan import PredictPlan
@@ -27,8 +28,8 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say; equal conte
 def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     """Send what the plan needs to the executors and return the plan that finds it there.
 
-    In local mode workers see the driver's disk, so models stay where they are. The user's modules are sent in every mode: a worker's
-    import path is not the driver's.
+    In local mode workers see the driver's disk, so models stay where they are. The user's modules are sent in every
+    mode: a worker's import path is not the driver's.
     """
     models = plan.models
     if not is_local(spark):
@@ -46,7 +47,7 @@ def is_local(spark: SparkSession) -> bool:
 
 
 def ship_module(spark: SparkSession, module: str) -> str | None:
-    """Send the top-level package or module that holds ``module``; return its archive's name, None if it is an installed one."""
+    """Send the top-level package or module of ``module``; return its archive's name, None if it is installed."""
     source = user_module(module)
     if source is None:
         return None
@@ -56,7 +57,7 @@ def ship_module(spark: SparkSession, module: str) -> str | None:
 
 
 def user_module(module: str) -> Path | None:
-    """Return the file or folder of the user's top-level module; None if it is installed or built in, as executors have those."""
+    """Return the file or folder of the user's top-level module; None if executors have it installed or built in."""
     spec = importlib.util.find_spec(module.partition(".")[0])
     if spec is None or spec.origin is None or spec.origin in ("built-in", "frozen"):
         return None
@@ -103,12 +104,12 @@ def _fingerprint(source: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in _python_files(source))).hexdigest()[:12]
 
 
-_SENT: dict[int, set[str]] = {}
+_SENT: WeakKeyDictionary[SparkSession, set[str]] = WeakKeyDictionary()
 
 
 def _add(spark: SparkSession, path: Path, *, pyfile: bool = False, archive: bool = False) -> None:
     """Send an archive once a session; its name holds its content's hash, so the same name is the same content."""
-    sent = _SENT.setdefault(id(spark), set())
+    sent = _SENT.setdefault(spark, set())
     if path.name not in sent:
         spark.addArtifact(str(path), pyfile=pyfile, archive=archive)
         sent.add(path.name)
