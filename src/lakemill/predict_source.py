@@ -54,6 +54,7 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
             raise TableError(
                 "COLUMN_MISSING",
                 f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.",
+                hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
     return Source(filtered(rows, config), key)
 
