@@ -151,7 +151,8 @@ class ResultWriter:
             ERROR,
         )
         share = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
-        columns["metadata"] = pa.repeat(pa.scalar(self._constant | {"elapsed_ns": share}, METADATA), batch.rows)
+        origin = pa.scalar(self._constant | {"elapsed_ns": share}, METADATA)
+        columns["metadata"] = pa.repeat(origin, max(1, batch.rows)).slice(0, batch.rows)  # no struct is repeated 0 times
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:

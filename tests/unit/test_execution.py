@@ -1,0 +1,112 @@
+"""A batch that raises is halved until the bad rows are alone; what no row is to blame for stops the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakemill_udfs.errors import ModelError, RunError
+from lakemill_udfs.execution import Batch, PipelineRunner, checked
+from lakemill_udfs.steps import FormatStep, PythonStep
+from lakemill_udfs.tensors import TensorSpec
+from tests.unit.plans import function, plan_for
+
+
+def run(step: PythonStep, values: Any, *later: Any, **options: Any) -> Batch:
+    table = pa.table({"x": values if isinstance(values, pa.Array) else pa.array(values, pa.float32())})
+    return PipelineRunner(plan_for([step, *later], table.schema, batch_rows=7), **options).run(table)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
+@pytest.mark.parametrize(
+    ("name", "code"), [("refuse_negative", "MODEL_FAILED"), ("drop_negative", "OUTPUT_ROWS")], ids=str
+)
+def test_exactly_the_bad_rows_fail(name: str, code: str, case: tuple[int, set[int]]) -> None:
+    rows, bad = case
+    batch = run(function(name), [-1.0 - row if row in bad else float(row) for row in range(rows)])
+    assert set(batch.failures) == bad
+    assert {error.code for _, error in batch.failures.values()} <= {code}
+    assert batch.active.tolist() == [row for row in range(rows) if row not in bad]
+    assert batch.values["y"].tolist() == batch.active.tolist()
+
+
+def test_a_failure_names_its_type_and_no_value() -> None:
+    stage, error = run(function("refuse_negative"), [1, -77]).failures[1]
+    assert stage == "predict"
+    assert str(error) == "[MODEL_FAILED] the step raised ValueError for this row."
+
+
+def test_a_whole_group_fails_as_one() -> None:
+    batch = run(function("refuse_negative"), [1, -1, 2], bisect=False)
+    assert sorted(batch.failures) == [0, 1, 2]
+
+
+def test_later_steps_run_when_no_row_is_left() -> None:
+    step = function("refuse_negative", {"y": {"dtype": "float32", "shape": [2]}})
+    batch = run(step, [-1, -2], FormatStep("y"))
+    assert len(batch.failures) == 2
+    assert batch.values["label"].shape == (0,)
+    assert batch.values["label"].dtype == "int64"
+    assert len(batch.elapsed_ns) == 2
+
+
+def test_out_of_memory_halves_the_batches_that_follow() -> None:
+    table = pa.table({"x": pa.array(range(12), pa.float32())})
+    runner = PipelineRunner(plan_for([function("at_most_two")], table.schema, batch_rows=12))
+    batch = runner.run(table)
+    assert batch.values["y"].tolist() == list(range(12))
+    assert not batch.failures
+    assert runner.max_rows <= 2
+
+
+def test_no_memory_for_one_row_stops_the_run() -> None:
+    with pytest.raises(RunError, match=r"^\[OUT_OF_MEMORY\]"):
+        run(function("never_enough"), [1, 2, 3])
+
+
+def test_a_missing_module_is_no_rows_fault() -> None:
+    with pytest.raises(ImportError):
+        run(function("needs_module"), [1, 2])
+
+
+def test_rows_whose_free_dimension_differs_between_model_batches_are_named() -> None:
+    step = function("length_of_first", {"y": {"dtype": "float32", "shape": [None]}})
+    batch = run(step, [2.0] * 7 + [3.0] * 2 + [2.0] * 0)
+    assert sorted(batch.failures) == [7, 8]
+    assert str(batch.failures[7][1]) == "[OUTPUT_RAGGED] y: expected (2,) as the rows before it, got (3,)."
+    assert batch.values["y"].shape == (7, 2)
+
+
+def test_a_result_of_another_shape_or_dtype_stops_the_run_with_both() -> None:
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_SHAPE\] y: expected \(3\), got \(3, 2\)"):
+        run(function("wide"), [1, 2, 3])
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_DTYPE\] y: expected int64, got float32"):
+        run(function("double", {"y": {"dtype": "int64"}}), [1, 2, 3])
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_DTYPE\] y: expected string, got float32"):
+        run(function("double", {"y": {"dtype": "string"}}), [1, 2, 3])
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_MISSING\] the step's result has no 'z'; it has: y"):
+        run(function("double", {"z": {}}), [1, 2, 3])
+
+
+def test_text_may_be_missing_but_is_never_a_number() -> None:
+    words = np.array(["a", None], dtype=object)
+    assert checked({"y": words}, TensorSpec("y", "string"), 2) is words
+    assert checked({"y": np.array(["a"])}, TensorSpec("y", "string"), 1).tolist() == ["a"]
+    with pytest.raises(ModelError, match="OUTPUT_DTYPE"):
+        checked({"y": np.array([1, "a"], dtype=object)}, TensorSpec("y", "string"), 2)
+
+
+def test_a_column_that_cannot_be_read_fails_at_cast_and_the_next_column_keeps_its_rows() -> None:
+    step = PythonStep("tests.unit.features:double", {"y": {"dtype": "float64"}}, {"x": "a", "z": "b"})
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(6.0).reshape(3, 2))
+    table = pa.table({"a": [1.0, None, 3.0], "b": tensor})
+    batch = PipelineRunner(plan_for([step], table.schema)).run(table)
+    assert [(row, stage) for row, (stage, _) in batch.failures.items()] == [(1, "cast")]
+    assert batch.values["y"].tolist() == [2, 6]
+    assert batch.values["b"].tolist() == [[0, 1], [4, 5]]

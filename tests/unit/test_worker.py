@@ -1,0 +1,148 @@
+"""The one inner loop: a row out for each row in, in order, in batches that respect both limits."""
+
+from __future__ import annotations
+
+import pickle
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakemill_udfs.errors import ModelError
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps import Check, ImageStep, PythonStep
+from lakemill_udfs.worker import fill, predict_batches, predict_group
+from tests.lake import image_rows
+from tests.unit.plans import function, plan_for
+
+SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.float32())])
+
+
+def record(start: int, rows: int) -> pa.RecordBatch:
+    ids = range(start, start + rows)
+    return pa.record_batch(
+        [pa.array(ids, pa.int64()), pa.array([-1.0 if i % 5 == 0 else i for i in ids], pa.float32())], schema=SCHEMA
+    )
+
+
+def records(sizes: list[int]) -> list[pa.RecordBatch]:
+    return [record(sum(sizes[:at]), size) for at, size in enumerate(sizes)]
+
+
+def scored(plan: PredictPlan, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    return list(predict_batches(plan, batches))
+
+
+@given(st.lists(st.integers(0, 20), max_size=8), st.integers(1, 12), st.integers(1, 150))
+def test_batches_fill_up_and_keep_to_both_limits(sizes: list[int], max_rows: int, max_bytes: int) -> None:
+    tables = list(fill(records(sizes), max_rows, max_bytes))
+    assert [i for table in tables for i in table["id"].to_pylist()] == list(range(sum(sizes)))
+    for table in tables:
+        assert 0 < table.num_rows <= max_rows
+        assert table.num_rows == 1 or table.num_rows * 12 <= max_bytes
+    for table in tables[:-1]:  # none is smaller than it has to be
+        assert table.num_rows == max_rows or (table.num_rows + 1) * 12 > max_bytes
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 12), max_size=6), st.integers(1, 9))
+def test_every_row_comes_out_once_and_in_order(sizes: list[int], batch_rows: int) -> None:
+    plan = plan_for([function("refuse_negative")], SCHEMA, passthrough=["id"], batch_rows=batch_rows, task_metrics=True)
+    batches = scored(plan, records(sizes))
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [row["id"] for row in rows] == list(range(sum(sizes)))
+    for row in rows:
+        failed = row["id"] % 5 == 0
+        assert (row["out"] is None) == (row["anomaly"] is None) == (row["error"] is not None) == failed
+        assert failed or row["out"] == {"y": row["id"]}
+    tasks = [row["_task"] for row in rows]
+    assert not any(tasks[:-1])
+    if rows:
+        assert tasks[-1]["rows"] == len(rows)
+        assert tasks[-1]["rows_error"] == sum(row["error"] is not None for row in rows)
+        assert tasks[-1]["batches"] == len(batches)
+        assert tasks[-1]["batch_rows"] == max(batch.num_rows for batch in batches)
+
+
+def test_columns_are_as_the_plan_says() -> None:
+    plan = plan_for([function("double")], SCHEMA, passthrough=["id"], parts=("time", "in", "out", "anomaly"))
+    (batch,) = scored(plan, [record(1, 2)])
+    assert batch.schema.names == ["id", "time", "in", "out", "anomaly", "error", "metadata"]
+    assert batch.schema.field("out").type == plan.out_type
+    assert batch.schema.field("out").type.field("y").metadata[b"lakemill.dtype"] == b"float32"
+    row = batch.to_pylist()[1]
+    assert row["in"] == {"x": 2.0}
+    assert row["anomaly"] == {"count": 0}
+    assert row["time"].utcoffset().total_seconds() == 0
+    assert row["metadata"]["pipeline_version"] == plan.pipeline.version
+    assert len(row["metadata"]["elapsed_ns"]) == 1
+
+
+def test_a_task_whose_rows_are_all_bad_writes_them_all() -> None:
+    step = ImageStep(size=(2, 2), mode="L")
+    table = image_rows(0, 3, broken=[0, 1, 2])
+    later = PythonStep("tests.unit.features:double", {"y": {"dtype": "float32", "shape": [1, 2, 2]}}, {"x": "image"})
+    plan = plan_for([step, later], table.schema, passthrough=["path"])
+    rows = pa.Table.from_batches(scored(plan, table.to_batches())).to_pylist()
+    assert [row["error"]["code"] for row in rows] == ["IMAGE_DECODE"] * 3
+    assert [row["error"]["stage"] for row in rows] == ["decode"] * 3
+    assert [row["out"] for row in rows] == [None] * 3
+
+
+def test_a_check_that_cannot_be_judged_is_an_error_of_its_rows() -> None:
+    plan = plan_for([function("double")], SCHEMA, [Check("odd", "out.typo > 1")], passthrough=["id"])
+    rows = pa.Table.from_batches(scored(plan, [record(1, 3)])).to_pylist()
+    assert [row["id"] for row in rows] == [1, 2, 3]
+    assert {(row["error"]["stage"], row["error"]["code"], row["out"]) for row in rows} == {
+        ("check", "CHECK_FAILED", None)
+    }
+
+
+def test_checks_read_carried_columns_and_flag_rows() -> None:
+    plan = plan_for([function("double")], SCHEMA, [Check("big", "out.y > 4 AND in.id < 4")], passthrough=["id"])
+    (batch,) = scored(plan, [record(1, 4)])
+    assert batch["anomaly"].to_pylist() == [{"count": int(i == 3), "big": i == 3} for i in (1, 2, 3, 4)]
+
+
+def test_errors_hold_no_row_data() -> None:
+    table = pa.table({"x": pa.array([-987654.0], pa.float32())})
+    for name in ("refuse_negative", "drop_negative"):
+        (batch,) = scored(plan_for([function(name)], table.schema), table.to_batches())
+        assert "987654" not in str(batch["error"].to_pylist())
+
+
+def test_a_broken_contract_stops_the_task() -> None:
+    with pytest.raises(ModelError, match="OUTPUT_SHAPE"):
+        scored(plan_for([function("wide")], SCHEMA), [record(0, 3)])
+
+
+def test_a_group_is_scored_whole_and_fails_whole() -> None:
+    plan = plan_for([function("refuse_negative")], SCHEMA, passthrough=["id"])
+    good = predict_group(plan, pa.Table.from_batches([record(1, 4)]))
+    assert good["error"].null_count == 4
+    bad = predict_group(plan, pa.Table.from_batches([record(0, 4)]))
+    assert bad["error"].null_count == 0
+    assert bad["out"].null_count == 4
+
+
+def test_no_rows_give_no_batch_and_a_group_without_rows_has_the_columns() -> None:
+    plan = plan_for([function("double")], SCHEMA, [Check("big", "out.y > 4")], passthrough=["id"])
+    assert scored(plan, []) == scored(plan, [record(0, 0)]) == []
+    assert predict_group(plan, SCHEMA.empty_table()).schema.names == [
+        "id",
+        "time",
+        "out",
+        "anomaly",
+        "error",
+        "metadata",
+    ]
+
+
+def test_the_shipped_function_is_pickled_by_name() -> None:
+    plan = plan_for([function("double")], SCHEMA, passthrough=["id"])
+    shipped: Any = pickle.dumps(partial(predict_batches, plan))
+    assert len(shipped) < 2000
+    assert [batch.num_rows for batch in pickle.loads(shipped)([record(0, 3)])] == [3]  # noqa: S301  # made one line above
