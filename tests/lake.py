@@ -75,3 +75,24 @@ FORMAT_STEP = {"format": {"input": "logits", "softmax": True, "labels": ["a", "b
 def steps(model: Path | str) -> list[dict[str, object]]:
     """Return image, model and format steps for ``onnx_classifier``."""
     return [IMAGE_STEP, {"model": {"uri": str(model)}}, FORMAT_STEP]
+
+
+def photo_classifier(path: Path, *, classes: int) -> Path:
+    """Write an ONNX classifier ``image (n, 3, 224, 224) -> logits (n, classes)``: the mean of each colour, and a linear layer."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.linspace(-1, 1, 3 * classes, dtype=np.float32).reshape(3, classes)
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["means"]),
+            helper.make_node("MatMul", ["means", "weights"], ["logits"]),
+        ],
+        "photos",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 224, 224])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path

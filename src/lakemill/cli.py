@@ -42,7 +42,12 @@ Registry = Annotated[
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many errors."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    raise SystemExit(guarded(lambda: app(arguments, standalone_mode=False)))
+    raise SystemExit(guarded(lambda: run(arguments)))
+
+
+def run(arguments: list[str] | None = None) -> Any:
+    """Run one command and return what it returns; errors are raised."""
+    return app(arguments, standalone_mode=False)
 
 
 def guarded(command: Callable[[], Any]) -> int:
