@@ -1,0 +1,205 @@
+"""Photographs in a Delta table through SqueezeNet to predictions: Lakemill, a hand-written loop and other systems.
+
+    python benchmarks/predict.py --json docs/benchmarks/predict.json --plot docs/benchmarks/predict.png
+
+All systems do the same work on the same table and the same cores, commit included, one after another in each round, the
+first of them another one each time. The first round warms them up and does not count: in the others the session, the
+loop's processes and what they loaded are there already, as in a service. ``--cold`` also measures each system's run in
+a new process, with everything started in it. SqueezeNet is the quickest of the networks in the onnx package that ONNX
+Runtime can batch: with a heavier one all systems wait for the same convolutions, and their ratios go to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pillow", "numpy", "pyarrow")
+COLD_TIMEOUT_SECONDS = 1800
+
+
+def main() -> None:
+    options = _options()
+    # Spark's Python workers import the peers' functions by name.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    if options.once:
+        _run_once(options.once, options.folder, options.cores)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        result = measure(folder, options.images, options.repeats, options.cores, options.systems)
+        if options.cold:
+            result["cold_seconds"] = {name: cold_seconds(name, folder, options.cores) for name in options.systems}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.plot:
+        plot(result, options.plot)
+
+
+def measure(folder: Path, images: int, repeats: int, cores: int, systems: Sequence[str]) -> dict[str, Any]:
+    """Run all systems in turn, ``repeats`` times after a warm-up, and compare their predictions."""
+    from predict_peers import SYSTEMS, Work
+
+    work = Work(folder, cores)
+    image_bytes = prepare(work, images)
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    loads = []
+    for number in range(repeats + 1):
+        for name in (*systems[number % len(systems) :], *systems[: number % len(systems)]):
+            output = _fresh(folder / name)
+            started = time.perf_counter()
+            SYSTEMS[name](work, str(output))
+            elapsed = time.perf_counter() - started
+            loads.append(round(os.getloadavg()[0], 1))
+            print(f"round {number}: {name} {elapsed:.1f} s, load average {loads[-1]}", file=sys.stderr, flush=True)
+            if number:
+                seconds[name].append(elapsed)
+    return summary(seconds, images) | {
+        "predictions": agreement(folder, systems),
+        **({"lakemill_task_seconds": task_seconds(folder / "lakemill_tasks")} if "lakemill" in systems else {}),
+        "work": {"images": images, "image_bytes": image_bytes, "network": "SqueezeNet 1.0, 224x224", "cores": cores},
+        "machine": {"processor": _processor(), "system": platform.platform(), "load_average": loads},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def prepare(work: Any, images: int) -> int:
+    """Make photographs, table and models, unless they are there; return the photographs' bytes."""
+    from predict_data import ingest_photos, write_network, write_photos
+    from predict_peers import save_pyfunc
+
+    photos = work.folder / "photos"
+    write_photos(photos, images)
+    if not Path(work.images).exists():
+        ingest_photos(photos, Path(work.images), work.spark())
+        write_network(Path(work.network))
+        save_pyfunc(work.folder / "pyfunc", work.network)
+    return sum(file.stat().st_size for file in photos.iterdir())
+
+
+def summary(seconds: dict[str, list[float]], images: int) -> dict[str, Any]:
+    """Return the ratios to the loop, each the median of its rounds' ratios, and all rates."""
+    ratios = {
+        name: round(statistics.median(loop / own for loop, own in zip(seconds["loop"], runs, strict=True)), 3)
+        for name, runs in seconds.items()
+    }
+    rates = {name: [round(images / run, 1) for run in runs] for name, runs in seconds.items()}
+    return {"ratio_to_loop": ratios, "rows_per_second": rates}
+
+
+def agreement(folder: Path, systems: Sequence[str]) -> dict[str, Any]:
+    """Compare all rows with the loop's: the share with the same best class, the same best five, and the probability."""
+    from deltalake import DeltaTable
+
+    def read(name: str) -> dict[str, dict[str, Any]]:
+        rows = DeltaTable(str(folder / name)).to_pyarrow_table(columns=["path", "out"]).to_pylist()
+        assert len({row["path"] for row in rows}) == len(rows)
+        return {row["path"]: row["out"] for row in rows}
+
+    expected = read("loop")
+    result: dict[str, Any] = {"rows": len(expected), "best_classes": len({out["label"] for out in expected.values()})}
+    for name in systems:
+        rows = read(name)
+        assert rows.keys() == expected.keys(), f"{name} has other rows than the loop"
+        pairs = [(rows[path], out) for path, out in expected.items()]
+        result[name] = {
+            "same_best_class": sum(own["label"] == out["label"] for own, out in pairs) / len(pairs),
+            "same_best_five": sum(own["top_labels"] == out["top_labels"] for own, out in pairs) / len(pairs),
+            "largest_probability_difference": max(abs(own["probability"] - out["probability"]) for own, out in pairs),
+        }
+    return result
+
+
+def task_seconds(table: Path) -> dict[str, float]:
+    """Return where Lakemill's tasks spent their time, as they measured it themselves, over all cores."""
+    from deltalake import DeltaTable
+
+    tasks = DeltaTable(str(table)).to_pyarrow_table()
+    names = [name for name in tasks.column_names if name == "seconds" or name.endswith("_seconds")]
+    return {name: round(sum(tasks[name].to_pylist()), 2) for name in names}
+
+
+def cold_seconds(name: str, folder: Path, cores: int) -> float:
+    """Return the seconds of a system's run in a new process, from its start to its end."""
+    _fresh(folder / name)
+    command = [sys.executable, __file__, "--once", name, "--folder", str(folder), "--cores", str(cores)]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, timeout=COLD_TIMEOUT_SECONDS)
+    return round(time.perf_counter() - started, 1)
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw each system's median rate as a bar, its rounds as dots, and its ratio to the loop."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    rates = dict(sorted(result["rows_per_second"].items(), key=lambda item: statistics.median(item[1])))
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(rates) + 1.4), layout="constrained")
+    for row, (name, rounds) in enumerate(rates.items()):
+        axes.barh(row, statistics.median(rounds), color="#d1603d" if name == "lakemill" else "#9fb4c7", height=0.6)
+        axes.plot(rounds, [row] * len(rounds), "o", color="#333333", markersize=3)
+        ratio = f"{result['ratio_to_loop'][name]:.2f}"
+        axes.annotate(ratio, (max(rounds), row), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(rates)), [name.replace("_", " ") for name in rates])
+    axes.set_xlabel("rows per second; bar: median, dots: rounds, number: ratio to the loop")
+    axes.set_xlim(0, max(map(max, rates.values())) * 1.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    work = result["work"]
+    title = f"{work['images']:,} photographs, Delta to Delta, {work['network']}, {work['cores']} cores"
+    axes.set_title(title, loc="left", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _run_once(name: str, folder: Path, cores: int) -> None:
+    from predict_peers import SYSTEMS, Work
+
+    SYSTEMS[name](Work(folder, cores), str(folder / name))
+
+
+def _fresh(output: Path) -> Path:
+    """Remove what an earlier run left: the output and, of Lakemill's, the tables beside it."""
+    for suffix in ("", "_checkpoint", "_runs", "_tasks"):
+        shutil.rmtree(output.with_name(output.name + suffix), ignore_errors=True)
+    return output
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _options() -> argparse.Namespace:
+    systems = ["lakemill", "loop", "loop_lakemill_images", "spark_udf", "predict_batch_udf"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--systems", nargs="+", choices=systems, default=systems, help="the loop must be one of them")
+    parser.add_argument("--cold", action="store_true", help="also measure first runs")
+    parser.add_argument("--folder", type=Path, help="keep photographs, tables and models here, and use them again")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--once", choices=systems, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
