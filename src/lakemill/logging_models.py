@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lakemill.inference import to_table
 from lakemill.planning import make_plan
 from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors import TensorSpec, arrow_tensors
 
 MLFLOW_COLUMNS = {
     "bool": "boolean",
@@ -68,7 +69,7 @@ def log_pipeline(
             code_paths=[str(code), *_user_code(pipeline)],
             metadata={LOGGED_KEY: inside.to_dict()},
             model_config={LOGGED_KEY: inside.to_dict(), "models": _identities(resolved)},
-            signature=_signature(resolved),
+            signature=_signature(resolved, input_example),
             input_example=input_example,
             pip_requirements=_requirements(resolved),
             registered_model_name=registered_model_name,
@@ -129,17 +130,26 @@ def _pinned(requirement: str) -> str:
         return requirement
 
 
-def _signature(resolved: Resolved) -> Any:
-    """Return column specs: MLflow cannot mix them with tensor specs, and an image's bytes are a column."""
+def _signature(resolved: Resolved, example: Any) -> Any:
+    """Return column specs: MLflow cannot mix them with tensor specs, and an image's bytes are a column.
+
+    Inputs are left open where only an example could say what a column holds, and there is none.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    plan = make_plan(resolved, input_columns(resolved))
+    columns = input_columns(resolved)
+    if example is not None:
+        given = arrow_tensors(to_table(example).schema)
+        columns = {name: given.get(name, spec) for name, spec in columns.items()}
+    plan = make_plan(resolved, columns)
+    free = {name for step in resolved.pipeline.steps if isinstance(step, PythonStep) for name in step.inputs.values()}
+    is_open = example is None and bool(free & set(columns))
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]
     inputs: list[Any] = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
     inputs += [_column(column.spec) for column in plan.wiring.columns]
     outputs: list[Any] = [_column(spec, f"out.{spec.name}") for spec in plan.wiring.outputs]
-    return ModelSignature(Schema(inputs), Schema(outputs))
+    return ModelSignature(None if is_open else Schema(inputs), Schema(outputs))
 
 
 def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
@@ -168,6 +178,10 @@ def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
                 if source not in made | set(columns)
             }
             made |= set(step.outputs)
+        else:
+            if step.input not in made | set(columns):
+                columns[step.input] = TensorSpec(step.input, "float64", (None,))
+            made |= {name for spec in step.all_specs if (name := step.outputs.get(spec.name, spec.name))}
     return columns
 
 

@@ -152,7 +152,7 @@ class ResultWriter:
         )
         share = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
         origin = pa.scalar(self._constant | {"elapsed_ns": share}, METADATA)
-        columns["metadata"] = pa.repeat(origin, max(1, batch.rows)).slice(0, batch.rows)  # no struct is repeated 0 times
+        columns["metadata"] = pa.repeat(origin, max(1, batch.rows)).slice(0, batch.rows)  # no struct repeats 0 times
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:

@@ -1,0 +1,66 @@
+"""One MLflow store for all tests that need one: making it takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lakemill.pipeline import Pipeline
+from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep
+from tests.lake import onnx_classifier
+
+
+@dataclass(frozen=True)
+class Registry:
+    """An MLflow store and what is in it.
+
+    Args:
+        uri: Its tracking and registry URI.
+        pipeline: What was logged and registered as ``digits``, alias ``production``.
+        logged: The registered version's URI.
+        folder: Holds MLflow models ``tensors`` and ``columns``, named for their signatures.
+    """
+
+    uri: str
+    pipeline: Pipeline
+    logged: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Return an SQLite store with a logged pipeline, beside models of scikit-learn."""
+    import mlflow.sklearn
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LogisticRegression
+
+    from lakemill.registry import mlflow_at
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with mlflow_at(uri):
+        mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
+        mlflow.set_experiment("tests")
+        x = np.random.default_rng(0).random((40, 4))
+        frame = pd.DataFrame(x[:, :2], columns=["a", "b"])
+        by_tensor = LogisticRegression().fit(x, x[:, 0] > x[:, 1])
+        by_column = LogisticRegression().fit(frame, x[:, 0] > x[:, 1])
+        for name, fitted, given in (("tensors", by_tensor, x), ("columns", by_column, frame)):
+            result = fitted.predict(given)
+            signature = infer_signature(given, result if name == "tensors" else pd.Series(result, name="sign"))
+            mlflow.sklearn.save_model(fitted, folder / name, signature=signature, pip_requirements=["scikit-learn"])
+        model = onnx_classifier(folder / "model.onnx")
+    pipeline = Pipeline(
+        (
+            ImageStep(mode="L", size=(8, 8), layout="flat", output="pixels"),
+            ModelStep(str(model)),
+            FormatStep("logits", softmax=True, labels=("a", "b", "c")),
+        ),
+        (Check("unsure", "out.probability < 0.5"),),
+    )
+    logged = pipeline.log(registered_model_name="digits", alias="production", registry=uri)
+    return Registry(uri, pipeline, logged, folder)
