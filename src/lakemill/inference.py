@@ -12,7 +12,7 @@ from lakemill.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.tensors import arrow_tensors
-from lakemill_udfs.worker import predict_batches, predict_group
+from lakemill_udfs.worker import predict_batches, predict_whole
 
 
 def infer(resolved: Resolved, data: Any) -> Any:
@@ -35,7 +35,7 @@ def infer(resolved: Resolved, data: Any) -> Any:
     ]
     plan = make_plan(resolved, arrow_tensors(table.schema), passthrough=light)
     parts = list(predict_batches(plan, table.to_batches()))
-    result = pa.Table.from_batches(parts) if parts else predict_group(plan, table)  # columns are there without a row
+    result = pa.Table.from_batches(parts) if parts else predict_whole(plan, table)  # the columns need no row
     _raise_first(result)
     return _like(data, flat(result.drop_columns(["error", "metadata"])))
 

@@ -19,7 +19,7 @@ from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep
 from lakemill_udfs.tensors import TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import declared, wire
-from lakemill_udfs.worker import predict_batches, predict_group
+from lakemill_udfs.worker import predict_batches, predict_whole
 
 
 class LoggedPipeline(PythonModel):
@@ -50,7 +50,7 @@ class LoggedPipeline(PythonModel):
             parts=("out", "anomaly"),
         )
         parts = list(predict_batches(plan, table.to_batches()))
-        result = pa.Table.from_batches(parts) if parts else predict_group(plan, table)  # columns are there without a row
+        result = pa.Table.from_batches(parts) if parts else predict_whole(plan, table)  # the columns need no row
         for row, error in enumerate(result["error"].to_pylist()):
             if error is not None:
                 raise RowError(error["code"], f"row {row}, {error['stage']}: {error['message']}")

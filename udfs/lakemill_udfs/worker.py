@@ -68,8 +68,13 @@ def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001,
     Returns:
         One row for each row of the group, an Arrow table like ``predict_batches`` yields.
     """
-    batch = PipelineRunner(plan, bisect=False).run(group)
-    return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(group, batch), None, plan)])
+    return predict_whole(plan, group)
+
+
+def predict_whole(plan: PredictPlan, table: pa.Table) -> pa.Table:
+    """Score a table as one batch, which fails as one; a table without rows gives the columns without rows."""
+    batch = PipelineRunner(plan, bisect=False).run(table)
+    return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(table, batch), None, plan)])
 
 
 def fill(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
