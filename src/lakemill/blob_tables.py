@@ -18,7 +18,7 @@ from lakemill.session import get_session, session_with
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
     from pyspark.sql.types import StructType
 
 ROW_GROUP_BYTES = 16 * 2**20
@@ -39,6 +39,11 @@ BLOB_SETTINGS = {
     "spark.databricks.delta.optimize.minFileSize": str(FILE_BYTES // 2),
     # Long common folders would fill the 32 characters that Delta keeps of a path, and no file could be skipped by it.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
+    # Spark's batches have thousands of rows; of images these are gigabytes.
+    "spark.sql.parquet.columnarReaderBatchSize": "128",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
+    # Scans are split to keep every core busy, but not within a row group.
+    "spark.sql.files.openCostInBytes": str(ROW_GROUP_BYTES),
     # Without this, Spark sorts the images themselves before it writes them to a partitioned table.
     "spark.sql.maxConcurrentOutputFileWriters": "8",
 }
@@ -46,9 +51,10 @@ BLOB_SETTINGS = {
 
 @contextmanager
 def blob_session(spark: SparkSession) -> Iterator[SparkSession]:
-    """Give a session beside ``spark`` whose writes lay images out as this module says."""
+    """Give a session beside ``spark`` whose reads and writes treat images as this module says."""
     try:
-        yield session_with(spark, BLOB_SETTINGS)
+        tasks = TASKS_PER_CORE * task_slots(spark)
+        yield session_with(spark, BLOB_SETTINGS | {"spark.sql.files.minPartitionNum": str(tasks)})
     finally:
         # createDataFrame makes its session the process's active one; without this, our settings would stay active.
         spark.createDataFrame([], "nothing int")
@@ -78,22 +84,21 @@ def ensure_table(spark: SparkSession, table: str, schema: pa.Schema, *, partitio
         TableError: ``TABLE_SCHEMA`` if the table has another schema or other partitions, ``TABLE_NOT_WRITABLE`` if it
             cannot be made.
     """
-    wanted = {field.name: field.dataType.simpleString() for field in spark_schema(spark, schema)}
-    if tables.exists(spark, table):
-        _check(spark, table, wanted, list(partition_by))
+    wanted = spark_schema(spark, schema)
+    if check_schema(spark, table, wanted, partition_by):
         return False
     properties = {"delta.enableChangeDataFeed": "true"} if change_feed else {}
     if kept := [name for name in stats if name not in partition_by]:
         properties["delta.dataSkippingStatsColumns"] = ",".join(kept)
-    _create(spark, table, wanted, list(partition_by), properties)
+    _create(spark, table, wanted, partition_by, properties)
     return True
 
 
-def _create(spark: SparkSession, table: str, columns: dict[str, str], partition_by: list[str],
+def _create(spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str],
             properties: dict[str, str]) -> None:
     from lakemill.spark_errors import SPARK_FAILURES
 
-    columns_sql = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
+    columns_sql = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
     partition_sql = f"PARTITIONED BY ({', '.join(partition_by)})" if partition_by else ""
     options = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
     options_sql = f"TBLPROPERTIES ({options})" if options else ""
@@ -105,27 +110,50 @@ def _create(spark: SparkSession, table: str, columns: dict[str, str], partition_
                          hint="the folder must be writable, and empty if it is no Delta table.") from error
 
 
-def _check(spark: SparkSession, table: str, wanted: dict[str, str], partition_by: list[str]) -> None:
+def check_schema(spark: SparkSession, table: str, schema: StructType,
+                 partition_by: Sequence[str] | None = None) -> bool:
+    """Return whether a table exists, after checking that it has at least the schema's columns.
+
+    Args:
+        spark: The session.
+        table: Path or catalog name.
+        schema: The columns to have.
+        partition_by: The columns that make its folders; None for any.
+
+    Raises:
+        TableError: ``TABLE_SCHEMA``.
+    """
+    if not tables.exists(spark, table):
+        return False
     found = {field.name: field.dataType.simpleString() for field in spark.table(tables.sql_name(table)).schema}
-    wrong = [f"{name} {kind} (got {found.get(name, 'no such column')})"
-             for name, kind in wanted.items() if found.get(name) != kind]
+    wrong = [f"{field.name} {field.dataType.simpleString()} (got {found.get(field.name, 'no such column')})"
+             for field in schema if found.get(field.name) != field.dataType.simpleString()]
     hint = "name another output table, or move this one away."
     if wrong:
         raise TableError("TABLE_SCHEMA", f"the table '{table}' has another schema: expected {', '.join(wrong)}.",
                          hint=hint)
-    detail = spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]
-    if list(detail["partitionColumns"]) != partition_by:
-        raise TableError("TABLE_SCHEMA", f"the table '{table}' is partitioned by {list(detail['partitionColumns'])}, "
-                         f"not by {partition_by}.", hint=hint)
+    parts = list(spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]["partitionColumns"])
+    if partition_by is not None and parts != list(partition_by):
+        raise TableError("TABLE_SCHEMA", f"the table '{table}' is partitioned by {parts}, not by {list(partition_by)}.",
+                         hint=hint)
+    return True
 
 
 def append(rows: DataFrame, table: str) -> None:
     """Append rows to an existing table, columns by name, in one commit."""
-    writer = rows.write.format("delta").mode("append")
+    _write(rows.write.mode("append"), table)
+
+
+def overwrite(rows: DataFrame, table: str) -> None:
+    """Make a table of these rows alone, in one commit; a new table records its changes."""
+    _write(rows.write.mode("overwrite").option("delta.enableChangeDataFeed", "true"), table)
+
+
+def _write(writer: DataFrameWriter, table: str) -> None:
     if tables.is_path(table):
-        writer.save(tables.location(table))
+        writer.format("delta").save(tables.location(table))
     else:
-        writer.saveAsTable(tables.sql_name(table))
+        writer.format("delta").saveAsTable(tables.sql_name(table))
 
 
 def merge(rows: DataFrame, table: str, key: str, *, delete: str = "false") -> None:

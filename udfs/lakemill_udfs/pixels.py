@@ -28,15 +28,21 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Ima
             if at_least:
                 image.draft(None, at_least)
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
     except MemoryError:
         raise  # no memory for one image is a broken environment, not a broken row
     except Exception as error:  # Pillow's plugins raise anything on a damaged file; it is this row's fault
         raise RowError("IMAGE_DECODE", f"the image does not decode ({type(error).__name__}).") from error
 
 
+WRITABLE = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
+            "GIF": ("1", "L", "LA", "P", "RGB", "RGBA"), "BMP": ("1", "L", "P", "RGB", "RGBA")}
+"""Modes that a format takes as they are; the formats that are not named take every mode of 8 bits."""
+
+
 def encode(image: Image.Image, kind: str, quality: int) -> bytes:
-    """Encode an image; JPEG has no transparency and 8 bits, so its images are converted to grey or RGB first.
+    """Encode an image. What a format cannot hold is converted if no more than transparency or a palette is lost.
 
     Args:
         image: The pixels.
@@ -44,9 +50,13 @@ def encode(image: Image.Image, kind: str, quality: int) -> bytes:
         quality: 1 to 100, for JPEG and WebP.
 
     Raises:
-        RowError: ``IMAGE_ENCODE`` if the format has no such pixels.
+        RowError: ``IMAGE_ENCODE``, for example for 16 bits in a JPEG: nobody but the user knows how to scale them.
     """
-    fitting = image.convert("RGB") if kind == "JPEG" and image.mode not in ("L", "RGB", "CMYK") else image
+    deep = image.mode.startswith(("I", "F"))
+    fits = kind == "TIFF" or image.mode in WRITABLE.get(kind, () if deep else (image.mode,))
+    if deep and not fits:
+        raise RowError("IMAGE_ENCODE", f"{kind} cannot hold an image of mode {image.mode}.")
+    fitting = image if fits else image.convert("RGBA" if kind == "PNG" and image.has_transparency_data else "RGB")
     buffer = io.BytesIO()
     try:
         fitting.save(buffer, kind, quality=quality)

@@ -1,0 +1,117 @@
+"""A few images before and after a transform, made on the driver: look before a whole table is transformed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from lakemill.session import get_session
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.transform import open_source
+from lakemill_udfs.errors import ConfigError, RowError
+from lakemill_udfs.pixels import decode
+from lakemill_udfs.transforms import apply_transform, read_content
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakemill.transform_config import TransformConfig
+
+CELL, MARGIN, CAPTION = 256, 16, 28  # pixels
+BACKGROUND, INK, GREY = (255, 255, 255), (30, 30, 30), (235, 235, 235)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image before and after.
+
+    Args:
+        path: The row's path.
+        before: The image, upright; None if it does not decode.
+        after: The transformed image; None if it failed.
+        error: Why there is no ``after``.
+    """
+
+    path: str
+    before: Image.Image | None = None
+    after: Image.Image | None = None
+    error: str | None = None
+
+
+def sample(config: TransformConfig, count: int, spark: SparkSession | None = None) -> list[Sample]:
+    """Transform the first rows of the source on the driver; nothing is written.
+
+    Args:
+        config: What to do.
+        count: How many rows.
+        spark: The session to use; without one, ``get_session``.
+
+    Raises:
+        ConfigError: ``SAMPLE_GROUPS`` with ``group_by``, and as ``transform_images``.
+    """
+    if config.group_by:
+        raise ConfigError("SAMPLE_GROUPS", "a sample shows images row by row, and this job transforms groups.",
+                          hint="use source.where to run it on one small group.")
+    rows = open_source(config, spark or get_session(config.name)).select("path", "content").limit(count)
+    try:
+        taken = rows.toArrow().to_pylist()
+    except SPARK_FAILURES as error:
+        raise spark_failure(error) from error
+    return [_one(config, row) for row in taken]
+
+
+def _one(config: TransformConfig, row: dict[str, object]) -> Sample:
+    path, before = str(row["path"]), None
+    try:
+        before = decode(read_content(row))
+        return Sample(path, before, apply_transform(before.copy(), config.transform))
+    except RowError as error:
+        return Sample(path, before, error=str(error))
+
+
+def write_sample(config: TransformConfig, count: int, spark: SparkSession | None = None,
+                 folder: Path | None = None) -> Path:
+    """Write a picture with each sampled image beside what became of it, and return its path.
+
+    Args:
+        config: What to do.
+        count: How many rows.
+        spark: The session to use; without one, ``get_session``.
+        folder: Where the PNG goes, named after the job; by default the working folder.
+
+    Raises:
+        ConfigError: As ``sample``.
+    """
+    samples = sample(config, count, spark)
+    height = CELL + CAPTION
+    sheet = Image.new("RGB", (2 * CELL + 3 * MARGIN, max(1, len(samples)) * (height + MARGIN) + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for index, one in enumerate(samples):
+        top = MARGIN + index * (height + MARGIN)
+        _paste(sheet, one.before, MARGIN, top)
+        _paste(sheet, one.after, 2 * MARGIN + CELL, top)
+        caption = one.error or f"{_size(one.before)} to {_size(one.after)}"
+        draw.text((MARGIN, top + CELL + 2), _end(one.path, 80), INK)
+        draw.text((MARGIN, top + CELL + 14), _end(caption, 85), INK)
+    target = (folder or Path.cwd()) / f"{config.name}_sample.png"
+    sheet.save(target)
+    return target
+
+
+def _paste(sheet: Image.Image, image: Image.Image | None, left: int, top: int) -> None:
+    sheet.paste(GREY, (left, top, left + CELL, top + CELL))
+    if image is not None:
+        small = image.convert("RGB")
+        small.thumbnail((CELL, CELL))
+        sheet.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
+
+
+def _size(image: Image.Image | None) -> str:
+    return f"{image.width} x {image.height} {image.mode}" if image else "nothing"
+
+
+def _end(text: str, length: int) -> str:
+    return text if len(text) <= length else "..." + text[3 - length:]

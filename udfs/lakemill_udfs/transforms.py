@@ -1,0 +1,225 @@
+"""Images to images on executors: one row at a time, or a group of rows through a user's pandas function.
+
+``transform_rows`` and ``find_failed`` are for ``mapInArrow``, ``transform_group`` for ``applyInPandas``. A row that
+fails is left out by the first and explained by the second; a failing group fails the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from PIL import Image
+
+from lakemill_udfs.errors import RowError, RunError
+from lakemill_udfs.files import read_bytes
+from lakemill_udfs.functions import import_function
+from lakemill_udfs.image_files import PLUGINS
+from lakemill_udfs.pixels import decode, encode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {"MPO": "JPEG"}
+"""What Pillow calls a JPEG with more pictures behind the first."""
+
+FAILED = pa.schema([("path", pa.string()), ("code", pa.string()), ("message", pa.string())])
+"""Rows that could not be transformed, and why."""
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What becomes of each image: upright, then in this order grey, resized, cropped, given to the function, encoded.
+
+    Args:
+        grayscale: Whether to make it grey.
+        size: Height and width to resize to, whatever the shape was.
+        resize_shorter: Length of the shorter side to resize to; the shape is kept.
+        crop: Height and width to cut out of the middle.
+        resample: Pillow's filter for resizing.
+        function: ``module:function`` that takes a ``PIL.Image`` and returns one.
+        format: The file format to write; None keeps the image's own.
+        quality: 1 to 100, for JPEG and WebP.
+        archive: The zip that the function's module was shipped in; set by the driver.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 -- read by pydantic on the driver, which never comes here
+
+    grayscale: bool = False
+    size: tuple[int, int] | None = None
+    resize_shorter: int | None = None
+    crop: tuple[int, int] | None = None
+    resample: str = "bicubic"
+    function: str | None = None
+    format: str | None = None
+    quality: int = 90
+    archive: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that exclude each other or do not exist.
+
+        Raises:
+            ValueError: With what is right instead.
+        """
+        if self.size and self.resize_shorter:
+            raise ValueError("give size or resize_shorter, not both")
+        if self.format is not None and self.format not in PLUGINS:
+            raise ValueError(f"format '{self.format}' is none of {', '.join(PLUGINS)}")
+        if self.resample.upper() not in Image.Resampling.__members__:
+            raise ValueError(f"resample '{self.resample}' is none of {', '.join(Image.Resampling.__members__).lower()}")
+        sizes = (*(self.size or ()), *(self.crop or ()), self.resize_shorter or 1)
+        if min(sizes) < 1 or not 1 <= self.quality <= 100:
+            raise ValueError("sizes must be at least 1 and quality between 1 and 100")
+
+
+def apply_transform(image: Image.Image, transform: ImageTransform) -> Image.Image:
+    """Return the transformed image.
+
+    Raises:
+        RowError: ``IMAGE_TOO_SMALL`` for the crop, ``FUNCTION_FAILED``, ``FUNCTION_RESULT``.
+        ConfigError: ``FUNCTION_NOT_FOUND``.
+    """
+    deep = image.mode.startswith(("I", "F"))  # grey already, and converting would clip it to 8 bits
+    grey = image.convert("L") if transform.grayscale and not deep else image
+    return _call(_crop(_resize(grey, transform), transform), transform)
+
+
+def _resize(image: Image.Image, transform: ImageTransform) -> Image.Image:
+    if transform.size:
+        height, width = transform.size
+    elif transform.resize_shorter:
+        scale = transform.resize_shorter / min(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+    else:
+        return image
+    few = image.mode in ("P", "1")  # colours between two of a palette are not in it
+    full = image.convert("RGBA" if image.has_transparency_data else "RGB") if few else image
+    return full.resize((width, height), Image.Resampling[transform.resample.upper()])
+
+
+def _crop(image: Image.Image, transform: ImageTransform) -> Image.Image:
+    if not transform.crop:
+        return image
+    height, width = transform.crop
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    if left < 0 or top < 0:
+        got = f"{image.width} x {image.height}"
+        raise RowError("IMAGE_TOO_SMALL", f"the crop needs {width} x {height} pixels, got {got}.")
+    return image.crop((left, top, left + width, top + height))
+
+
+def _call(image: Image.Image, transform: ImageTransform) -> Image.Image:
+    if transform.function is None:
+        return image
+    function = _function(transform.function, transform.archive)
+    try:
+        result = function(image)
+    except Exception as error:
+        # Whatever it raises is this row's failure; its message may hold data, so only the kind is kept.
+        raise RowError("FUNCTION_FAILED", f"{transform.function} raised {type(error).__name__}.") from error
+    if not isinstance(result, Image.Image):
+        raise RowError("FUNCTION_RESULT", f"{transform.function} must return a PIL.Image, got {type(result).__name__}.")
+    return result
+
+
+@lru_cache(maxsize=16)
+def _function(path: str, archive: str | None) -> Callable[[Any], Any]:
+    return import_function(path, archive)
+
+
+def transform_bytes(row: dict[str, Any], transform: ImageTransform) -> dict[str, Any]:
+    """Return what a row's columns become.
+
+    Args:
+        row: Has ``path`` and ``content``; where ``content`` is null the file is read.
+        transform: What to do.
+
+    Raises:
+        RowError: ``FILE_NOT_FOUND``, ``IMAGE_DECODE``, ``IMAGE_ENCODE`` or as ``apply_transform``.
+    """
+    image = decode(read_content(row))
+    kind = transform.format or KINDS.get(str(image.format), str(image.format))
+    done = apply_transform(image, transform)
+    data = encode(done, kind, transform.quality)
+    return {"content": data, "length": len(data), "sha256": hashlib.sha256(data).hexdigest(), "format": kind,
+            "width": done.width, "height": done.height, "mode": done.mode, "orientation": None}
+
+
+def read_content(row: dict[str, Any]) -> bytes:
+    """Return a row's image file: its ``content``, or the file at its ``path`` where that is null.
+
+    Raises:
+        RowError: ``FILE_NOT_FOUND``.
+    """
+    if row["content"] is not None:
+        return bytes(row["content"])
+    try:
+        return read_bytes(row["path"])
+    except FileNotFoundError as error:
+        raise RowError("FILE_NOT_FOUND", "the file that the row refers to is gone.") from error
+
+
+def transform_rows(batches: Iterable[pa.RecordBatch], transform: ImageTransform) -> Iterator[pa.RecordBatch]:
+    """Yield the transformed rows, without those that fail; the other columns ride along.
+
+    Args:
+        batches: Have ``path`` and ``content``.
+        transform: What to do.
+
+    Yields:
+        Batches of the same schema. Of ``length``, ``width``, ``height``, ``mode``, ``format``, ``sha256`` and
+        ``orientation``, those that are there tell of the new image.
+    """
+    for batch in batches:
+        done = [values for values, _ in _each(batch, transform)]
+        kept = batch.filter(pa.array([values is not None for values in done], pa.bool_()))
+        good = [values for values in done if values is not None]
+        columns = [pa.array([values[field.name] for values in good], field.type) if field.name in CHANGED else old
+                   for field, old in zip(batch.schema, kept.columns, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def find_failed(batches: Iterable[pa.RecordBatch], transform: ImageTransform) -> Iterator[pa.RecordBatch]:
+    """Yield ``FAILED`` for rows that ``transform_rows`` left out.
+
+    A function that fails only now and then may not fail again: such a row is named ``FUNCTION_UNSTEADY``.
+    """
+    for batch in batches:
+        errors = [error or UNSTEADY for _, error in _each(batch, transform)]
+        codes, messages = [error.code for error in errors], [error.message for error in errors]
+        yield pa.RecordBatch.from_arrays([batch.column("path"), pa.array(codes), pa.array(messages)], schema=FAILED)
+
+
+CHANGED = ("content", "length", "sha256", "format", "width", "height", "mode", "orientation")
+UNSTEADY = RowError("FUNCTION_UNSTEADY", "the row failed when it was transformed, and did not fail again.")
+
+
+def _each(batch: pa.RecordBatch, transform: ImageTransform) -> Iterator[tuple[dict[str, Any] | None, RowError | None]]:
+    for path, content in zip(batch.column("path"), batch.column("content"), strict=True):
+        try:
+            yield transform_bytes({"path": path.as_py(), "content": content.as_py()}, transform), None
+        except RowError as error:
+            yield None, error
+
+
+def transform_group(frame: pd.DataFrame, function: str, archive: str | None) -> pd.DataFrame:
+    """Return what a user's function makes of one group.
+
+    Args:
+        frame: All rows of the group, with their images in ``content``.
+        function: ``module:function`` that takes and returns a ``pandas.DataFrame``.
+        archive: The zip that the function's module was shipped in.
+
+    Raises:
+        RunError: ``FUNCTION_FAILED``.
+    """
+    try:
+        result: pd.DataFrame = _function(function, archive)(frame)
+    except Exception as error:
+        kind = type(error).__name__
+        raise RunError("FUNCTION_FAILED", f"{function} raised {kind} on a group of {len(frame)} rows.") from error
+    return result
