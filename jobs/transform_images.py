@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakemill.cli import guarded, tell
-from lakemill.transform import TransformConfig, transform_images
+from lakemill.transform import transform_images
+from lakemill.transform_config import TransformConfig
 from lakemill.transform_sample import write_sample
 
 if TYPE_CHECKING:

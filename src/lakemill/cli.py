@@ -115,7 +115,8 @@ def transform(
     as_json: Json = False,
 ) -> int:
     """Images to images: grayscale, resize, crop, re-encode, or a function of your own."""
-    from lakemill.transform import TransformConfig, transform_images
+    from lakemill.transform import transform_images
+    from lakemill.transform_config import TransformConfig
     from lakemill.transform_sample import write_sample
 
     job = TransformConfig.load(config, overrides or ())

@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from jobs import transform_images as job
-from lakemill.transform import TransformConfig, TransformResult, transform_images
+from lakemill.transform import TransformResult, transform_images
+from lakemill.transform_config import TransformConfig
 from lakemill.transform_sample import sample, write_sample
 from lakemill_udfs.errors import ConfigError, RunError, TableError
 
