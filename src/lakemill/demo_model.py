@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.registry import mlflow_at
+from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 NAME, ALIAS = "digits", "production"
+URI = f"models:/{NAME}@{ALIAS}"
 SIDE_PIXELS = 8
 IMAGE = ImageStep(column="content", mode="L", size=(SIDE_PIXELS, SIDE_PIXELS), mean=(0.5,), std=(0.25,), layout="flat",
                   output="pixels")
@@ -29,18 +30,34 @@ class DemoModel:
     Args:
         uri: By its alias, ``models:/digits@production``.
         version: Registered version that the alias stands for.
-        is_new: Whether it was trained now.
     """
 
     uri: str
     version: str
-    is_new: bool
 
 
-def train_if_needed(
-    spark: SparkSession, images: str, where: str, *, registry: str, artifacts: Path, progress: Callable[[str], None]
-) -> DemoModel:
-    """Train, log and register the digits pipeline, unless the registered one was trained on this version of the table.
+def registered(registry: str) -> tuple[DemoModel, str | None] | None:
+    """Return the registered pipeline and the version of the table of images it was trained on; None if there is none.
+
+    The first call makes the registry and takes seconds. It touches no global setting, so another thread may do it.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` if MLflow is not installed.
+    """
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise missing_extra("mlflow", "mlflow") from error
+
+    client = MlflowClient(tracking_uri=registry, registry_uri=registry)
+    if not any(ALIAS in model.aliases for model in client.search_registered_models(f"name = '{NAME}'")):
+        return None
+    version = client.get_model_version_by_alias(NAME, ALIAS)
+    return DemoModel(URI, str(version.version)), client.get_run(version.run_id).data.params.get(TRAINED_ON)
+
+
+def train_and_register(spark: SparkSession, images: str, where: str, *, registry: str, artifacts: Path) -> DemoModel:
+    """Train, log and register the digits pipeline.
 
     Args:
         spark: The session.
@@ -48,38 +65,18 @@ def train_if_needed(
         where: SQL predicate that selects the train split.
         registry: MLflow tracking and registry URI.
         artifacts: Folder for MLflow's artifacts.
-        progress: Gets a line of text for each thing that happens.
 
     Raises:
         ModelError: ``EXTRA_MISSING`` if MLflow or scikit-learn is not installed.
     """
-    images_version = tables.version(spark, images)
-    uri = f"models:/{NAME}@{ALIAS}"
-    with mlflow_at(registry) as mlflow:
-        version = registered_version(mlflow, images_version)
-        if version is not None:
-            progress(f"version {version} of the model was trained on these images: nothing to train")
-            return DemoModel(uri, version, is_new=False)
-        experiment = mlflow.get_experiment_by_name(NAME)
-        experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(NAME, artifacts.as_uri())
-        with mlflow.start_run(experiment_id=experiment_id), tempfile.TemporaryDirectory() as folder:
+    with mlflow_at(registry) as mlflow, tempfile.TemporaryDirectory() as folder:
+        known = mlflow.get_experiment_by_name(NAME)
+        experiment_id = known.experiment_id if known else mlflow.create_experiment(NAME, artifacts.as_uri())
+        with mlflow.start_run(experiment_id=experiment_id):
             model, rows = train(spark, images, where)
-            mlflow.log_params({TRAINED_ON: images_version, "train_rows": rows, "classes": len(model.classes_)})
+            mlflow.log_params({TRAINED_ON: tables.version(spark, images), "train_rows": rows})
             logged = log(mlflow, model, Path(folder) / "classifier", registry)
-    version = logged.rpartition("/")[2]
-    progress(f"trained on {rows:,} images and registered as {NAME} version {version}, alias {ALIAS}")
-    return DemoModel(uri, version, is_new=True)
-
-
-def registered_version(mlflow: Any, images_version: int) -> str | None:
-    """Return the version that the alias stands for, if it was trained on this version of the images."""
-    client = mlflow.MlflowClient()
-    found = [model for model in client.search_registered_models(f"name = '{NAME}'") if ALIAS in model.aliases]
-    if not found:
-        return None
-    version = client.get_model_version_by_alias(NAME, ALIAS)
-    trained_on = client.get_run(version.run_id).data.params.get(TRAINED_ON)
-    return str(version.version) if trained_on == str(images_version) else None
+    return DemoModel(URI, logged.rpartition("/")[2])
 
 
 def train(spark: SparkSession, images: str, where: str) -> tuple[Any, int]:

@@ -44,6 +44,19 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
         ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
         OSError: The file cannot be written.
     """
+    page = gather(config, spark)
+    target = output or _beside(config.output.table, config.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(render(page), encoding="utf-8")
+    return target
+
+
+def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
+    """Return what the report of a job's predictions shows.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
+    """
     from lakemill.report_data import collect, contents
     from lakemill.session import get_session
 
@@ -51,11 +64,7 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
     key = config.source.key or ("path",)  # as predict has it
     report = collect(session, config.output.table, key, title=config.name, source=config.source.table)
     keys = sorted({card.key for card in (*report.sample, *report.unsure, *report.wrong)})
-    images = contents(session, config.source.table, key, image_column(config), keys)
-    target = output or _beside(config.output.table, config.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render(with_thumbnails(report, images)), encoding="utf-8")
-    return target
+    return with_thumbnails(report, contents(session, config.source.table, key, image_column(config), keys))
 
 
 def render(report: Report, *, now: datetime | None = None) -> str:

@@ -13,7 +13,7 @@ from lakemill import report_layout as layout
 from lakemill import tables
 from lakemill.report_counts import groups, totals
 from lakemill.report_fields import Fields, column, key_text
-from lakemill.report_values import Card, Named, Report, Run
+from lakemill.report_values import Card, Report, Run
 
 STAGES = {"scan_wait_seconds": "wait for the scan", "decode_seconds": "decode", "preprocess_seconds": "preprocess",
           "predict_seconds": "predict", "format_seconds": "format", "model_load_seconds": "load models"}
@@ -52,7 +52,6 @@ def collect(spark: SparkSession, predictions: str, key: Sequence[str], *, title:
         histograms=histograms,
         errors=layout.errors(counted["errors"]),
         checks=checks,
-        stages=_stages(spark, predictions),
         runs=_runs(spark, predictions),
         models=layout.models(counted["models"]),
     )
@@ -99,25 +98,11 @@ def _cards(rows: DataFrame, fields: Fields) -> dict[str, Any]:
     return {part: tuple(Card(*row[:4]) for row in found if row["part"] == part) for part in wanted}
 
 
-def _stages(spark: SparkSession, predictions: str) -> tuple[Named, ...]:
-    frame = _beside(spark, predictions, "_tasks")
-    names = [name for name in STAGES if frame is not None and name in frame.columns]
-    if frame is None or not names:
-        return ()
-    row = frame.agg(*(F.sum(name).alias(name) for name in names)).collect()[0]
-    return tuple(Named(STAGES[name], row[name] or 0.0) for name in names)
-
-
 def _runs(spark: SparkSession, predictions: str) -> tuple[Run, ...]:
-    frame = _beside(spark, predictions, "_runs")
-    if frame is None:
+    """Return the latest runs, newest first; none if there is no run table: it is best effort."""
+    name = tables.sibling(predictions, "_runs")
+    if not tables.exists(spark, name):
         return ()
-    kept = frame.orderBy(F.col("started").desc()).limit(SHOWN_RUNS).collect()
-    return tuple(Run(row["started"], row["mode"], row["source_version"], row["rows"], row["rows_error"], row["seconds"])
-                 for row in kept)
-
-
-def _beside(spark: SparkSession, predictions: str, suffix: str) -> DataFrame | None:
-    """Return a run table if there is one: run tables are best effort."""
-    name = tables.sibling(predictions, suffix)
-    return tables.read(spark, name) if tables.exists(spark, name) else None
+    kept = tables.read(spark, name).orderBy(F.col("started").desc()).limit(SHOWN_RUNS).collect()
+    return tuple(Run(row["started"], row["mode"], row["source_version"], row["rows"], row["rows_error"], row["seconds"],
+                     {stage: row[name] for name, stage in STAGES.items() if name in row}) for row in kept)

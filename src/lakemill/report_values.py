@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -183,7 +184,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Named:
-    """A name with a number: failed checks, seconds a stage."""
+    """A name with a number: rows that a check flagged, seconds of a stage."""
 
     name: str
     value: float
@@ -203,7 +204,7 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the run table."""
+    """One row of the run table; ``stages`` has the seconds of each, summed over tasks that worked side by side."""
 
     started: datetime
     mode: str
@@ -211,6 +212,7 @@ class Run:
     rows: int
     errors: int
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,12 @@ class Report:
     histograms: tuple[Histogram, ...] = ()
     errors: tuple[ErrorGroup, ...] = ()
     checks: tuple[Named, ...] = ()
-    stages: tuple[Named, ...] = ()
     runs: tuple[Run, ...] = ()
     models: tuple[ModelUse, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Named, ...]:
+        """Seconds a stage, summed over the runs; stages that took no time are left out."""
+        names = dict.fromkeys(name for run in self.runs for name in run.stages)
+        sums = {name: sum(run.stages.get(name, 0.0) for run in self.runs) for name in names}
+        return tuple(Named(name, seconds) for name, seconds in sums.items() if seconds)
