@@ -24,7 +24,10 @@ setup: .venv/java.stamp ## .venv with the pinned packages, Java 17, Delta's jars
 demo: setup ## images to predictions, on handwritten digits, into ./lake
 	@.venv/bin/lakemill demo
 
-test: setup ## every test, also on a small Spark cluster
+.venv/browser.stamp: .venv/java.stamp
+	@scripts/ensure_browser.sh && touch $@
+
+test: setup .venv/browser.stamp ## every test, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest
 
 borders: setup ## what imports what, and what the wheel holds
