@@ -46,13 +46,14 @@ class FileSource(Strict):
         glob: Keep files whose name matches one of these patterns; one with a slash is matched with the path below
             the source. Names and folders that begin with a dot are always left out.
         recursive: Whether to look into folders in folders.
-        label: ``parent`` for the name of the file's folder, a pattern, or null for no labels.
+        label: ``parent`` for the name of the file's folder, a pattern, or null for no labels. Rows that are in the
+            table already keep theirs.
     """
 
     path: str | list[str]
     glob: str | list[str] | None = None
     recursive: bool = True
-    label: Literal["parent"] | Pattern | None = "parent"
+    label: Literal["parent"] | Pattern | None = None
 
     @property
     def paths(self) -> list[str]:

@@ -37,7 +37,8 @@ def ingest(spark: SparkSession, tmp_path: Path) -> Ingest:
     """Return a function that ingests ``src`` into ``lake/images`` with some options changed."""
 
     def run(progress: Callable[[str], None] | None = None, **options: Any) -> IngestResult:
-        values = {"source__path": str(tmp_path / "src"), "output__table": str(tmp_path / "lake/images")} | options
+        values = {"source": {"path": str(tmp_path / "src"), "label": "parent"},
+                  "output__table": str(tmp_path / "lake/images")} | options
         return ingest_images(IngestConfig.load(**values), spark, progress=progress)
 
     return run
