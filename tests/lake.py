@@ -78,7 +78,7 @@ def steps(model: Path | str) -> list[dict[str, object]]:
 
 
 def photo_classifier(path: Path, *, classes: int) -> Path:
-    """Write an ONNX classifier ``image (n, 3, 224, 224) -> logits (n, classes)``: the mean of each colour, and a linear layer."""
+    """Write an ONNX classifier ``image (n, 3, 224, 224) -> logits (n, classes)`` of the mean of each colour."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -39,10 +39,15 @@ def folder(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, folder: Path, spark: SparkSession) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    runners = {"python": run_python, "sh": run_shell, "yaml": run_yaml, "sql": lambda text: spark.sql(text).collect()}
     for language, code in blocks:
-        runner = {"python": run_python, "sh": run_shell, "yaml": run_yaml, "sql": lambda text: spark.sql(text).collect()}
-        runner[language](code)
+        runners[language](absolute(code, folder) if language in ("python", "sql") else code)
     assert (ROOT / page).read_text().count("```") == 2 * len(blocks), "a block without a language"
+
+
+def absolute(code: str, folder: Path) -> str:
+    """Return a block with the lake's full path where Spark itself reads it: this JVM was started in another folder."""
+    return code.replace("`lake/", f"`{folder}/lake/").replace('load("lake/', f'load("{folder}/lake/')
 
 
 def run_python(code: str) -> None:
@@ -61,7 +66,7 @@ def run_yaml(code: str) -> None:
 
 
 def run_shell(code: str) -> None:
-    """Run ``lakemill``; of ``make``, ``pip`` and ``spark-submit``, which other tests run, check that what they name is there."""
+    """Run ``lakemill``; of other programs, which other tests run, check that what they name is there."""
     for line in code.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         if program == "lakemill":

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import yaml
 from deltalake import DeltaTable
 
+from tests.lake import onnx_classifier, steps, write_images
 from tests.spark.cluster import ROOT, Cluster
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def test_executors_run_the_code_of_the_zip(cluster: Cluster, tmp_path: Path) -> None:
@@ -44,3 +50,29 @@ def test_a_cluster_without_the_zip_says_what_to_add(cluster: Cluster, tmp_path: 
     assert done.returncode == 1
     assert "[WORKER_MODULE_MISSING]" in done.stdout, done.stderr  # spark-submit prints all of a script's output there
     assert "--py-files dist/lakemill.zip" in done.stdout
+
+
+def test_the_predict_job_runs_on_the_cluster(cluster: Cluster, spark: SparkSession, tmp_path: Path) -> None:
+    """The model lies on the driver's side only; it is sent to the executors."""
+    write_images(spark, tmp_path / "images", 0, 12, broken=(4,))
+    onnx_classifier(tmp_path / "model.onnx")
+    pipeline = {
+        "steps": steps(tmp_path / "model.onnx"),
+        "checks": [{"name": "unsure", "expr": "out.probability < 0.5"}],
+    }
+    job = {
+        "name": "digits",
+        "source": {"table": f"{tmp_path}/images"},
+        "pipeline": pipeline,
+        "output": {"table": f"{tmp_path}/predictions"},
+    }
+    (tmp_path / "predict.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+
+    done = cluster.submit("jobs/predict_batch.py", "--config", str(tmp_path / "predict.yaml"), "--json")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert (facts["rows"], facts["rows_error"]) == (12, 1)
+
+    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().sort_by("path").to_pylist()
+    assert [row["path"] for row in rows if row["error"]] == ["img/0004.png"]
+    assert len({row["path"] for row in rows}) == len(rows) == 12

@@ -25,14 +25,24 @@ def lake(tmp_path_factory: pytest.TempPathFactory, _spark: SparkSession) -> Path
     return folder
 
 
+UNSIGNED = """
+import mlflow
+
+
+class Unsigned(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input["number"]
+
+
+mlflow.models.set_model(Unsigned())
+"""
+
+
 def unsigned_model(folder: Path) -> Path:
     """Write an MLflow model without a signature."""
     import mlflow.pyfunc
 
-    (folder / "unsigned.py").write_text(
-        "import mlflow\n\n\nclass Unsigned(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
-        "        return model_input['number']\n\n\nmlflow.models.set_model(Unsigned())\n"
-    )
+    (folder / "unsigned.py").write_text(UNSIGNED)
     if not (folder / "unsigned").exists():
         mlflow.pyfunc.save_model(
             str(folder / "unsigned"), python_model=str(folder / "unsigned.py"), pip_requirements=["mlflow"]
