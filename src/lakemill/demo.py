@@ -80,7 +80,8 @@ class DemoResult:
         }
         commands = (
             f"lakemill predict --config {self.config} --limit 10",
-            f"lakemill predict --source {lake}/photos --model {self.model} --registry {self.registry} --limit 2",
+            f"lakemill predict --source {lake}/images --output {lake}/all_predictions --model {self.model}"
+            f" --registry {self.registry}",
             f"lakemill report --config {self.config}",
             f"mlflow ui --backend-store-uri {self.registry}",
         )
@@ -128,8 +129,13 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
     if model is None or trained_on != str(version):
         damage(session, config.source.table, files)
         tell(f"training on {files.train:,} images, and logging the pipeline")
-        model = train_and_register(session, config.source.table, SPLIT.format(split="train"), registry=registry,
-                                   artifacts=(lake / "mlflow_artifacts").absolute())
+        model = train_and_register(
+            session,
+            config.source.table,
+            SPLIT.format(split="train"),
+            registry=registry,
+            artifacts=(lake / "mlflow_artifacts").absolute(),
+        )
     tell(f"{model.uri} is version {model.version}; scoring the test images")
     scored = predict_table(config, session, progress=tell)
     tell(f"{scored.rows:,} rows scored; writing the report")
@@ -138,9 +144,19 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
     tell("done")
     totals = report.totals
     return DemoResult(
-        lake=lake, **count(session, lake), model=model.uri, model_version=model.version, rows=totals.rows,
-        rows_new=scored.rows, errors=totals.errors, accuracy=totals.accuracy or 0.0, report=lake / "report.html",
-        config=lake / CONFIG_FILE, registry=registry, seconds=time.perf_counter() - began)
+        lake=lake,
+        **count(session, lake),
+        model=model.uri,
+        model_version=model.version,
+        rows=totals.rows,
+        rows_new=scored.rows,
+        errors=totals.errors,
+        accuracy=totals.accuracy or 0.0,
+        report=lake / "report.html",
+        config=lake / CONFIG_FILE,
+        registry=registry,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) -> int | None:
@@ -149,8 +165,9 @@ def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) ->
     from lakemill.ingest_config import IngestConfig
 
     for table, folder, label in (("photos", files.photos, None), ("images", files.digits, "parent")):
-        job = IngestConfig.model_validate({"name": table, "source": {"path": str(folder), "label": label},
-                                           "output": {"table": f"{lake}/{table}"}})
+        job = IngestConfig.model_validate(
+            {"name": table, "source": {"path": str(folder), "label": label}, "output": {"table": f"{lake}/{table}"}}
+        )
         done = ingest_images(job, spark, progress=tell)
         tell(f"{table}: {done.added:,} files added, {done.rejected} rejected, {done.unchanged:,} known already")
     return done.version
@@ -171,8 +188,12 @@ def predict_config(lake: Path) -> PredictConfig:
     job = {
         "name": NAME,
         "registry": f"sqlite:///{lake / 'mlflow.db'}",
-        "source": {"table": f"{lake}/images", "where": SPLIT.format(split="test"), "key": ["path"],
-                   "columns": ["label"]},
+        "source": {
+            "table": f"{lake}/images",
+            "where": SPLIT.format(split="test"),
+            "key": ["path"],
+            "columns": ["label"],
+        },
         "pipeline": {"uri": URI, "checks": [{"name": "unsure", "expr": "out.probability < 0.5"}]},
         "output": {"table": f"{lake}/predictions"},
         "quarantine": {"max_ratio": 0.1},

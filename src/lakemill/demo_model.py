@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
 NAME, ALIAS = "digits", "production"
 URI = f"models:/{NAME}@{ALIAS}"
 SIDE_PIXELS = 8
-IMAGE = ImageStep(column="content", mode="L", size=(SIDE_PIXELS, SIDE_PIXELS), mean=(0.5,), std=(0.25,), layout="flat",
-                  output="pixels")
+IMAGE = ImageStep(
+    column="content",
+    mode="L",
+    size=(SIDE_PIXELS, SIDE_PIXELS),
+    mean=(0.5,),
+    std=(0.25,),
+    layout="flat",
+    output="pixels",
+)
 TRAINED_ON = "images_version"  # parameter of the MLflow run
 
 
@@ -49,6 +57,7 @@ def registered(registry: str) -> tuple[DemoModel, str | None] | None:
     except ImportError as error:
         raise missing_extra("mlflow", "mlflow") from error
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tells at length that it makes its tables
     client = MlflowClient(tracking_uri=registry, registry_uri=registry)
     if not any(ALIAS in model.aliases for model in client.search_registered_models(f"name = '{NAME}'")):
         return None
@@ -116,11 +125,19 @@ def log(mlflow: Any, model: Any, folder: Path, registry: str) -> str:
 
     inputs = Schema([TensorSpec(np.dtype("float32"), (-1, SIDE_PIXELS**2))])
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, len(model.classes_)))])
-    mlflow.sklearn.save_model(model, folder, signature=ModelSignature(inputs, outputs), serialization_format="skops",
-                              pip_requirements=["scikit-learn", "skops"], pyfunc_predict_fn="predict_proba")
-    pipeline = Pipeline(steps=(
-        IMAGE,
-        ModelStep(uri=str(folder), inputs={"input": "pixels"}, outputs={"output": "probabilities"}),
-        FormatStep(input="probabilities", labels=tuple(str(label) for label in model.classes_)),
-    ))
+    mlflow.sklearn.save_model(
+        model,
+        folder,
+        signature=ModelSignature(inputs, outputs),
+        serialization_format="skops",
+        pip_requirements=["scikit-learn", "skops"],
+        pyfunc_predict_fn="predict_proba",
+    )
+    pipeline = Pipeline(
+        steps=(
+            IMAGE,
+            ModelStep(uri=str(folder), inputs={"input": "pixels"}, outputs={"output": "probabilities"}),
+            FormatStep(input="probabilities", labels=tuple(str(label) for label in model.classes_)),
+        )
+    )
     return pipeline.log(name=NAME, registered_model_name=NAME, alias=ALIAS, registry=registry)

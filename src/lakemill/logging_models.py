@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def log_pipeline(
             steps.append(step)
     inside = Pipeline(tuple(steps), resolved.pipeline.checks)
     code = importlib.resources.files("lakemill_udfs")
-    with mlflow_at(registry) as mlflow:
+    with mlflow_at(registry) as mlflow, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # asks for type hints and examples; the signature says it all
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(code / "mlflow_model.py"),

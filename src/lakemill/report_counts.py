@@ -35,8 +35,8 @@ def totals(rows: DataFrame, fields: Fields) -> tuple[Totals, tuple[Named, ...], 
     numbers = [stat for name, truth in fields.numbers for stat in _statistics(name, truth)]
     row = list(rows.agg(*(value.alias(name) for name, value in counts.items()), *checks, *numbers).collect()[0])
     at = len(counts) + len(checks)
-    named = tuple(Named(name, count) for name, count in zip(fields.checks, row[len(counts):at], strict=True))
-    stats = {name: row[at + 6 * place:at + 6 * (place + 1)] for place, (name, _) in enumerate(fields.numbers)}
+    named = tuple(Named(name, count) for name, count in zip(fields.checks, row[len(counts) : at], strict=True))
+    stats = {name: row[at + 6 * place : at + 6 * (place + 1)] for place, (name, _) in enumerate(fields.numbers)}
     return Totals(**dict(zip(counts, row, strict=False))), named, _histograms(rows, stats)
 
 
@@ -53,13 +53,16 @@ def _histograms(rows: DataFrame, stats: Mapping[str, list[Any]]) -> tuple[Histog
     known = {name: values for name, values in stats.items() if values[4] > 0}
     if not known:
         return ()
-    bins = [F.struct(F.lit(name).alias("name"), _bin(column("out", name).cast("double"), low, high).alias("bin"))
-            for name, (low, high, *_) in known.items()]
+    bins = [
+        F.struct(F.lit(name).alias("name"), _bin(column("out", name).cast("double"), low, high).alias("bin"))
+        for name, (low, high, *_) in known.items()
+    ]
     placed = rows.select(F.explode(F.array(*bins)).alias("at")).where("at.bin IS NOT NULL")
     found = {(row["at"]["name"], row["at"]["bin"]): row["count"] for row in placed.groupBy("at").count().collect()}
     return tuple(
         Histogram(name, low, high, mean, tuple(found.get((name, at), 0) for at in range(BINS)), every - finite, error)
-        for name, (low, high, mean, error, finite, every) in known.items())
+        for name, (low, high, mean, error, finite, every) in known.items()
+    )
 
 
 def _bin(value: Column, low: float, high: float) -> Column:
@@ -83,11 +86,18 @@ def groups(rows: DataFrame) -> dict[str, list[Count]]:
         "errors": (F.col("error.stage"), F.col("error.code")),
         "models": (F.to_json(F.struct("metadata.pipeline", "metadata.pipeline_version", "metadata.models")), nothing),
     }
-    tags = [F.struct(F.lit(kind).alias("kind"), one.cast("string").alias("one"), two.cast("string").alias("two"))
-            for kind, (one, two) in kinds.items()]
+    tags = [
+        F.struct(F.lit(kind).alias("kind"), one.cast("string").alias("one"), two.cast("string").alias("two"))
+        for kind, (one, two) in kinds.items()
+    ]
     tagged = rows.select(F.explode(F.array(*tags)).alias("tag"), "wrong", "error.message", "key")
-    counted = tagged.where("tag.one IS NOT NULL").groupBy("tag.kind", "tag.one", "tag.two").agg(
-        F.count("*").alias("rows"), F.count_if("wrong").alias("wrong"), F.min("message"), F.min("key"), F.max("key"))
+    counted = (
+        tagged.where("tag.one IS NOT NULL")
+        .groupBy("tag.kind", "tag.one", "tag.two")
+        .agg(
+            F.count("*").alias("rows"), F.count_if("wrong").alias("wrong"), F.min("message"), F.min("key"), F.max("key")
+        )
+    )
     order = Window.partitionBy("kind").orderBy(F.col("wrong").desc(), F.col("rows").desc(), "one", "two")
     kept = counted.withColumn("place", F.row_number().over(order)).where(F.col("place") <= LARGEST_GROUP).collect()
     found: dict[str, list[Count]] = {kind: [] for kind in kinds}

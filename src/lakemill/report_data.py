@@ -15,8 +15,14 @@ from lakemill.report_counts import groups, totals
 from lakemill.report_fields import Fields, column, key_text
 from lakemill.report_values import Card, Report, Run
 
-STAGES = {"scan_wait_seconds": "wait for the scan", "decode_seconds": "decode", "preprocess_seconds": "preprocess",
-          "predict_seconds": "predict", "format_seconds": "format", "model_load_seconds": "load models"}
+STAGES = {
+    "scan_wait_seconds": "wait for the scan",
+    "decode_seconds": "decode",
+    "preprocess_seconds": "preprocess",
+    "predict_seconds": "predict",
+    "format_seconds": "format",
+    "model_load_seconds": "load models",
+}
 SHOWN_CARDS = 18  # two full rows at 1280 pixels
 SHOWN_RUNS = 8
 LARGEST_IMAGE_BYTES = 32 * 2**20  # no larger one is fetched for a thumbnail
@@ -104,5 +110,15 @@ def _runs(spark: SparkSession, predictions: str) -> tuple[Run, ...]:
     if not tables.exists(spark, name):
         return ()
     kept = tables.read(spark, name).orderBy(F.col("started").desc()).limit(SHOWN_RUNS).collect()
-    return tuple(Run(row["started"], row["mode"], row["source_version"], row["rows"], row["rows_error"], row["seconds"],
-                     {stage: row[name] for name, stage in STAGES.items() if name in row}) for row in kept)
+    return tuple(
+        Run(
+            row["started"],
+            row["mode"],
+            row["source_version"],
+            row["rows"],
+            row["rows_error"],
+            row["seconds"],
+            {stage: row[name] for name, stage in STAGES.items() if name in row},
+        )
+        for row in kept
+    )

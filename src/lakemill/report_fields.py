@@ -63,8 +63,11 @@ class Fields:
             label=label,
             truth=next((name for name in (label, "label") if label and name in carried), None),
             score=score,
-            numbers=tuple((name, name if name in carried and name in numeric else None)
-                          for name in out if name in numeric and name not in (label, score)),
+            numbers=tuple(
+                (name, name if name in carried and name in numeric else None)
+                for name in out
+                if name in numeric and name not in (label, score)
+            ),
             checks=tuple(name for name, _ in _types(_struct(schema, "anomaly")) if name != "count"),
         )
 
@@ -84,7 +87,9 @@ class Fields:
             (column("out", self.score) if self.score else nothing).cast("double").alias("score"),
             *(column(name) if name in frame.columns else nothing.alias(name) for name in ("time", "out", "anomaly")),
             F.struct(*(column(truth) for _, truth in self.numbers if truth)).alias("carried"),
-            "error", "metadata")
+            "error",
+            "metadata",
+        )
         return rows.withColumn("wrong", F.coalesce(F.col("predicted") != F.col("truth"), F.lit(False)))
 
 

@@ -30,8 +30,10 @@ def confusion(counts: Sequence[Count]) -> Confusion | None:
         return Confusion((), (), (), mistakes)
     rows = Counter({(pair.truth, pair.predicted): pair.rows for pair in pairs})
     matrix = tuple(tuple(rows[truth, label] for label in names) for truth in names)
-    classes = tuple(ClassCount(label, sum(row[at] for row in matrix), sum(matrix[at]), matrix[at][at])
-                    for at, label in enumerate(names))
+    classes = tuple(
+        ClassCount(label, sum(row[at] for row in matrix), sum(matrix[at]), matrix[at][at])
+        for at, label in enumerate(names)
+    )
     return Confusion(tuple(names), matrix, classes, mistakes)
 
 
@@ -54,8 +56,12 @@ def scores(counts: Sequence[Count]) -> tuple[Bin, ...]:
 
 def errors(counts: Sequence[Count]) -> tuple[ErrorGroup, ...]:
     """Return the most frequent ways to fail, each with one or two keys."""
-    return tuple(ErrorGroup(count.one, count.two or "", count.message or "", count.rows,
-                            tuple(dict.fromkeys((count.first, count.last)))) for count in counts[:SHOWN_GROUPS])
+    return tuple(
+        ErrorGroup(
+            count.one, count.two or "", count.message or "", count.rows, tuple(dict.fromkeys((count.first, count.last)))
+        )
+        for count in counts[:SHOWN_GROUPS]
+    )
 
 
 def models(counts: Sequence[Count]) -> tuple[ModelUse, ...]:
@@ -63,6 +69,15 @@ def models(counts: Sequence[Count]) -> tuple[ModelUse, ...]:
     found: list[ModelUse] = []
     for count in counts:
         run = json.loads(count.one)
-        found += [ModelUse(run.get("pipeline"), run.get("pipeline_version"), model.get("name"), model.get("version"),
-                           model.get("sha256"), count.rows) for model in run.get("models", ())]
+        found += [
+            ModelUse(
+                run.get("pipeline"),
+                run.get("pipeline_version"),
+                model.get("name"),
+                model.get("version"),
+                model.get("sha256"),
+                count.rows,
+            )
+            for model in run.get("models", ())
+        ]
     return tuple(found[:SHOWN_GROUPS])

@@ -15,7 +15,8 @@ from tests.lake import WHEN, png
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="needs Chromium: apt-get install chromium, which make test does as root")
+    BROWSER is None, reason="needs Chromium: apt-get install chromium, which make test does as root"
+)
 
 LONG = "a-label-without-a-single-space-in-it-" * 6
 
@@ -38,9 +39,23 @@ addEventListener("load", () => {{
 def browse(page: Path) -> tuple[str, str]:
     """Return the page's title once it has settled, and what the browser's console said."""
     done = subprocess.run(
-        [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
-         "--allow-file-access-from-files", "--virtual-time-budget=5000", "--enable-logging=stderr", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
+        [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--dump-dom",
+            "--allow-file-access-from-files",
+            "--virtual-time-budget=5000",
+            "--enable-logging=stderr",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
     return done.stdout.partition("<title>")[2].partition("</title>")[0], console
 
@@ -50,15 +65,21 @@ def full_report() -> Report:
     pairs = [Count(name, name, 1000, 0, None, "a", "b") for name in names]
     cards = tuple(Card(f"img/{LONG}/{n}.png", names[n % 3], "cat", n / 20) for n in range(18))
     report = Report(
-        LONG, f"lake/{LONG}", f"lake/{LONG}", Totals(10**9, 10**6, 12, 10**9 - 10**6, 10**8, WHEN, WHEN),
-        sample=cards, unsure=cards, wrong=cards,
+        LONG,
+        f"lake/{LONG}",
+        f"lake/{LONG}",
+        Totals(10**9, 10**6, 12, 10**9 - 10**6, 10**8, WHEN, WHEN),
+        sample=cards,
+        unsure=cards,
+        wrong=cards,
         confusion=layout.confusion(pairs),
         scores=tuple(Bin(n / 20, (n + 1) / 20, n * n, n) for n in range(20)),
         histograms=(Histogram(LONG, -1e300, 1e300, 0.1, tuple(range(20)), 3, 1e-9),),
         errors=(ErrorGroup("decode", "IMAGE_DECODE", LONG, 10**6, (LONG, LONG)),),
         checks=(Named(LONG, 12), Named("none", 0)),
         runs=(Run(WHEN, "incremental", 12, 10**9, 10**6, 86400.0, {"decode": 0.001, "predict": 1e5}),),
-        models=(ModelUse(LONG, "0123456789abcdef", LONG, "12", "ab" * 32, 10**9),))
+        models=(ModelUse(LONG, "0123456789abcdef", LONG, "12", "ab" * 32, 10**9),),
+    )
     return with_thumbnails(report, {card.key: png(n) for n, card in enumerate(cards)})
 
 

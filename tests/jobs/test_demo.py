@@ -31,8 +31,11 @@ def test_every_usable_file_is_in_a_table_and_every_other_in_the_quarantine(demo:
     assert len(images) == demo.images == 1797
     assert images["label"].value_counts().between(170, 190).all()
     assert dict(zip(rejected["path"].str.rsplit("/", n=1).str[1], rejected["code"], strict=True)) == {
-        "empty.png": "FILE_EMPTY", "truncated.png": "IMAGE_TRUNCATED", "notes.png": "IMAGE_UNKNOWN_FORMAT",
-        "bomb.png": "IMAGE_TOO_MANY_PIXELS"}
+        "empty.png": "FILE_EMPTY",
+        "truncated.png": "IMAGE_TRUNCATED",
+        "notes.png": "IMAGE_UNKNOWN_FORMAT",
+        "bomb.png": "IMAGE_TOO_MANY_PIXELS",
+    }
     assert sorted((*images["path"], *rejected["path"])) == [str(path) for path in files(demo, "digits/*/*/*")]
     assert set(read(demo, "photos")["format"]) == {"JPEG"}
 
@@ -74,7 +77,8 @@ def test_the_report_tells_what_the_tables_hold(demo: DemoResult) -> None:
 def test_a_second_run_changes_nothing(demo: DemoResult, spark: SparkSession) -> None:
     def state() -> dict[str, int]:
         return {table: DeltaTable(demo.lake / table).version() for table in TABLES} | {
-            str(path): path.stat().st_mtime_ns for path in files(demo, "**/*.png")}
+            str(path): path.stat().st_mtime_ns for path in files(demo, "**/*.png")
+        }
 
     before, lines = state(), list[str]()
     started = time.monotonic()

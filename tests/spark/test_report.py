@@ -26,14 +26,25 @@ NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 MODEL = {"name": "digits", "version": "3", "sha256": "ab" * 32}
 
 
-def write_predictions(table: Path, out: pa.StructType, carried: dict[str, pa.DataType], rows: list[dict[str, Any]],
-                      anomaly: pa.StructType | None = None) -> str:
+def write_predictions(
+    table: Path,
+    out: pa.StructType,
+    carried: dict[str, pa.DataType],
+    rows: list[dict[str, Any]],
+    anomaly: pa.StructType | None = None,
+) -> str:
     """Write a predictions table; rows without ``out`` get an error."""
     error = {"stage": "decode", "code": "IMAGE_DECODE", "message": "the image does not decode (OSError)."}
     metadata = {"job": "j", "pipeline": "p", "pipeline_version": "0123", "models": [MODEL]}
     checks = [("anomaly", anomaly)] if anomaly else []
-    fields = [*carried.items(), ("time", pa.timestamp("us", "UTC")), ("out", out), *checks, ("error", ERROR),
-              ("metadata", METADATA)]
+    fields = [
+        *carried.items(),
+        ("time", pa.timestamp("us", "UTC")),
+        ("out", out),
+        *checks,
+        ("error", ERROR),
+        ("metadata", METADATA),
+    ]
     filled = [{"time": NOW, "error": None if row.get("out") else error, "metadata": metadata, **row} for row in rows]
     write_deltalake(str(table), pa.Table.from_pylist(filled, pa.schema(fields)))
     return str(table)
@@ -46,13 +57,29 @@ def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
     out = pa.struct([("label", pa.string()), ("probability", pa.float32())])
     anomaly = pa.struct([("count", pa.int32()), ("unsure", pa.bool_())])
     results = [("cat", 0.9), ("dog", 0.4), ("cat", 0.8), None]
-    write_predictions(output, out, {"path": pa.string(), "label": pa.string()}, [
-        {"path": path, "label": "cat", "out": result and dict(zip(("label", "probability"), result, strict=True)),
-         "anomaly": {"count": int(n == 1), "unsure": n == 1}}
-        for n, (path, result) in enumerate(zip(paths, results, strict=True))], anomaly)
+    write_predictions(
+        output,
+        out,
+        {"path": pa.string(), "label": pa.string()},
+        [
+            {
+                "path": path,
+                "label": "cat",
+                "out": result and dict(zip(("label", "probability"), result, strict=True)),
+                "anomaly": {"count": int(n == 1), "unsure": n == 1},
+            }
+            for n, (path, result) in enumerate(zip(paths, results, strict=True))
+        ],
+        anomaly,
+    )
 
-    config = PredictConfig.load(name="pets", source__table=str(source), source__key=["path"], output__table=str(output),
-                                pipeline__uri="models:/pets@production")
+    config = PredictConfig.load(
+        name="pets",
+        source__table=str(source),
+        source__key=["path"],
+        output__table=str(output),
+        pipeline__uri="models:/pets@production",
+    )
     page = write_report(config, spark)
 
     assert page == tmp_path / "predictions_report.html"
@@ -72,10 +99,16 @@ def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
 
 def test_a_regression_without_labels_or_images(spark: SparkSession, tmp_path: Path) -> None:
     results = [1.0, 2.0, 4.0, math.nan, math.inf, None]
-    rows = [{"store": "a", "day": n, "sales": 2.0, "out": value and {"sales": value, "odd `name`.x": 1}}
-            for n, value in enumerate(results)]
-    table = write_predictions(tmp_path / "sales", pa.struct([("sales", pa.float64()), ("odd `name`.x", pa.float64())]),
-                              {"store": pa.string(), "day": pa.int32(), "sales": pa.float64()}, rows)
+    rows = [
+        {"store": "a", "day": n, "sales": 2.0, "out": value and {"sales": value, "odd `name`.x": 1}}
+        for n, value in enumerate(results)
+    ]
+    table = write_predictions(
+        tmp_path / "sales",
+        pa.struct([("sales", pa.float64()), ("odd `name`.x", pa.float64())]),
+        {"store": pa.string(), "day": pa.int32(), "sales": pa.float64()},
+        rows,
+    )
 
     report = collect(spark, table, ["store", "day"], title="sales", source=None)
 

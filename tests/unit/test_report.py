@@ -51,16 +51,21 @@ def test_numbers_alone_make_a_report() -> None:
 def test_everything_from_data_is_escaped() -> None:
     card = Card(HOSTILE, HOSTILE, HOSTILE + "!", 0.5)
     used = count('{"pipeline": "<b>", "models": [{"name": "<b>", "version": "<b>", "sha256": "<b>"}]}', None, 1)
-    page = render(Report(
-        HOSTILE, HOSTILE, HOSTILE, Totals(3, 1, 1, 3, 1),
-        sample=(card,),
-        wrong=(card,),
-        confusion=layout.confusion([count(HOSTILE, HOSTILE + "!", 2, 2), count(HOSTILE, HOSTILE, 1)]),
-        errors=(ErrorGroup(HOSTILE, HOSTILE, HOSTILE, 1, (HOSTILE,)),),
-        checks=(Named(HOSTILE, 1),),
-        histograms=(Histogram(HOSTILE, 0, 1, 0.5, (1,)),),
-        models=layout.models([used]),
-    ))
+    page = render(
+        Report(
+            HOSTILE,
+            HOSTILE,
+            HOSTILE,
+            Totals(3, 1, 1, 3, 1),
+            sample=(card,),
+            wrong=(card,),
+            confusion=layout.confusion([count(HOSTILE, HOSTILE + "!", 2, 2), count(HOSTILE, HOSTILE, 1)]),
+            errors=(ErrorGroup(HOSTILE, HOSTILE, HOSTILE, 1, (HOSTILE,)),),
+            checks=(Named(HOSTILE, 1),),
+            histograms=(Histogram(HOSTILE, 0, 1, 0.5, (1,)),),
+            models=layout.models([used]),
+        )
+    )
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "<td><b>" not in page
