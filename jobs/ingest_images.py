@@ -1,21 +1,18 @@
-"""Bring image files into a Delta table; run again, it adds what is new and replaces what changed.
+"""Image files or folders to a Delta table; run again, it adds what is new.
 
-Submitted to a cluster:
+    spark-submit --properties-file conf/spark.conf --py-files dist/lakemill.zip \
+        jobs/ingest_images.py --config conf/ingest_images.yaml
 
-    spark-submit --py-files dist/lakemill.zip jobs/ingest_images.py --config conf/ingest_images.yaml
-
-``lakemill ingest`` does the same from a command line.
+``--set key.path=value`` goes over the file; ``lakemill`` does the same from a command line.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakemill import IngestConfig, ingest_images
-from lakemill.cli import guarded, tell
+from lakemill.job_script import run_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,19 +20,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -> int:
     """Read the configuration, run, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML file of the job")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file")
-    parser.add_argument("--json", action="store_true", help="last line of stdout: one JSON object")
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        result = ingest_images(IngestConfig.load(arguments.config, arguments.set), spark, progress=tell)
-        tell(result.summary())
-        if arguments.json:
-            print(json.dumps(result.to_dict()))
-
-    return guarded(run)
+    return run_job(__doc__, IngestConfig, ingest_images, argv, spark)
 
 
 if __name__ == "__main__":

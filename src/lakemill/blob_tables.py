@@ -18,7 +18,7 @@ from lakemill.session import get_session, session_with
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 ROW_GROUP_BYTES = 16 * 2**20
@@ -141,19 +141,12 @@ def check_schema(spark: SparkSession, table: str, schema: StructType,
 
 def append(rows: DataFrame, table: str) -> None:
     """Append rows to an existing table, columns by name, in one commit."""
-    _write(rows.write.mode("append"), table)
+    tables.save(rows.write.mode("append"), table)
 
 
 def overwrite(rows: DataFrame, table: str) -> None:
     """Make a table of these rows alone, in one commit; a new table records its changes."""
-    _write(rows.write.mode("overwrite").option("delta.enableChangeDataFeed", "true"), table)
-
-
-def _write(writer: DataFrameWriter, table: str) -> None:
-    if tables.is_path(table):
-        writer.format("delta").save(tables.location(table))
-    else:
-        writer.format("delta").saveAsTable(tables.sql_name(table))
+    tables.save(rows.write.mode("overwrite").option("delta.enableChangeDataFeed", "true"), table)
 
 
 def merge(rows: DataFrame, table: str, key: str, *, delete: str = "false") -> None:

@@ -75,8 +75,8 @@ def commit(
             before_commit()
         if result.rows or mode == "overwrite":
             rows = scored.drop("_task").coalesce(1 + result.rows // ROWS_PER_FILE)
-            writer = rows.write.format("delta").mode(mode).options(**write_options)
-            save(writer, config.output.table)
+            writer = rows.write.mode(mode).options(**write_options)
+            tables.save(writer, config.output.table)
         return result
     finally:
         scored.unpersist()
@@ -95,14 +95,6 @@ def judge(batch: Committed, max_ratio: float | None) -> None:
             f"quarantine.max_ratio allows {max_ratio:.1%}. Nothing of this batch was written.",
             hint="`lakemill predict --limit 20` shows the errors; mend the source or raise the ratio.",
         )
-
-
-def save(writer: Any, table: str) -> None:
-    """Write to a path or a catalog table."""
-    if tables.is_path(table):
-        writer.save(tables.location(table))
-    else:
-        writer.saveAsTable(tables.sql_name(table))
 
 
 def prepare_output(spark: SparkSession, table: str, schema: StructType, *, replace: bool) -> bool:
@@ -132,7 +124,7 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
             )
         return False
     try:
-        save(spark.createDataFrame([], schema).write.format("delta").mode("append"), table)
+        tables.save(spark.createDataFrame([], schema).write.mode("append"), table)
     except SPARK_FAILURES as error:
         raise TableError(
             "OUTPUT_NOT_WRITABLE",
@@ -171,7 +163,7 @@ def write_quarantine(
     """
     if config.quarantine.table is not None:
         rows = tables.read(spark, config.output.table).where(condition).where("error IS NOT NULL")
-        save(rows.write.format("delta").mode("append").options(**write_options), config.quarantine.table)
+        tables.save(rows.write.mode("append").options(**write_options), config.quarantine.table)
 
 
 def write_measures(
@@ -217,8 +209,8 @@ def write_measures(
         ):
             if rows:
                 table = pa.Table.from_struct_array(pa.array(rows, kind))
-                save(
-                    spark.createDataFrame(table).coalesce(1).write.format("delta").mode("append"),
+                tables.save(
+                    spark.createDataFrame(table).coalesce(1).write.mode("append"),
                     tables.sibling(config.output.table, suffix),
                 )
     except SPARK_FAILURES as error:

@@ -1,4 +1,4 @@
-"""``Pipeline``: the value that workers know, with its ways to run: in-process, on a DataFrame, as a logged MLflow model."""
+"""``Pipeline``: the value that workers know, with its ways to run: in-process, on a DataFrame, as an MLflow model."""
 
 from __future__ import annotations
 

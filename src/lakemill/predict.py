@@ -87,9 +87,23 @@ class PredictResult:
 
 @dataclass(frozen=True)
 class Run:
-    """What all parts of a run need: the job, its session, its source, its plan and where progress is told."""
+    """What all parts of a run need.
+
+    Args:
+        config: The job.
+        user_session: The session that the job was given.
+        spark: The session of its own that reads the source. It makes no DataFrame from local data: that would leave it
+            as the process's active session.
+        source: What is scored.
+        plan: What workers get.
+        schema: What comes back from them.
+        result: What the run did so far.
+        tell: Gets a line of progress.
+        is_new_output: Whether this run made the output.
+    """
 
     config: PredictConfig
+    user_session: SparkSession
     spark: SparkSession
     source: Source
     plan: PredictPlan
@@ -223,11 +237,11 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
             from pyspark.sql.types import StructType
 
             table_schema = StructType([column for column in schema if column.name != "_task"])
-            is_new = prepare_output(session, config.output.table, table_schema, replace=config.mode == "full")
+            is_new = prepare_output(base, config.output.table, table_schema, replace=config.mode == "full")
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
-    return Run(config, session, source, plan, schema, result, tell, is_new)
+    return Run(config, base, session, source, plan, schema, result, tell, is_new)
 
 
 def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
@@ -236,7 +250,7 @@ def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
     result = run.result
     query_id = Checkpoint.of(run.config).query_id() if run.config.mode == "incremental" else None
     write_measures(
-        run.spark,
+        run.user_session,
         run.config,
         {
             "run_id": result.run_id,

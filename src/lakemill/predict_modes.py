@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
 from lakemill.commits import Committed, commit, write_quarantine
-from lakemill.predict_source import filtered
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import ConfigError, LakemillError, RunError
 
@@ -60,7 +59,7 @@ def run_incremental(run: Run) -> None:
         else reader.table(tables.sql_name(config.source.table))
     )
     query = (
-        filtered(stream, config)
+        tables.filtered(stream, config.source.where)
         .writeStream.foreachBatch(batches)
         .queryName(f"{config.name}-{run.result.run_id[:8]}")
         .option("checkpointLocation", checkpoint.location)

@@ -56,29 +56,7 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
                 f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
-    return Source(filtered(rows, config), key)
-
-
-def filtered(rows: DataFrame, config: PredictConfig) -> DataFrame:
-    """Return the rows that ``source.where`` keeps.
-
-    Raises:
-        ConfigError: ``WHERE_INVALID``.
-    """
-    from pyspark.errors import AnalysisException, ParseException
-
-    if config.source.where is None:
-        return rows
-    try:
-        kept = rows.where(config.source.where)
-        _ = kept.schema  # Spark Connect looks at a predicate only now
-    except (ParseException, AnalysisException) as error:
-        raise ConfigError(
-            "WHERE_INVALID",
-            f"source.where does not fit the table: {config.source.where!r} ({error.getCondition()}).",
-            hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}",
-        ) from error
-    return kept
+    return Source(tables.filtered(rows, config.source.where), key)
 
 
 def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> SparkSession:

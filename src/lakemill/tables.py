@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lakemill_udfs.errors import TableError
+from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
@@ -101,6 +101,36 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
             f"table '{table}' cannot be read at version '{version}'.",
             hint=f"DESCRIBE HISTORY {sql_name(table)} lists what there is.",
         ) from error
+
+
+def filtered(rows: DataFrame, where: str | None) -> DataFrame:
+    """Return the rows that a job's ``source.where`` keeps; all without one.
+
+    Raises:
+        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit the columns.
+    """
+    from pyspark.errors import AnalysisException, ParseException
+
+    if where is None:
+        return rows
+    try:
+        kept = rows.where(where)
+        _ = kept.schema  # Spark Connect looks at a predicate only now
+    except (ParseException, AnalysisException) as error:
+        raise ConfigError(
+            "WHERE_INVALID",
+            f"source.where does not fit the table: {where!r} ({error.getCondition()}).",
+            hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}",
+        ) from error
+    return kept
+
+
+def save(writer: DataFrameWriter, table: str) -> None:
+    """Write to a Delta table, by path or by catalog name."""
+    if is_path(table):
+        writer.format("delta").save(location(table))
+    else:
+        writer.format("delta").saveAsTable(sql_name(table))
 
 
 def version(spark: SparkSession, table: str) -> int:

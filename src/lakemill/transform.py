@@ -22,7 +22,7 @@ from lakemill.session import get_session
 from lakemill.shipping import ship_module
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill.transform_config import TransformConfig
-from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.errors import TableError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
 
@@ -95,23 +95,13 @@ def open_source(config: TransformConfig, spark: SparkSession) -> DataFrame:
         ConfigError: ``WHERE_INVALID``.
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION`` or ``COLUMN_MISSING``.
     """
-    from pyspark.errors import AnalysisException, ParseException
-
     rows = tables.read(spark, config.source.table, config.source.version)
     types = dict(rows.dtypes)
     if types.get("path") != "string" or types.get("content") != "binary":
         raise TableError("COLUMN_MISSING", f"'{config.source.table}' must have path string and content binary; "
                          f"it has {', '.join(f'{name} {kind}' for name, kind in types.items())}.",
                          hint="`lakemill ingest` makes tables of images.")
-    if config.source.where is None:
-        return rows
-    try:
-        kept = rows.where(config.source.where)
-        _ = kept.schema  # Spark Connect looks at a predicate only now
-    except (ParseException, AnalysisException) as error:
-        raise ConfigError("WHERE_INVALID", f"source.where does not fit the table ({error.getCondition()}).",
-                          hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}.") from error
-    return kept
+    return tables.filtered(rows, config.source.where)
 
 
 def _ship(transform: ImageTransform, spark: SparkSession) -> ImageTransform:

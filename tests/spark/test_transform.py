@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from jobs import transform_images as job
+from lakemill.cli import guarded, run
 from lakemill.transform import TransformResult, transform_images
 from lakemill.transform_config import TransformConfig
 from lakemill.transform_sample import sample, write_sample
@@ -155,5 +156,5 @@ def test_the_job_prints_one_json_object(
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (facts["rows"], facts["transformed"], facts["failed"]) == (6, 5, 1)
     monkeypatch.chdir(tmp_path)
-    assert job.main([*arguments, "--sample", "1"], spark) == 0
+    assert guarded(lambda: run(["transform", *arguments, "--sample", "1"])) == 0
     assert (tmp_path / "small_photos_sample.png").exists()
