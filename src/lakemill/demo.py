@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 CONFIG_FILE = "predict.yaml"
-SPLIT = "path LIKE '%/digits/{split}/%'"
+TRAIN, TEST = "path LIKE '%/digits/train/%'", "path LIKE '%/digits/test/%'"
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,8 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
     if model is None or trained_on != str(version):
         damage(session, config.source.table, files)
         tell(f"training on {files.train:,} images, and logging the pipeline")
-        model = train_and_register(
-            session,
-            config.source.table,
-            SPLIT.format(split="train"),
-            registry=registry,
-            artifacts=(lake / "mlflow_artifacts").absolute(),
-        )
+        artifacts = (lake / "mlflow_artifacts").absolute()
+        model = train_and_register(session, config.source.table, TRAIN, registry=registry, artifacts=artifacts)
     tell(f"{model.uri} is version {model.version}; scoring the test images")
     scored = predict_table(config, session, progress=tell)
     tell(f"{scored.rows:,} rows scored; writing the report")
@@ -190,7 +185,7 @@ def predict_config(lake: Path) -> PredictConfig:
         "registry": f"sqlite:///{lake / 'mlflow.db'}",
         "source": {
             "table": f"{lake}/images",
-            "where": SPLIT.format(split="test"),
+            "where": TEST,
             "key": ["path"],
             "columns": ["label"],
         },

@@ -62,7 +62,7 @@ def registered(registry: str) -> tuple[DemoModel, str | None] | None:
     if not any(ALIAS in model.aliases for model in client.search_registered_models(f"name = '{NAME}'")):
         return None
     version = client.get_model_version_by_alias(NAME, ALIAS)
-    return DemoModel(URI, str(version.version)), client.get_run(version.run_id).data.params.get(TRAINED_ON)
+    return DemoModel(URI, str(version.version)), client.get_run(str(version.run_id)).data.params.get(TRAINED_ON)
 
 
 def train_and_register(spark: SparkSession, images: str, where: str, *, registry: str, artifacts: Path) -> DemoModel:

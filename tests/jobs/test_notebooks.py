@@ -20,8 +20,9 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     with mlflow_at(demo.registry):  # puts MLflow's settings back, which the notebook changes
         names = runpy.run_path(str(NOTEBOOKS / "01_quickstart.py"), run_name="__main__")
     assert len(names["scored"]) == 10
-    assert list(names["scored"]["out.label"]) == list(names["ten"]["label"])
+    table = DeltaTable(demo.lake / "quickstart").to_pandas().set_index("path")
+    assert list(names["scored"]["out.label"]) == list(table.loc[names["ten"]["path"], "out"].str["label"])
     assert len(names["gallery"](names["ten"]["content"].tolist(), names["captions"]).data) == 10
     assert (names["rows"], names["errors"]) == (demo.rows, demo.errors)
-    assert DeltaTable(demo.lake / "quickstart").to_pyarrow_table(columns=["path"]).num_rows == demo.rows
+    assert len(table) == demo.rows
     assert names["report"].is_file()
