@@ -45,24 +45,23 @@ def main(arguments: list[str] | None = None) -> None:
     raise SystemExit(guarded(lambda: run(arguments)))
 
 
-def run(arguments: list[str] | None = None) -> Any:
-    """Run one command and return what it returns; errors are raised."""
-    return app(arguments, standalone_mode=False)
-
-
-def guarded(command: Callable[[], Any]) -> int:
-    """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
-    import click
-
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status of typer, which prints wrong arguments itself. Other errors are raised."""
     try:
-        return int(command() or 0)
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
+    try:
+        return command() or 0
     except LakemillError as error:
         console.print(str(error), style="red", markup=False)
         return error.exit_code
-    except click.exceptions.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except KeyboardInterrupt:
         console.print("stopped", style="yellow")
         return 130
 
