@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status of typer, which prints wrong arguments itself. Other errors are raised."""
+    """Run one command; return typer's exit status, after it printed what arguments are wrong; other errors are raised."""
     try:
         app(arguments)
     except SystemExit as end:
