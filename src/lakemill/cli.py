@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command; return typer's exit status, after it printed what arguments are wrong; other errors are raised."""
+    """Run one command; wrong arguments are printed and are exit status 2, other errors are raised."""
     try:
         app(arguments)
     except SystemExit as end:
