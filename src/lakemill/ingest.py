@@ -37,7 +37,7 @@ from lakemill.blob_tables import (
 )
 from lakemill.config import UNITS
 from lakemill.listing import FILES, KEY, index_labels, list_files
-from lakemill.quarantine import read_rejected, update_quarantine
+from lakemill.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.session import get_session
 from lakemill.thumbnails import add_thumbnails
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
@@ -162,17 +162,19 @@ class _Ingest:
         made = ensure_table(self.spark, table, IMAGES, partition_by=partition_by, stats=STATS, change_feed=True)
         before = pl.DataFrame(LISTING.empty_table()) if made else self._committed()
         quarantined = read_rejected(self.spark, table)
-        todo = index_labels(self._to_read(files, before, quarantined), before)
+        candidates = files.join(before, on=KEY, how="anti", nulls_equal=True)
+        still_rejected = self._look_again(candidates, quarantined)
+        todo = index_labels(candidates.join(still_rejected, on=KEY, how="anti", nulls_equal=True), before)
         new, changed = (todo.join(before, on="path", how=how) for how in ("anti", "semi"))
         self._commit(new, "new", append)
         self._commit(changed, "changed", partial(merge, key="path"))
         after = self._committed() if len(todo) else before
-        added, replaced = (part.join(after, on=KEY, how="semi", nulls_equal=True)
-                           for part in (new, changed))
+        added, replaced = (part.join(after, on=KEY, how="semi", nulls_equal=True) for part in (new, changed))
         missing = todo.join(pl.concat([added, replaced]), on="path", how="anti")
         rejected = self._rejected(missing)
+        new_reason = still_rejected.join(quarantined, on=[*KEY, "code"], how="anti", nulls_equal=True)
         good = files.join(after, on=KEY, how="semi", nulls_equal=True)
-        update_quarantine(self.spark, table, quarantined, rejected, good)
+        update_quarantine(self.spark, table, quarantined, pl.concat([rejected, new_reason], how="diagonal"), good)
         for code, count in rejected["code"].value_counts(sort=True).iter_rows():
             self.say(f"Rejected {count:,} files as {code}.")
         if self.config.thumbnails:
@@ -185,12 +187,12 @@ class _Ingest:
         """Return the table's files as ``FILES`` and ``label_index``, without their bytes."""
         return _polars(self.spark.table(tables.sql_name(self.config.output.table)).select(*FILES, "label_index"))
 
-    def _to_read(self, files: pl.DataFrame, before: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-        """Return the files that are neither in the table nor, for a reason that still holds, in the quarantine."""
-        changed = files.join(before, on=KEY, how="anti", nulls_equal=True)
-        doubtful = changed.join(known.filter("retry"), on=KEY, how="semi", nulls_equal=True)
-        rejected = pl.concat([known.filter(~pl.col("retry")).select(KEY), self._rejected(doubtful).select(KEY)])
-        return changed.join(rejected, on=KEY, how="anti", nulls_equal=True)
+    def _look_again(self, files: pl.DataFrame, quarantined: pl.DataFrame) -> pl.DataFrame:
+        """Return as ``REJECTED`` the files whose place is still the quarantine, for the old reason or another one."""
+        known = quarantined.join(files, on=KEY, how="semi", nulls_equal=True)
+        doubtful = files.join(known.filter(pl.col("code").is_in(RETRY)), on=KEY, how="semi", nulls_equal=True)
+        settled = known.filter(~pl.col("code").is_in(RETRY))
+        return pl.concat([settled, self._rejected(doubtful)], how="diagonal")
 
     def _commit(self, files: pl.DataFrame, kind: str, write: Callable[[DataFrame, str], None]) -> None:
         if files.is_empty():

@@ -24,13 +24,11 @@ RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "FILE_UNREADABLE"]
 
 
 def read_rejected(spark: SparkSession, table: str) -> pl.DataFrame:
-    """Return ``KEY`` of the files in the quarantine, and in ``retry`` whether they are worth another look."""
+    """Return ``KEY`` and ``code`` of the files in the quarantine."""
     name = tables.sibling(table, "_quarantine")
-    if tables.exists(spark, name):
-        rows = pl.DataFrame(spark.table(tables.sql_name(name)).select(*KEY, "code").toArrow())
-    else:
-        rows = pl.DataFrame(QUARANTINE.empty_table())
-    return rows.select(*KEY, retry=pl.col("code").is_in(RETRY))
+    if not tables.exists(spark, name):
+        return pl.DataFrame(QUARANTINE.empty_table()).select(*KEY, "code")
+    return pl.DataFrame(spark.table(tables.sql_name(name)).select(*KEY, "code").toArrow())
 
 
 def update_quarantine(spark: SparkSession, table: str, known: pl.DataFrame, rejected: pl.DataFrame,

@@ -67,6 +67,7 @@ def test_a_whole_file_is_described(name: str) -> None:
     assert info.orientation is None
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
 def test_a_file_cut_off_anywhere_is_refused(name: str, data: st.DataObject) -> None:
