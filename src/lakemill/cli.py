@@ -56,6 +56,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int | None]) -> int:
     """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # the user's own functions are found from the working folder, as by `python -m`
     try:
         return command() or 0
     except LakemillError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lakemill.cli import guarded
 from lakemill.transform_config import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
+from lakemill_udfs.functions import import_function
 from lakemill_udfs.pixels import decode, encode
 from lakemill_udfs.transforms import ImageTransform, apply_transform, find_failed, transform_bytes, transform_rows
 
@@ -102,6 +105,15 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "my_pictures.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(tmp_path)
     return "my_pictures"
+
+
+def test_functions_are_found_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line looks for the user's module where it is started."""
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").write_text(FUNCTIONS)
+    assert guarded(lambda: import_function("beside_me:flip") is None) == 0
+    assert guarded(lambda: import_function("beside_them:flip") is None) == 2
 
 
 def test_a_users_function_comes_last(functions: str) -> None:
