@@ -16,7 +16,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 SHORTER, SIZE, TOP_K = 256, 224, 5
 
 BATCH_ROWS = 8
-"""The fastest of 1, 4, 8, 16, 32 and 64 for SqueezeNet on one thread, by a few per cent."""
+"""Found by trying: SqueezeNet on one thread takes 10.0 ms an image with 1 to 8 rows, 10.7 to 10.9 ms with 16 to 64."""
 
 
 def prepare(data: bytes) -> NDArray[np.float32]:
