@@ -24,7 +24,10 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from predict_peers import Work
 
 HERE = Path(__file__).parent
 PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pillow", "numpy", "pyarrow")
@@ -38,9 +41,12 @@ def main() -> None:
     if options.once:
         _run_once(options.once, options.folder, options.cores)
         return
+    from predict_peers import opened
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
-        result = measure(folder, options.images, options.repeats, options.cores, options.systems)
+        with opened(folder, options.cores) as work:
+            result = measure(work, options.images, options.repeats, options.systems)
         if options.cold:
             result["cold_seconds"] = {name: cold_seconds(name, folder, options.cores) for name in options.systems}
     text = json.dumps(result, indent=2)
@@ -51,12 +57,11 @@ def main() -> None:
         plot(result, options.plot)
 
 
-def measure(folder: Path, images: int, repeats: int, cores: int, systems: Sequence[str]) -> dict[str, Any]:
+def measure(work: Work, images: int, repeats: int, systems: Sequence[str]) -> dict[str, Any]:
     """Run all systems in turn, ``repeats`` times after a warm-up, and compare their predictions."""
-    from predict_peers import SYSTEMS, Work
+    from predict_peers import SYSTEMS
 
-    work = Work(folder, cores)
-    image_bytes = prepare(work, images)
+    image_bytes, folder = prepare(work, images), work.folder
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     loads = []
     for number in range(repeats + 1):
@@ -72,13 +77,18 @@ def measure(folder: Path, images: int, repeats: int, cores: int, systems: Sequen
     return summary(seconds, images) | {
         "predictions": agreement(folder, systems),
         **({"lakemill_task_seconds": task_seconds(folder / "lakemill_tasks")} if "lakemill" in systems else {}),
-        "work": {"images": images, "image_bytes": image_bytes, "network": "SqueezeNet 1.0, 224x224", "cores": cores},
+        "work": {
+            "images": images,
+            "image_bytes": image_bytes,
+            "network": "SqueezeNet 1.0, 224x224",
+            "cores": work.cores,
+        },
         "machine": {"processor": _processor(), "system": platform.platform(), "load_average": loads},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
 
 
-def prepare(work: Any, images: int) -> int:
+def prepare(work: Work, images: int) -> int:
     """Make photographs, table and models, unless they are there; return the photographs' bytes."""
     from predict_data import ingest_photos, write_network, write_photos
     from predict_peers import save_pyfunc
@@ -168,9 +178,10 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def _run_once(name: str, folder: Path, cores: int) -> None:
-    from predict_peers import SYSTEMS, Work
+    from predict_peers import SYSTEMS, opened
 
-    SYSTEMS[name](Work(folder, cores), str(folder / name))
+    with opened(folder, cores) as work:
+        SYSTEMS[name](work, str(folder / name))
 
 
 def _fresh(output: Path) -> Path:

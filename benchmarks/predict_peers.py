@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +47,13 @@ class Work:
 
     Args:
         folder: Holds ``images`` (a Delta table), ``network.onnx`` and ``pyfunc`` (the MLflow model of it).
-        cores: Processes or Spark tasks at a time.
+        cores: Spark tasks at a time.
+        pool: As many processes, for the loop.
     """
 
     folder: Path
     cores: int
+    pool: ProcessPoolExecutor
 
     @property
     def images(self) -> str:
@@ -63,9 +66,12 @@ class Work:
     def spark(self) -> SparkSession:
         return get_session("benchmark", {"spark.master": f"local[{self.cores}]"})
 
-    @functools.cached_property
-    def pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.cores, mp_context=multiprocessing.get_context("spawn"))
+
+@contextmanager
+def opened(folder: Path, cores: int) -> Iterator[Work]:
+    """Yield the work in ``folder``; its pool starts processes when it is first used, and ends them at the end."""
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield Work(folder, cores, pool)
 
 
 def lakemill(work: Work, output: str) -> None:
