@@ -1,0 +1,174 @@
+"""What is new in a Delta source, in micro-batches: one commit a batch, skipped if it was made before a crash.
+
+Batch jobs (``availableNow``) and streams (an interval) share it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakemill import tables
+from lakemill.checkpoint import Checkpoint
+from lakemill.commits import Committed, commit, write_quarantine
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill_udfs.errors import ConfigError, LakemillError, RunError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.streaming.query import StreamingQuery
+
+    from lakemill.predict import Run
+    from lakemill.predict_config import PredictConfig
+
+CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
+
+
+def start_query(run: Run, **trigger: Any) -> tuple[StreamingQuery, MicroBatches]:
+    """Start the query that scores what was added to the source since the job's last run.
+
+    Args:
+        run: What it needs.
+        trigger: As ``DataStreamWriter.trigger`` takes it: ``availableNow=True`` or ``processingTime="10 seconds"``.
+
+    Raises:
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
+    """
+    checkpoint = Checkpoint.of(run.config)
+    batches = MicroBatches(run, checkpoint, claim(run, checkpoint))
+    writer = (
+        added_rows(run)
+        .writeStream.foreachBatch(batches)
+        .queryName(f"{run.config.name}-{run.result.run_id[:8]}")
+        .option("checkpointLocation", checkpoint.location)
+        .trigger(**trigger)
+    )
+    return writer.start(), batches
+
+
+def added_rows(run: Run) -> DataFrame:
+    """Return the stream of rows that are added to the source."""
+    config = run.config
+    # From the source as it is, not from the filtered snapshot: a stream reads commits.
+    reader = run.spark.readStream.format("delta").option("maxBytesPerTrigger", str(config.engine.max_bytes_per_trigger))
+    stream = (
+        reader.load(tables.location(config.source.table))
+        if tables.is_path(config.source.table)
+        else reader.table(tables.sql_name(config.source.table))
+    )
+    return tables.filtered(stream, config.source.where)
+
+
+def stream_failure(error: Exception, batches: MicroBatches, config: PredictConfig) -> LakemillError:
+    """Return the error to raise for one of a query: the batch's own, or what Delta says of the source."""
+    if batches.failure is not None:
+        return batches.failure
+    if any(sign in str(error) for sign in CHANGED):
+        return RunError(
+            "SOURCE_CHANGED",
+            f"rows of the source '{config.source.table}' were changed or deleted, or its schema was, since the last "
+            "run.",
+            hint="mode: full scores the table as it is now.",
+        )
+    return spark_failure(error)
+
+
+def claim(run: Run, checkpoint: Checkpoint) -> bool:
+    """Make sure that the checkpoint is this job's; return whether its first snapshot may hold scored rows.
+
+    Raises:
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` if it was made for something else.
+    """
+    config = run.config
+    identity: dict[str, Any] = {
+        "job": config.name,
+        "source": config.source.table,
+        "where": config.source.where,
+        "key": list(run.source.key),
+        "output": config.output.table,
+    }
+    known = checkpoint.identity()
+    if known is None:
+        earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {quoted(config.name)}")
+        identity["has_earlier_rows"] = not run.is_new_output and not earlier.isEmpty()
+        checkpoint.claim(identity)
+        return bool(identity["has_earlier_rows"])
+    changed = [key for key in identity if known.get(key) != identity[key]]
+    if changed:
+        raise ConfigError(
+            "CHECKPOINT_OTHER_JOB",
+            "the job's checkpoint was made with another "
+            + ", ".join(f"{key} ({known.get(key)!r}, now {identity[key]!r})" for key in changed)
+            + ".",
+            hint="give the changed job another name and output; or run once with mode: full, which starts over.",
+        )
+    return bool(known.get("has_earlier_rows"))
+
+
+class MicroBatches:
+    """What happens with each micro-batch; keeps an error, of which Spark reports the text only."""
+
+    def __init__(self, run: Run, checkpoint: Checkpoint, has_earlier_rows: bool) -> None:
+        self.run, self.checkpoint, self.has_earlier_rows = run, checkpoint, has_earlier_rows
+        self.failure: LakemillError | None = None
+        self.is_first = True
+
+    def __call__(self, rows: DataFrame, batch_id: int) -> None:
+        """Score and commit one micro-batch; ``foreachBatch`` calls it."""
+        try:
+            self._commit(rows, batch_id)
+        except LakemillError as error:
+            self.failure = error
+            raise
+        except SPARK_FAILURES as error:
+            self.failure = spark_failure(error)
+            raise self.failure from error
+
+    def _commit(self, rows: DataFrame, batch_id: int) -> None:
+        run, config = self.run, self.run.config
+        query_id, offset = self.checkpoint.query_id(), self.checkpoint.offset(batch_id)
+        batch_rows = f"metadata.query_id = '{query_id}' AND metadata.batch_id = {batch_id}"
+        # Only the first batch of a run can be one that was committed before the last run died.
+        if (
+            self.is_first
+            and not run.is_new_output
+            and not tables.read(run.spark, config.output.table).where(batch_rows).isEmpty()
+        ):
+            run.tell(f"batch {batch_id} was committed by the last run already")
+        else:
+            if self.has_earlier_rows and offset.is_snapshot:
+                rows = not_scored(rows, run)
+            batch = self._score(rows, batch_id, query_id, offset.version)
+            run.result.add(batch, batch_id, offset.version)
+            run.tell(
+                f"batch {batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
+                f"source version {offset.version}"
+            )
+        self.is_first = False
+        write_quarantine(
+            run.spark,
+            config,
+            batch_rows,
+            {"txnAppId": f"{config.name}/{query_id}/quarantine", "txnVersion": str(batch_id)},
+        )
+
+    def _score(self, rows: DataFrame, batch_id: int, query_id: str | None, source_version: int) -> Committed:
+        config = self.run.config
+        scored = self.run.scored(rows, query_id=query_id, batch_id=batch_id, source_version=source_version)
+        return commit(scored, config, {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)})
+
+
+def not_scored(rows: DataFrame, run: Run) -> DataFrame:
+    """Return the rows whose key has no prediction of this job yet."""
+    key = list(run.source.key)
+    scored = (
+        tables.read(rows.sparkSession, run.config.output.table)
+        .where(f"metadata.job = {quoted(run.config.name)}")
+        .select(*key)
+        .distinct()
+    )
+    return rows.join(scored, on=key, how="left_anti")
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as a SQL string."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
