@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lakemill_udfs.columns import read_tensor, write_tensor
-from lakemill_udfs.tensors import ARROW_SCALARS, DTYPES, TensorSpec
+from lakemill_udfs.ragged import from_rows
+from lakemill_udfs.tensors import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
 
-NUMBERS = [dtype for dtype in DTYPES if dtype != "string"]
+NUMBERS = [dtype for dtype in DTYPES if dtype not in OBJECTS]
 
 
 @st.composite
@@ -56,6 +57,20 @@ def test_a_free_dimension_is_written_with_its_shape(case: tuple[TensorSpec, NDAr
     free = TensorSpec("x", spec.dtype, (None, *spec.shape[1:]))
     if len(batch):
         same(write_tensor(batch, free), free, batch)
+
+
+@pytest.mark.parametrize("storage", ["auto", "array"])
+def test_rows_of_different_size_are_written_each_with_its_own(storage: Literal["auto", "array"]) -> None:
+    spec = TensorSpec("x", "float32", (None, 2), storage=storage)
+    rows = [np.arange(2.0 * size, dtype="float32").reshape(size, 2) for size in (2, 0, 1)]
+    column = write_tensor(from_rows(rows), spec)
+    assert column.type == spec.arrow_type()
+    for row, written in zip(rows, column.to_pylist(), strict=True):
+        got = written if storage == "array" else np.frombuffer(written["data"], "<f4").reshape(written["shape"])
+        np.testing.assert_array_equal(np.array(got).reshape(row.shape), row)
+    stacked = write_tensor(np.ones((3, 4, 2), "float32"), spec)
+    assert stacked.type == spec.arrow_type()
+    same(stacked, spec, np.ones((3, 4, 2), "float32"))
 
 
 @settings(max_examples=40)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.tensors import ARROW_SCALARS, FREE, TensorSpec
+from lakemill_udfs.ragged import is_ragged
+from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec
 
 Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""
@@ -45,8 +46,11 @@ def read_tensor(
 
 
 def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
-    """Turn a batch ``(n, *spec.shape)`` into the Arrow column that Delta holds."""
-    if spec.dtype == "string":
+    """Turn a batch ``(n, *spec.shape)``, stacked or ragged, into the Arrow column that Delta holds."""
+    if is_ragged(batch, spec):
+        cells = [write_tensor(np.asarray(cell)[np.newaxis], spec) for cell in batch]
+        return pa.concat_arrays(cells) if cells else pa.array([], spec.arrow_type())
+    if spec.dtype in OBJECTS:
         return pa.array(batch.tolist(), spec.arrow_type())
     batch = np.ascontiguousarray(batch, dtype=spec.numpy_dtype)
     rows, target = len(batch), spec.arrow_type()
@@ -59,9 +63,10 @@ def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
             fields=list(FREE),
         )
     values = _scalars(batch.reshape(-1), spec.dtype)
-    if not spec.shape:
-        return values
-    return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * batch.shape[1], values)
+    for axis in range(len(spec.shape), 0, -1):
+        lists, size = math.prod(batch.shape[:axis]), batch.shape[axis]
+        values = pa.ListArray.from_arrays(np.arange(lists + 1, dtype=np.int32) * size, values)
+    return values
 
 
 def _scalars(flat: NDArray[Any], dtype: str) -> pa.Array:

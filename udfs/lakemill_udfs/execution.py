@@ -19,6 +19,7 @@ from lakemill_udfs.functions import call_function, import_function
 from lakemill_udfs.images import Failure, ImageDecoder
 from lakemill_udfs.models import CACHE, Arrays
 from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.ragged import is_ragged, join
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
 from lakemill_udfs.wiring import StepWiring
@@ -27,6 +28,7 @@ ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
 """Failures that are no row's fault: the task fails and Spark repeats it."""
 
 OUT_OF_MEMORY = ("out of memory", "bad_alloc", "failed to allocate", "bad allocation")
+OBJECT_TYPES = {"string": str, "binary": bytes}
 STAGES = {ImageStep: "decode", ModelStep: "predict", PythonStep: "predict", FormatStep: "format"}
 
 
@@ -154,12 +156,9 @@ class PipelineRunner:
             parts += part
             failed.update({start + at: (stage, error) for at, error in errors.items()})
             start += rows
-        alike = _alike(parts, np.delete(np.arange(len(batch.active)), list(failed)), failed, stage)
         batch.drop(failed)
         for spec, name in wiring.outputs:
-            empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
-            arrays = [part[spec.name] for part in alike] or [empty]
-            batch.values[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            batch.values[name] = join([part[spec.name] for part in parts], spec)
 
     def _attempt(
         self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
@@ -207,6 +206,10 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
         raise RowError(
             "OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out."
         )
+    if is_ragged(array, spec):
+        for cell in array:
+            checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
+        return array
     if not spec.accepts(array.shape[1:]):
         expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
         raise ModelError(
@@ -214,7 +217,7 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
             f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
             hint="correct the declared outputs, or the model.",
         )
-    fits = _is_text(array) if spec.dtype == "string" else array.dtype == spec.numpy_dtype
+    fits = _holds(array, OBJECT_TYPES[spec.dtype]) if spec.dtype in OBJECT_TYPES else array.dtype == spec.numpy_dtype
     if not fits:
         raise ModelError(
             "OUTPUT_DTYPE",
@@ -224,26 +227,10 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
     return array
 
 
-def _is_text(array: NDArray[Any]) -> bool:
-    return array.dtype.kind == "U" or (
-        array.dtype.kind == "O" and all(value is None or isinstance(value, str) for value in array.flat)
+def _holds(array: NDArray[Any], kind: type) -> bool:
+    return (array.dtype.kind == "U" and kind is str) or (
+        array.dtype.kind == "O" and all(value is None or isinstance(value, kind) for value in array.flat)
     )
-
-
-def _alike(parts: list[Arrays], rows: NDArray[np.int64], failed: dict[int, Failure], stage: str) -> list[Arrays]:
-    """Return the parts whose free dimensions are as the first one's; add the rows of the others to ``failed``."""
-    alike, start = [], 0
-    for part in parts:
-        size = len(next(iter(part.values())))
-        odd = [name for name, array in part.items() if array.shape[1:] != parts[0][name].shape[1:]]
-        if odd:
-            expected, got = parts[0][odd[0]].shape[1:], part[odd[0]].shape[1:]
-            error = RowError("OUTPUT_RAGGED", f"{odd[0]}: expected {expected} as the rows before it, got {got}.")
-            failed.update(dict.fromkeys(rows[start : start + size].tolist(), (stage, error)))
-        else:
-            alike.append(part)
-        start += size
-    return alike
 
 
 def _format(step: FormatStep, inputs: Arrays) -> Arrays:

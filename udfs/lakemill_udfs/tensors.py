@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +31,15 @@ ARROW_SCALARS: dict[str, pa.DataType] = {
     "float32": pa.float32(),
     "float64": pa.float64(),
     "string": pa.string(),
+    "binary": pa.binary(),
 }
 """A dtype's scalar in Spark and Delta, which have neither unsigned integers nor half floats: the next wider type."""
 
 DTYPES = tuple(ARROW_SCALARS)
-"""The dtypes a tensor may have, in numpy's names, and ``string``."""
+"""The dtypes a tensor may have: numpy's names, ``string``, and ``binary`` for bytes as they are (an encoded image)."""
+
+OBJECTS = ("string", "binary")
+"""The dtypes whose arrays hold Python objects."""
 
 ARROW_DTYPES: dict[pa.DataType, str] = {
     pa.bool_(): "bool",
@@ -68,6 +72,8 @@ class TensorSpec:
         dtype: One of ``DTYPES``.
         shape: Dimensions of one row's tensor; ``None`` is a free dimension, ``()`` a scalar.
         nullable: Whether a row may have no value.
+        storage: How its column holds it: ``auto`` (by rank, as above), ``array`` (nested arrays, which SQL can read) or
+            ``binary`` (C order, little-endian).
 
     Raises:
         ConfigError: ``TENSOR_DTYPE`` for another dtype, ``TENSOR_SHAPE`` for a negative dimension.
@@ -77,6 +83,7 @@ class TensorSpec:
     dtype: str = "float32"
     shape: tuple[int | None, ...] = ()
     nullable: bool = False
+    storage: Literal["auto", "array", "binary"] = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(None if size is None else int(size) for size in self.shape))
@@ -98,13 +105,13 @@ class TensorSpec:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The dtype of its arrays, little-endian; strings are object arrays of ``str``."""
-        return np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype).newbyteorder("<")
+        """The dtype of its arrays, little-endian; strings and bytes are object arrays."""
+        return np.dtype(object) if self.dtype in OBJECTS else np.dtype(self.dtype).newbyteorder("<")
 
     @property
     def row_bytes(self) -> int | None:
-        """Bytes of one row's tensor; None if a dimension is free or the dtype is string."""
-        if not self.is_fixed or self.dtype == "string":
+        """Bytes of one row's tensor; None if a dimension is free or the dtype is string or binary."""
+        if not self.is_fixed or self.dtype in OBJECTS:
             return None
         return math.prod(size or 0 for size in self.shape) * self.numpy_dtype.itemsize
 
@@ -116,7 +123,8 @@ class TensorSpec:
 
     def arrow_type(self) -> pa.DataType:
         """Return the Arrow type of the column that holds this tensor in Delta."""
-        if self.dtype == "string" or (len(self.shape) == 1 and self.is_fixed):
+        is_array = len(self.shape) == 1 and self.is_fixed and self.storage != "binary"
+        if self.dtype in OBJECTS or self.storage == "array" or is_array:
             kind = ARROW_SCALARS[self.dtype]
             for _ in self.shape:
                 kind = pa.list_(kind)
@@ -126,12 +134,17 @@ class TensorSpec:
         return pa.binary() if self.is_fixed else FREE
 
     def metadata(self) -> dict[str, str]:
-        """Return the column metadata that lets the next pipeline read the tensor back exactly."""
+        """Return the column metadata that lets the next pipeline read the tensor back exactly; bytes have none."""
+        if self.dtype == "binary":
+            return {}
         return {"lakemill.dtype": self.dtype, "lakemill.shape": json.dumps(list(self.shape)), "lakemill.format": "1"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form without the name."""
-        return {"dtype": self.dtype, "shape": list(self.shape)} | ({"nullable": True} if self.nullable else {})
+        form: dict[str, Any] = {"dtype": self.dtype, "shape": list(self.shape)}
+        if self.nullable:
+            form["nullable"] = True
+        return form if self.storage == "auto" else form | {"as": self.storage}
 
     def __str__(self) -> str:
         sizes = ", ".join("?" if size is None else str(size) for size in self.shape)

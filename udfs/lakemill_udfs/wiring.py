@@ -232,9 +232,13 @@ def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
 
 
 def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
-    """Return the spec of an output declared as ``{dtype, shape}``."""
+    """Return the spec of an output declared as ``{dtype, shape, nullable, as}``."""
     return TensorSpec(
-        name, str(raw.get("dtype", "float32")), tuple(raw.get("shape", ())), bool(raw.get("nullable", False))
+        name,
+        str(raw.get("dtype", "float32")),
+        tuple(raw.get("shape", ())),
+        bool(raw.get("nullable", False)),
+        raw.get("as", "auto"),
     )
 
 
