@@ -34,7 +34,7 @@ borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py
 
 lint: setup ## ruff
-	@.venv/bin/ruff check
+	@.venv/bin/ruff check && .venv/bin/ruff format --check --quiet
 
 types: setup ## mypy, strict
 	@.venv/bin/mypy

@@ -48,7 +48,8 @@ def main() -> None:
         spark = get_session("benchmark", {"spark.master": f"local[{options.cores}]"})
         measured = {name: measure(source, folder / "out", options.repeats, spark) for name, source in sets.items()}
     result = {"ratio_to_binaryFile": {name: ratios(one["seconds"]) for name, one in measured.items()}} | {
-        "work": measured, "cores": options.cores,
+        "work": measured,
+        "cores": options.cores,
         "machine": {"processor": _processor(), "system": platform.platform()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -60,8 +61,14 @@ def main() -> None:
         plot(result, options.plot)
 
 
-def write_images(folder: Path, *, size: tuple[int, int], quality: tuple[int, int], count: int | None = None,
-                 total_bytes: int | None = None) -> None:
+def write_images(
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    quality: tuple[int, int],
+    count: int | None = None,
+    total_bytes: int | None = None,
+) -> None:
     """Write JPEGs, crops of scikit-learn's sample photographs, until there are ``count`` or ``total_bytes`` of them.
 
     Args:
@@ -96,15 +103,20 @@ def measure(source: Path, output: Path, repeats: int, spark: SparkSession) -> di
     """Run all systems in turn, ``repeats`` times after a warm-up, and check that they wrote every file."""
     runs: dict[str, Callable[[], None]] = {
         "lakemill": lambda: _lakemill(source, output, spark),
-        "binaryFile": lambda: spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(
-            str(source)).write.format("delta").save(str(output)),
+        "binaryFile": lambda: (
+            spark.read.format("binaryFile")
+            .option("recursiveFileLookup", "true")
+            .load(str(source))
+            .write.format("delta")
+            .save(str(output))
+        ),
         "cp": lambda: _copy(source, output),
     }
     files = [file for file in source.rglob("*") if file.is_file()]
     seconds: dict[str, list[float]] = {name: [] for name in (*SYSTEMS, "again")}
     loads = []
     for number in range(repeats + 1):
-        for name in (*SYSTEMS[number % len(SYSTEMS):], *SYSTEMS[:number % len(SYSTEMS)]):
+        for name in (*SYSTEMS[number % len(SYSTEMS) :], *SYSTEMS[: number % len(SYSTEMS)]):
             shutil.rmtree(output, ignore_errors=True)
             elapsed = {name: _timed(runs[name])}
             check(output, len(files), name)
@@ -114,8 +126,12 @@ def measure(source: Path, output: Path, repeats: int, spark: SparkSession) -> di
             print(f"{source.name}, round {number}: {elapsed}, load average {loads[-1]}", file=sys.stderr, flush=True)
             for key, value in elapsed.items() if number else ():
                 seconds[key].append(round(value, 2))
-    return {"files": len(files), "bytes": sum(file.stat().st_size for file in files), "seconds": seconds,
-            "load_average": loads}
+    return {
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "seconds": seconds,
+        "load_average": loads,
+    }
 
 
 def _lakemill(source: Path, output: Path, spark: SparkSession) -> None:
@@ -146,8 +162,10 @@ def check(output: Path, files: int, name: str) -> None:
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Return how many times as fast as ``binaryFile`` each one is: the median of the rounds' ratios."""
     plain = seconds["binaryFile"]
-    return {name: round(statistics.median(one / own for one, own in zip(plain, runs, strict=True)), 2)
-            for name, runs in seconds.items()}
+    return {
+        name: round(statistics.median(one / own for one, own in zip(plain, runs, strict=True)), 2)
+        for name, runs in seconds.items()
+    }
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -168,8 +186,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(SYSTEMS)), list(reversed(SYSTEMS)))
         axes.margins(x=0.12)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{one['files']:,} {work}, {one['bytes'] / 1e9:.2f} GB, {result['cores']} cores", loc="left",
-                       fontsize=10)
+        axes.set_title(
+            f"{one['files']:,} {work}, {one['bytes'] / 1e9:.2f} GB, {result['cores']} cores", loc="left", fontsize=10
+        )
     panels[-1].set_xlabel("MB per second; bar: median, dots: rounds, number: times as fast as binaryFile")
     figure.savefig(path, dpi=150)
 

@@ -36,16 +36,19 @@ def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from lakemill.session import get_session
 
     scratch = tmp_path_factory.mktemp("spark")
-    session = get_session("lakemill-tests", {
-        # Two cores and two shuffle tasks: parallel enough for order bugs to show, and the same on every machine.
-        "spark.master": "local[2]",
-        "spark.sql.shuffle.partitions": "2",
-        # Leaves room for the Python workers and the cluster test beside it.
-        "spark.driver.memory": "2g",
-        # Nothing is left in the checkout, and nothing of an earlier run is found.
-        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-        "spark.local.dir": str(scratch / "local"),
-    })
+    session = get_session(
+        "lakemill-tests",
+        {
+            # Two cores and two shuffle tasks: parallel enough for order bugs to show, and the same on every machine.
+            "spark.master": "local[2]",
+            "spark.sql.shuffle.partitions": "2",
+            # Leaves room for the Python workers and the cluster test beside it.
+            "spark.driver.memory": "2g",
+            # Nothing is left in the checkout, and nothing of an earlier run is found.
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+            "spark.local.dir": str(scratch / "local"),
+        },
+    )
     yield session
     session.stop()
 

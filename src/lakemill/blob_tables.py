@@ -65,8 +65,15 @@ def spark_schema(spark: SparkSession, schema: pa.Schema) -> StructType:
     return spark.createDataFrame(schema.empty_table()).schema
 
 
-def ensure_table(spark: SparkSession, table: str, schema: pa.Schema, *, partition_by: Sequence[str] = (),
-                 stats: Sequence[str] = (), change_feed: bool = False) -> bool:
+def ensure_table(
+    spark: SparkSession,
+    table: str,
+    schema: pa.Schema,
+    *,
+    partition_by: Sequence[str] = (),
+    stats: Sequence[str] = (),
+    change_feed: bool = False,
+) -> bool:
     """Make a Delta table, or check that the one that is there has the schema's columns; it may have more.
 
     Args:
@@ -94,8 +101,9 @@ def ensure_table(spark: SparkSession, table: str, schema: pa.Schema, *, partitio
     return True
 
 
-def _create(spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str],
-            properties: dict[str, str]) -> None:
+def _create(
+    spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str], properties: dict[str, str]
+) -> None:
     from lakemill.spark_errors import SPARK_FAILURES
 
     columns_sql = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
@@ -103,15 +111,21 @@ def _create(spark: SparkSession, table: str, schema: StructType, partition_by: S
     options = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
     options_sql = f"TBLPROPERTIES ({options})" if options else ""
     try:
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {tables.sql_name(table)} ({columns_sql}) USING delta "
-                  f"{partition_sql} {options_sql}")
+        spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {tables.sql_name(table)} ({columns_sql}) USING delta "
+            f"{partition_sql} {options_sql}"
+        )
     except SPARK_FAILURES as error:
-        raise TableError("TABLE_NOT_WRITABLE", f"the table '{table}' cannot be made.",
-                         hint="the folder must be writable, and empty if it is no Delta table.") from error
+        raise TableError(
+            "TABLE_NOT_WRITABLE",
+            f"the table '{table}' cannot be made.",
+            hint="the folder must be writable, and empty if it is no Delta table.",
+        ) from error
 
 
-def check_schema(spark: SparkSession, table: str, schema: StructType,
-                 partition_by: Sequence[str] | None = None) -> bool:
+def check_schema(
+    spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str] | None = None
+) -> bool:
     """Return whether a table exists, after checking that it has at least the schema's columns.
 
     Args:
@@ -126,16 +140,21 @@ def check_schema(spark: SparkSession, table: str, schema: StructType,
     if not tables.exists(spark, table):
         return False
     found = {field.name: field.dataType.simpleString() for field in spark.table(tables.sql_name(table)).schema}
-    wrong = [f"{field.name} {field.dataType.simpleString()} (got {found.get(field.name, 'no such column')})"
-             for field in schema if found.get(field.name) != field.dataType.simpleString()]
+    wrong = [
+        f"{field.name} {field.dataType.simpleString()} (got {found.get(field.name, 'no such column')})"
+        for field in schema
+        if found.get(field.name) != field.dataType.simpleString()
+    ]
     hint = "name another output table, or move this one away."
     if wrong:
-        raise TableError("TABLE_SCHEMA", f"the table '{table}' has another schema: expected {', '.join(wrong)}.",
-                         hint=hint)
+        raise TableError(
+            "TABLE_SCHEMA", f"the table '{table}' has another schema: expected {', '.join(wrong)}.", hint=hint
+        )
     parts = list(spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]["partitionColumns"])
     if partition_by is not None and parts != list(partition_by):
-        raise TableError("TABLE_SCHEMA", f"the table '{table}' is partitioned by {parts}, not by {list(partition_by)}.",
-                         hint=hint)
+        raise TableError(
+            "TABLE_SCHEMA", f"the table '{table}' is partitioned by {parts}, not by {list(partition_by)}.", hint=hint
+        )
     return True
 
 
@@ -164,7 +183,8 @@ def merge(rows: DataFrame, table: str, key: str, *, delete: str = "false") -> No
     rows.sparkSession.sql(
         f"MERGE INTO {tables.sql_name(table)} t USING lakemill_merge s ON t.{key} = s.{key} "  # noqa: S608 -- own names
         f"WHEN MATCHED AND {delete} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
-        f"WHEN NOT MATCHED AND NOT {delete} THEN INSERT ({', '.join(rows.columns)}) VALUES ({values})")
+        f"WHEN NOT MATCHED AND NOT {delete} THEN INSERT ({', '.join(rows.columns)}) VALUES ({values})"
+    )
     rows.sparkSession.catalog.dropTempView("lakemill_merge")
 
 
@@ -206,5 +226,8 @@ def optimize_table(table: str, spark: SparkSession | None = None) -> dict[str, i
     with blob_session(spark or get_session()) as session:
         tables.read(session, table)
         metrics = session.sql(f"OPTIMIZE {tables.sql_name(table)}").collect()[0]["metrics"]
-        return {"files_added": metrics["numFilesAdded"], "files_removed": metrics["numFilesRemoved"],
-                "version": tables.version(session, table)}
+        return {
+            "files_added": metrics["numFilesAdded"],
+            "files_removed": metrics["numFilesRemoved"],
+            "version": tables.version(session, table),
+        }

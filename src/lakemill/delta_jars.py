@@ -22,9 +22,20 @@ from lakemill_udfs.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
-HAD_BY_SPARK = ("com.fasterxml.jackson.core", "com.github.luben", "commons-logging", "commons-pool", "io.airlift",
-                "org.apache.hadoop", "org.apache.logging.log4j", "org.apache.parquet", "org.locationtech.jts",
-                "org.roaringbitmap", "org.slf4j", "org.xerial.snappy")
+HAD_BY_SPARK = (
+    "com.fasterxml.jackson.core",
+    "com.github.luben",
+    "commons-logging",
+    "commons-pool",
+    "io.airlift",
+    "org.apache.hadoop",
+    "org.apache.logging.log4j",
+    "org.apache.parquet",
+    "org.locationtech.jts",
+    "org.roaringbitmap",
+    "org.slf4j",
+    "org.xerial.snappy",
+)
 """Groups that Delta asks for and that Spark brings itself, in the versions it was built with."""
 
 
@@ -56,15 +67,32 @@ def _fetch(package: str, folder: Path) -> None:
         script = Path(scratch, "nothing.py")
         script.touch()
         done = subprocess.run(
-            [_spark_submit(), "--master", "local", "--conf", f"spark.jars.ivy={scratch}", "--packages", package,
-             "--exclude-packages", ",".join(f"{group}:*" for group in HAD_BY_SPARK),
-             "--driver-java-options", _trust_options(Path(scratch)), script],
-            env={**os.environ, "PYSPARK_PYTHON": sys.executable}, capture_output=True, check=False)
+            [
+                _spark_submit(),
+                "--master",
+                "local",
+                "--conf",
+                f"spark.jars.ivy={scratch}",
+                "--packages",
+                package,
+                "--exclude-packages",
+                ",".join(f"{group}:*" for group in HAD_BY_SPARK),
+                "--driver-java-options",
+                _trust_options(Path(scratch)),
+                script,
+            ],
+            env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+            capture_output=True,
+            check=False,
+        )
         fetched = Path(scratch, "jars")
         if done.returncode != 0 or not any(fetched.glob("*delta-spark*.jar")):
-            raise SetupError("DELTA_JARS", f"Spark could not fetch {package}.",
-                             hint="the first start needs a Maven repository: check the network and the proxy, "
-                                  "or name a mirror by spark.jars.ivySettings in spark-defaults.conf.")
+            raise SetupError(
+                "DELTA_JARS",
+                f"Spark could not fetch {package}.",
+                hint="the first start needs a Maven repository: check the network and the proxy, "
+                "or name a mirror by spark.jars.ivySettings in spark-defaults.conf.",
+            )
         if not folder.exists():  # another process may have been quicker
             fetched.rename(folder)
 

@@ -41,11 +41,18 @@ def check_java() -> None:
     base = re.search(r"^java\.base@(\d+)", listing.stdout, re.MULTILINE)
     found = int(base[1]) if base else None
     if found not in JAVA_VERSIONS:
-        raise SetupError("JAVA_VERSION", f"Spark needs Java {_either(JAVA_VERSIONS)}; "
-                         f"{program} is {'Java ' + str(found) if found else 'older or not Java'}.", hint=JAVA_HINT)
+        raise SetupError(
+            "JAVA_VERSION",
+            f"Spark needs Java {_either(JAVA_VERSIONS)}; "
+            f"{program} is {'Java ' + str(found) if found else 'older or not Java'}.",
+            hint=JAVA_HINT,
+        )
     if VECTOR_MODULE not in listing.stdout:
-        raise SetupError("JAVA_VERSION", f"{program} is a trimmed Java {found} without the module {VECTOR_MODULE}, "
-                         "on which Spark does not start.", hint=JAVA_HINT)
+        raise SetupError(
+            "JAVA_VERSION",
+            f"{program} is a trimmed Java {found} without the module {VECTOR_MODULE}, on which Spark does not start.",
+            hint=JAVA_HINT,
+        )
 
 
 def _either(values: tuple[int, ...]) -> str:
@@ -61,8 +68,9 @@ def installed_versions() -> tuple[str, str]:
     try:
         return version("pyspark"), version("delta-spark")
     except PackageNotFoundError as error:
-        raise SetupError("EXTRA_MISSING", f"the package '{error.name}' is not installed here.",
-                         hint="pip install 'lakemill[spark]'.") from error
+        raise SetupError(
+            "EXTRA_MISSING", f"the package '{error.name}' is not installed here.", hint="pip install 'lakemill[spark]'."
+        ) from error
 
 
 def check_versions(spark: str, delta: str) -> None:
@@ -78,8 +86,11 @@ def check_versions(spark: str, delta: str) -> None:
     minor = ".".join(spark.split(".")[:2])
     if delta not in DELTA_FOR_SPARK.get(minor, ()):
         pairs = (f"pyspark {key} with delta-spark {' or '.join(value)}" for key, value in DELTA_FOR_SPARK.items())
-        raise SetupError("SPARK_DELTA_VERSIONS", f"pyspark {spark} and delta-spark {delta} do not go together; "
-                         f"expected {'; '.join(pairs)}.", hint="pip install 'lakemill[spark]' installs a pair.")
+        raise SetupError(
+            "SPARK_DELTA_VERSIONS",
+            f"pyspark {spark} and delta-spark {delta} do not go together; expected {'; '.join(pairs)}.",
+            hint="pip install 'lakemill[spark]' installs a pair.",
+        )
 
 
 def choose_worker_python(chosen: str | None = None) -> None:
@@ -97,8 +108,11 @@ def choose_worker_python(chosen: str | None = None) -> None:
     if python != sys.executable:
         expected, found = f"{sys.version_info.major}.{sys.version_info.minor}", _minor_version(python)
         if found != expected:
-            raise SetupError("PYTHON_MISMATCH", f"workers would run {python}, which is Python {found}; "
-                             f"the driver is Python {expected}.", hint=PYTHON_HINT)
+            raise SetupError(
+                "PYTHON_MISMATCH",
+                f"workers would run {python}, which is Python {found}; the driver is Python {expected}.",
+                hint=PYTHON_HINT,
+            )
     os.environ["PYSPARK_PYTHON"] = python
 
 

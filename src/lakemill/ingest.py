@@ -87,8 +87,10 @@ class IngestResult:
     def summary(self) -> str:
         """Return the run in one line."""
         state = f"{self.table} is at version {self.version}" if self.version is not None else "no table was made"
-        return (f"{self.listed:,} files: {self.added:,} added, {self.replaced:,} replaced, {self.rejected:,} rejected, "
-                f"{self.unchanged:,} unchanged; {state}, {self.seconds:.1f} s")
+        return (
+            f"{self.listed:,} files: {self.added:,} added, {self.replaced:,} replaced, {self.rejected:,} rejected, "
+            f"{self.unchanged:,} unchanged; {state}, {self.seconds:.1f} s"
+        )
 
     def after(self, earlier: IngestResult) -> IngestResult:
         """Return this run with what earlier runs did added up; what was found is this run's."""
@@ -96,8 +98,9 @@ class IngestResult:
         return replace(self, **{name: getattr(earlier, name) + getattr(self, name) for name in names})
 
 
-def ingest_images(config: IngestConfig, spark: SparkSession | None = None, *,
-                  progress: Say | None = None) -> IngestResult:
+def ingest_images(
+    config: IngestConfig, spark: SparkSession | None = None, *, progress: Say | None = None
+) -> IngestResult:
     """Bring a source's image files into a Delta table.
 
     With an interval as ``trigger`` it goes on until it is interrupted (Ctrl-C), and then returns the sum.
@@ -180,8 +183,16 @@ class _Ingest:
         if self.config.thumbnails:
             add_thumbnails(self.spark, table, self.config.thumbnails, self.say)
         read_bytes = int(added["length"].sum()) + int(replaced["length"].sum())
-        return IngestResult(table, tables.version(self.spark, table), len(files), len(files) - len(todo), len(added),
-                            len(replaced), len(rejected), read_bytes)
+        return IngestResult(
+            table,
+            tables.version(self.spark, table),
+            len(files),
+            len(files) - len(todo),
+            len(added),
+            len(replaced),
+            len(rejected),
+            read_bytes,
+        )
 
     def _committed(self) -> pl.DataFrame:
         """Return the table's files as ``FILES`` and ``label_index``, without their bytes."""

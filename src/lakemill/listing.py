@@ -15,7 +15,10 @@ from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
 FILES: dict[str, pl.DataType] = {
-    "path": pl.String(), "length": pl.Int64(), "modification_time": pl.Datetime("us", "UTC"), "label": pl.String(),
+    "path": pl.String(),
+    "length": pl.Int64(),
+    "modification_time": pl.Datetime("us", "UTC"),
+    "label": pl.String(),
 }
 """One row a file. ``path`` is absolute, or a URL; ``modification_time`` is UTC in microseconds."""
 
@@ -30,9 +33,12 @@ def list_files(source: FileSource) -> pl.DataFrame:
         ConfigError: ``SOURCE_NOT_FOUND`` if a path is not there, ``SOURCE_SCHEME`` if no storage has its scheme.
     """
     label_of = _labeller(source.label)
-    rows = [(name, info.size, info.mtime_ns and info.mtime_ns // 1000, label_of(name))
-            for path in source.paths for name, below, info in _walk(path, recursive=source.recursive)
-            if _wanted(below, source.globs)]
+    rows = [
+        (name, info.size, info.mtime_ns and info.mtime_ns // 1000, label_of(name))
+        for path in source.paths
+        for name, below, info in _walk(path, recursive=source.recursive)
+        if _wanted(below, source.globs)
+    ]
     return pl.DataFrame(rows, FILES, orient="row").unique("path").sort("path")
 
 
@@ -41,15 +47,18 @@ def _walk(path: str, *, recursive: bool) -> Iterator[tuple[str, PurePosixPath, f
     store, inside = filesystem(path.rstrip("/") or "/")
     found = store.get_file_info(inside)
     if found.type == fs.FileType.NotFound:
-        raise ConfigError("SOURCE_NOT_FOUND", f"there is no file or folder '{path}'.",
-                          hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.")
+        raise ConfigError(
+            "SOURCE_NOT_FOUND",
+            f"there is no file or folder '{path}'.",
+            hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.",
+        )
     named = inside if isinstance(store, fs.LocalFileSystem) else path.rstrip("/")
     if found.type == fs.FileType.File:
         yield named, PurePosixPath(found.base_name), found
         return
     for info in store.get_file_info(fs.FileSelector(inside, recursive=recursive)):
         if info.type == fs.FileType.File:
-            below = info.path[len(inside):].lstrip("/")
+            below = info.path[len(inside) :].lstrip("/")
             yield f"{named.rstrip('/')}/{below}", PurePosixPath(below), info
 
 

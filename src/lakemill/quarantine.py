@@ -31,8 +31,9 @@ def read_rejected(spark: SparkSession, table: str) -> pl.DataFrame:
     return pl.DataFrame(spark.table(tables.sql_name(name)).select(*KEY, "code").toArrow())
 
 
-def update_quarantine(spark: SparkSession, table: str, known: pl.DataFrame, rejected: pl.DataFrame,
-                      good: pl.DataFrame) -> None:
+def update_quarantine(
+    spark: SparkSession, table: str, known: pl.DataFrame, rejected: pl.DataFrame, good: pl.DataFrame
+) -> None:
     """Add the files rejected now, replace what was said of them before, and take out those that are good now.
 
     Args:

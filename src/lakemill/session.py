@@ -27,9 +27,11 @@ DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
-NO_DELTA_HINT = ("Delta's jars and two settings are needed when the session is made: "
-                 + " and ".join(f"{key}={value}" for key, value in DELTA_SETTINGS.items())
-                 + "; with spark-submit, --properties-file conf/spark.conf has them all.")
+NO_DELTA_HINT = (
+    "Delta's jars and two settings are needed when the session is made: "
+    + " and ".join(f"{key}={value}" for key, value in DELTA_SETTINGS.items())
+    + "; with spark-submit, --properties-file conf/spark.conf has them all."
+)
 LEAST_HEAP_BYTES = 2 * 2**30
 
 
@@ -54,8 +56,9 @@ def get_session(app_name: str = "lakemill", settings: Mapping[str, str] | None =
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ModuleNotFoundError as error:
-        raise SetupError("EXTRA_MISSING", "the package 'pyspark' is not installed here.",
-                         hint="pip install 'lakemill[spark]'.") from error
+        raise SetupError(
+            "EXTRA_MISSING", "the package 'pyspark' is not installed here.", hint="pip install 'lakemill[spark]'."
+        ) from error
     try:
         session = SparkSession.active()
     except PySparkRuntimeError:
@@ -109,8 +112,11 @@ def check_session(spark: SparkSession) -> None:
     if "DATABRICKS_RUNTIME_VERSION" not in os.environ:  # has Delta without the settings
         missing = [key for key, value in DELTA_SETTINGS.items() if value not in str(spark.conf.get(key, ""))]
         if missing:
-            raise SetupError("SESSION_NO_DELTA", f"the Spark session has no Delta: {' and '.join(missing)} not set.",
-                             hint=NO_DELTA_HINT)
+            raise SetupError(
+                "SESSION_NO_DELTA",
+                f"the Spark session has no Delta: {' and '.join(missing)} not set.",
+                hint=NO_DELTA_HINT,
+            )
 
 
 @functools.cache

@@ -65,14 +65,21 @@ def _setup(text: str) -> LakemillError | None:
     if "PYTHON_VERSION_MISMATCH" in text:
         versions = VERSIONS.search(text)
         found = f": workers run {versions[1]}, the driver {versions[2]}" if versions else ""
-        return SetupError("PYTHON_MISMATCH", f"workers run another Python version than the driver{found}.",
-                          hint="set spark.pyspark.python (or PYSPARK_PYTHON) to an interpreter of the driver's version "
-                               "that every executor has.")
+        return SetupError(
+            "PYTHON_MISMATCH",
+            f"workers run another Python version than the driver{found}.",
+            hint="set spark.pyspark.python (or PYSPARK_PYTHON) to an interpreter of the driver's version "
+            "that every executor has.",
+        )
     if module := MODULE.search(text):
         ours = module[1].split(".")[0] == "lakemill_udfs"
-        return SetupError("WORKER_MODULE_MISSING", f"the Python workers have no module '{module[1]}'.",
-                          hint="add --py-files dist/lakemill.zip (`make dist` writes it)." if ours else
-                          "install it in the executors' Python, or ship it with --archives.")
+        return SetupError(
+            "WORKER_MODULE_MISSING",
+            f"the Python workers have no module '{module[1]}'.",
+            hint="add --py-files dist/lakemill.zip (`make dist` writes it)."
+            if ours
+            else "install it in the executors' Python, or ship it with --archives.",
+        )
     if "Cannot find catalog plugin class" in text or re.search(r"Failed to find the data source: delta\b", text):
         return SetupError("SESSION_NO_DELTA", "the Spark session does not find Delta's classes.", hint=NO_DELTA_HINT)
     return None
@@ -80,16 +87,25 @@ def _setup(text: str) -> LakemillError | None:
 
 def _machine(text: str) -> LakemillError | None:
     if "java.lang.OutOfMemoryError" in text:
-        return RunError("HEAP_TOO_SMALL", "a JVM of Spark ran out of memory.",
-                        hint="raise spark.driver.memory (local mode) or spark.executor.memory.")
+        return RunError(
+            "HEAP_TOO_SMALL",
+            "a JVM of Spark ran out of memory.",
+            hint="raise spark.driver.memory (local mode) or spark.executor.memory.",
+        )
     if "No space left on device" in text:
         return RunError("DISK_FULL", "a disk is full.", hint="free it, or point spark.local.dir to a larger one.")
     if "Python worker exited unexpectedly" in text:
-        return RunError("WORKER_DIED", "a Python worker died: most often out of memory, or a crash in native code.",
-                        hint="lower engine.batch_rows or engine.batch_bytes; the worker's stderr has a native stack.")
+        return RunError(
+            "WORKER_DIED",
+            "a Python worker died: most often out of memory, or a crash in native code.",
+            hint="lower engine.batch_rows or engine.batch_bytes; the worker's stderr has a native stack.",
+        )
     if DENIED.search(text):
-        return TableError("STORAGE_DENIED", "the storage refused to read or write.",
-                          hint="check the table's path, its permissions and the credentials of this session.")
+        return TableError(
+            "STORAGE_DENIED",
+            "the storage refused to read or write.",
+            hint="check the table's path, its permissions and the credentials of this session.",
+        )
     return None
 
 
@@ -100,5 +116,6 @@ def _other(error: Exception, text: str) -> LakemillError:
         return RunError("WORKER_FAILED", f"{kind} in {function} ({PurePath(file).name}, line {line}).", hint=hint)
     condition = error.getCondition() if isinstance(error, PySparkException) else None
     match = None if condition else CONDITION.search(text) or JAVA_CLASS.search(text)
-    return RunError("SPARK_FAILED", f"Spark stopped with {condition or (match and match[1]) or type(error).__name__}.",
-                    hint=hint)
+    return RunError(
+        "SPARK_FAILED", f"Spark stopped with {condition or (match and match[1]) or type(error).__name__}.", hint=hint
+    )

@@ -35,8 +35,9 @@ def add_thumbnails(spark: SparkSession, images: str, thumbnails: Thumbnails, say
     rows, there = tables.read(spark, images), tables.read(spark, table)
     missing = rows.select("path", "sha256", "modification_time").join(there, ["path", "sha256"], "left_anti")
     stale = there.select("path", F.lit(1).alias("stale"))
-    count, replaced, oldest = missing.join(stale, "path", "left").agg(
-        F.count("*"), F.count("stale"), F.min("modification_time")).collect()[0]
+    count, replaced, oldest = (
+        missing.join(stale, "path", "left").agg(F.count("*"), F.count("stale"), F.min("modification_time")).collect()[0]
+    )
     if not count:
         return
     say(f"Making {count:,} thumbnails ...")
@@ -44,7 +45,8 @@ def add_thumbnails(spark: SparkSession, images: str, thumbnails: Thumbnails, say
     recent = rows if oldest is None else rows.where(F.col("modification_time") >= F.lit(oldest))
     wanted = recent.join(F.broadcast(missing.select("path", "sha256")), ["path", "sha256"], "left_semi")
     made = wanted.select("path", "sha256", "content").mapInArrow(
-        partial(make_thumbnails, size=thumbnails.size), spark_schema(spark, THUMBNAILS))
+        partial(make_thumbnails, size=thumbnails.size), spark_schema(spark, THUMBNAILS)
+    )
     if replaced:
         merge(made, table, "path")
     else:

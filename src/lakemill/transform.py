@@ -58,12 +58,15 @@ class TransformResult:
 
     def summary(self) -> str:
         """Return the run in one line."""
-        return (f"{self.rows:,} rows: {self.transformed:,} transformed, {self.failed:,} failed; "
-                f"{self.table} is at version {self.version}, {self.seconds:.1f} s")
+        return (
+            f"{self.rows:,} rows: {self.transformed:,} transformed, {self.failed:,} failed; "
+            f"{self.table} is at version {self.version}, {self.seconds:.1f} s"
+        )
 
 
-def transform_images(config: TransformConfig, spark: SparkSession | None = None, *,
-                     progress: Callable[[str], None] | None = None) -> TransformResult:
+def transform_images(
+    config: TransformConfig, spark: SparkSession | None = None, *, progress: Callable[[str], None] | None = None
+) -> TransformResult:
     """Transform the images of a table into another table, which is overwritten.
 
     Args:
@@ -98,9 +101,12 @@ def open_source(config: TransformConfig, spark: SparkSession) -> DataFrame:
     rows = tables.read(spark, config.source.table, config.source.version)
     types = dict(rows.dtypes)
     if types.get("path") != "string" or types.get("content") != "binary":
-        raise TableError("COLUMN_MISSING", f"'{config.source.table}' must have path string and content binary; "
-                         f"it has {', '.join(f'{name} {kind}' for name, kind in types.items())}.",
-                         hint="`lakemill ingest` makes tables of images.")
+        raise TableError(
+            "COLUMN_MISSING",
+            f"'{config.source.table}' must have path string and content binary; "
+            f"it has {', '.join(f'{name} {kind}' for name, kind in types.items())}.",
+            hint="`lakemill ingest` makes tables of images.",
+        )
     return tables.filtered(rows, config.source.where)
 
 
@@ -112,8 +118,9 @@ def _ship(transform: ImageTransform, spark: SparkSession) -> ImageTransform:
     return replace(transform, archive=ship_module(spark, transform.function.partition(":")[0]))
 
 
-def _by_row(config: TransformConfig, transform: ImageTransform, rows: DataFrame,
-            say: Callable[[str], None]) -> TransformResult:
+def _by_row(
+    config: TransformConfig, transform: ImageTransform, rows: DataFrame, say: Callable[[str], None]
+) -> TransformResult:
     output, spark = config.output.table, rows.sparkSession
     check_schema(spark, output, rows.schema)
     count = rows.count()
@@ -140,12 +147,16 @@ def _quarantine(rows: DataFrame, done: DataFrame, transform: ImageTransform, out
     return spark.table(tables.sql_name(name)).count()
 
 
-def _by_group(config: TransformConfig, transform: ImageTransform, rows: DataFrame,
-              say: Callable[[str], None]) -> TransformResult:
+def _by_group(
+    config: TransformConfig, transform: ImageTransform, rows: DataFrame, say: Callable[[str], None]
+) -> TransformResult:
     output, spark = config.output.table, rows.sparkSession
     if unknown := [name for name in config.group_by if name not in rows.columns]:
-        raise TableError("COLUMN_MISSING", f"'{config.source.table}' has no column {', '.join(unknown)} to group by.",
-                         hint=f"it has: {', '.join(rows.columns)}.")
+        raise TableError(
+            "COLUMN_MISSING",
+            f"'{config.source.table}' has no column {', '.join(unknown)} to group by.",
+            hint=f"it has: {', '.join(rows.columns)}.",
+        )
     count = rows.count()
     say(f"Transforming {count:,} images in groups of {', '.join(config.group_by)} ...")
     call = partial(transform_group, function=str(transform.function), archive=transform.archive)
@@ -154,5 +165,6 @@ def _by_group(config: TransformConfig, transform: ImageTransform, rows: DataFram
         made = rows.groupBy(*config.group_by).applyInPandas(call, config.output.columns or rows.schema)
     check_schema(spark, output, made.schema)
     overwrite(made, output)
-    return TransformResult(output, tables.version(spark, output), count,
-                           spark.table(tables.sql_name(output)).count(), 0, 0.0)
+    return TransformResult(
+        output, tables.version(spark, output), count, spark.table(tables.sql_name(output)).count(), 0, 0.0
+    )

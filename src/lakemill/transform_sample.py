@@ -53,8 +53,11 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
         ConfigError: ``SAMPLE_GROUPS`` with ``group_by``, and as ``transform_images``.
     """
     if config.group_by:
-        raise ConfigError("SAMPLE_GROUPS", "a sample shows images row by row, and this job transforms groups.",
-                          hint="use source.where to run it on one small group.")
+        raise ConfigError(
+            "SAMPLE_GROUPS",
+            "a sample shows images row by row, and this job transforms groups.",
+            hint="use source.where to run it on one small group.",
+        )
     rows = open_source(config, spark or get_session(config.name)).select("path", "content").limit(count)
     try:
         taken = rows.toArrow().to_pylist()
@@ -72,8 +75,9 @@ def _one(config: TransformConfig, row: dict[str, object]) -> Sample:
         return Sample(path, before, error=str(error))
 
 
-def write_sample(config: TransformConfig, count: int, spark: SparkSession | None = None,
-                 folder: Path | None = None) -> Path:
+def write_sample(
+    config: TransformConfig, count: int, spark: SparkSession | None = None, folder: Path | None = None
+) -> Path:
     """Write a picture with each sampled image beside what became of it, and return its path.
 
     Args:
@@ -114,4 +118,4 @@ def _size(image: Image.Image | None) -> str:
 
 
 def _end(text: str, length: int) -> str:
-    return text if len(text) <= length else "..." + text[3 - length:]
+    return text if len(text) <= length else "..." + text[3 - length :]

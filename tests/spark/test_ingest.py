@@ -27,8 +27,20 @@ from lakemill_udfs.errors import ConfigError, TableError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-COLUMNS = ["path", "length", "modification_time", "label", "label_index", "width", "height", "mode", "orientation",
-           "format", "sha256", "content"]
+COLUMNS = [
+    "path",
+    "length",
+    "modification_time",
+    "label",
+    "label_index",
+    "width",
+    "height",
+    "mode",
+    "orientation",
+    "format",
+    "sha256",
+    "content",
+]
 Ingest = Callable[..., IngestResult]
 
 
@@ -37,8 +49,10 @@ def ingest(spark: SparkSession, tmp_path: Path) -> Ingest:
     """Return a function that ingests ``src`` into ``lake/images`` with some options changed."""
 
     def run(progress: Callable[[str], None] | None = None, **options: Any) -> IngestResult:
-        values = {"source": {"path": str(tmp_path / "src"), "label": "parent"},
-                  "output__table": str(tmp_path / "lake/images")} | options
+        values = {
+            "source": {"path": str(tmp_path / "src"), "label": "parent"},
+            "output__table": str(tmp_path / "lake/images"),
+        } | options
         return ingest_images(IngestConfig.load(**values), spark, progress=progress)
 
     return run
@@ -80,8 +94,14 @@ def test_every_format_becomes_a_row_and_every_other_file_a_reason(ingest: Ingest
     """One run over all formats, EXIF and broken files."""
     exif = Image.Exif()
     exif[0x0112] = 8
-    good = {"cat/a.jpg": image(1, "JPEG", exif=exif), "cat/b.png": image(2), "dog/c.gif": image(3, "GIF"),
-            "dog/d.bmp": image(4, "BMP"), "dog/e.tiff": image(5, "TIFF"), "f.webp": image(6, "WEBP")}
+    good = {
+        "cat/a.jpg": image(1, "JPEG", exif=exif),
+        "cat/b.png": image(2),
+        "dog/c.gif": image(3, "GIF"),
+        "dog/d.bmp": image(4, "BMP"),
+        "dog/e.tiff": image(5, "TIFF"),
+        "f.webp": image(6, "WEBP"),
+    }
     bad = {"cat/empty.png": b"", "cat/text.png": b"no image", "dog/cut.png": image(7)[:-20]}
     put(tmp_path, good | bad)
     result = ingest()
@@ -93,8 +113,13 @@ def test_every_format_becomes_a_row_and_every_other_file_a_reason(ingest: Ingest
     assert {name: row["content"] for name, row in found.items()} == good
     assert [found[name]["format"] for name in sorted(found)] == ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]
     assert {name: (row["label"], row["label_index"]) for name, row in found.items()} == {
-        "cat/a.jpg": ("cat", 0), "cat/b.png": ("cat", 0), "dog/c.gif": ("dog", 1), "dog/d.bmp": ("dog", 1),
-        "dog/e.tiff": ("dog", 1), "f.webp": ("src", 2)}
+        "cat/a.jpg": ("cat", 0),
+        "cat/b.png": ("cat", 0),
+        "dog/c.gif": ("dog", 1),
+        "dog/d.bmp": ("dog", 1),
+        "dog/e.tiff": ("dog", 1),
+        "f.webp": ("src", 2),
+    }
     row, file = found["cat/a.jpg"], tmp_path / "src/cat/a.jpg"
     assert (row["width"], row["height"], row["mode"], row["orientation"]) == (12, 8, "RGB", 8)
     assert row["length"] == file.stat().st_size
@@ -102,27 +127,44 @@ def test_every_format_becomes_a_row_and_every_other_file_a_reason(ingest: Ingest
     assert int(row["modification_time"].timestamp() * 1e6) == file.stat().st_mtime_ns // 1000
     assert found["cat/b.png"]["orientation"] is None
     assert {name: row["code"] for name, row in rows(tmp_path / "lake/images_quarantine").items()} == {
-        "cat/empty.png": "FILE_EMPTY", "cat/text.png": "IMAGE_UNKNOWN_FORMAT", "dog/cut.png": "IMAGE_TRUNCATED"}
+        "cat/empty.png": "FILE_EMPTY",
+        "cat/text.png": "IMAGE_UNKNOWN_FORMAT",
+        "dog/cut.png": "IMAGE_TRUNCATED",
+    }
 
 
 def test_a_second_run_does_what_changed_and_nothing_else(ingest: Ingest, tmp_path: Path) -> None:
     """New files are one append, changed ones one merge, everything else stays as it is."""
-    put(tmp_path, {"m/same.png": image(1), "m/changes.png": image(2), "m/breaks.png": image(3), "m/goes.png": image(4),
-                   "m/mends.png": b"broken"})
+    put(
+        tmp_path,
+        {
+            "m/same.png": image(1),
+            "m/changes.png": image(2),
+            "m/breaks.png": image(3),
+            "m/goes.png": image(4),
+            "m/mends.png": b"broken",
+        },
+    )
     ingest()
     again = ingest()
     assert (again.unchanged, again.added, again.replaced, again.rejected, again.version) == (5, 0, 0, 0, 1)
     assert ingest(source__glob="*.nothing").listed == 0
 
-    put(tmp_path, {"a/new.png": image(5), "m/changes.png": image(6), "m/breaks.png": b"broken",
-                   "m/mends.png": image(7)})
+    put(
+        tmp_path, {"a/new.png": image(5), "m/changes.png": image(6), "m/breaks.png": b"broken", "m/mends.png": image(7)}
+    )
     (tmp_path / "src/m/goes.png").unlink()
     result = ingest()
     assert (result.added, result.replaced, result.rejected, result.unchanged) == (2, 1, 1, 1)
     found = rows(tmp_path / "lake/images")
     assert {name: row["content"] for name, row in found.items()} == {
-        "m/same.png": image(1), "m/changes.png": image(6), "m/breaks.png": image(3), "m/goes.png": image(4),
-        "m/mends.png": image(7), "a/new.png": image(5)}
+        "m/same.png": image(1),
+        "m/changes.png": image(6),
+        "m/breaks.png": image(3),
+        "m/goes.png": image(4),
+        "m/mends.png": image(7),
+        "a/new.png": image(5),
+    }
     assert (found["m/same.png"]["label_index"], found["a/new.png"]["label_index"]) == (0, 1)
     assert list(rows(tmp_path / "lake/images_quarantine")) == ["m/breaks.png"]
     assert operations(tmp_path / "lake/images") == ["CREATE TABLE", "WRITE", "WRITE", "MERGE"]
@@ -163,7 +205,8 @@ def check_layout(table: Path) -> list[int]:
 
 
 def test_images_lie_uncompressed_in_row_groups_cut_by_bytes_also_after_optimize(
-        ingest: Ingest, tmp_path: Path, spark: SparkSession) -> None:
+    ingest: Ingest, tmp_path: Path, spark: SparkSession
+) -> None:
     """Large and small images alike; compacting makes fewer files and keeps the layout."""
     put(tmp_path, {f"large/{number}.bmp": image(number, "BMP", size=(1200, 900)) for number in range(16)})
     put(tmp_path, {f"small/{number}.bmp": image(number, "BMP", size=(180, 180)) for number in range(60)})
@@ -244,7 +287,10 @@ def test_thumbnails_follow_the_table(ingest: Ingest, tmp_path: Path) -> None:
     ingest(**options)
     found = rows(tmp_path / "lake/thumbnails")
     assert {name: (row["width"], row["height"]) for name, row in found.items()} == {
-        "a.jpg": (16, 32), "b.png": (12, 8), "damaged.png": (None, None)}
+        "a.jpg": (16, 32),
+        "b.png": (12, 8),
+        "damaged.png": (None, None),
+    }
     assert Image.open(io.BytesIO(found["a.jpg"]["thumbnail"])).size == (16, 32)
     put(tmp_path, {"b.png": image(9, size=(64, 64)), "c.png": image(4)})
     ingest(**options)
@@ -272,11 +318,21 @@ def test_an_interval_goes_on_until_it_is_interrupted(ingest: Ingest, tmp_path: P
 
 
 def test_the_job_prints_one_json_object(
-        tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
     """jobs/ingest_images.py with the repository's own configuration; wrong keys end with status 2."""
     put(tmp_path, {"a.png": image()})
-    arguments = ["--config", "conf/ingest_images.yaml", "--set", f"source.path={tmp_path}/src", "--set",
-                 f"output.table={tmp_path}/lake/images", "--set", "thumbnails=null", "--json"]
+    arguments = [
+        "--config",
+        "conf/ingest_images.yaml",
+        "--set",
+        f"source.path={tmp_path}/src",
+        "--set",
+        f"output.table={tmp_path}/lake/images",
+        "--set",
+        "thumbnails=null",
+        "--json",
+    ]
     assert job.main(arguments, spark) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (facts["listed"], facts["added"], facts["version"]) == (1, 1, 1)
@@ -310,8 +366,13 @@ ingest_images(IngestConfig.load(source__path=source, output__table=table), progr
 
 def kill_ingest(folder: Path, moment: str) -> None:
     """Ingest in a process of its own, which with its JVM and workers is killed at a moment."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(folder / "src"), str(folder / "lake/images"), moment],
-                          start_new_session=True, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder / "src"), str(folder / "lake/images"), moment],
+        start_new_session=True,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == -9, done.stderr
 
 
@@ -330,5 +391,7 @@ def test_a_kill_at_any_time_loses_and_doubles_nothing(ingest: Ingest, tmp_path: 
     assert (repaired.added, repaired.replaced, repaired.rejected) == (0, 1, 1)
     found = rows(tmp_path / "lake/images", "content")
     assert {name: row["content"] for name, row in found.items()} == files | {
-        "0/00.bmp": changed["0/00.bmp"], "2/new.png": changed["2/new.png"]}
+        "0/00.bmp": changed["0/00.bmp"],
+        "2/new.png": changed["2/new.png"],
+    }
     assert sorted(rows(tmp_path / "lake/images_quarantine")) == ["0/broken.png", "1/broken.png"]

@@ -59,7 +59,9 @@ def test_a_session_beside_holds_its_settings_alone(spark: SparkSession) -> None:
 
 
 def test_a_session_without_delta_is_refused_and_weak_settings_are_reported_once(tmp_path: Path) -> None:
-    done = run(tmp_path, """
+    done = run(
+        tmp_path,
+        """
 from pyspark.sql import SparkSession
 from lakemill import SetupError, get_session
 settings = {"spark.ui.enabled": "false", "spark.python.worker.reuse": "false"}
@@ -69,7 +71,8 @@ for _ in range(2):
         get_session()
     except SetupError as error:
         print(error)
-""")
+""",
+    )
     assert done.stdout.count("[SESSION_NO_DELTA]") == 2
     assert "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension" in done.stdout
     assert done.stderr.count("spark.python.worker.reuse is false") == 1
@@ -85,7 +88,7 @@ def test_a_local_session_is_quiet(tmp_path: Path) -> None:
     done = run(
         tmp_path,
         f"from lakemill import get_session; spark = get_session(); "
-        f"spark.range(9).write.format('delta').save({str(tmp_path / 't')!r}); spark.stop()"
+        f"spark.range(9).write.format('delta').save({str(tmp_path / 't')!r}); spark.stop()",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

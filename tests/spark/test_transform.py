@@ -76,14 +76,17 @@ def read(table: Path) -> list[dict[str, Any]]:
 
 
 def test_rows_are_transformed_in_one_commit_and_failures_kept(
-        transform: Callable[..., TransformResult], tmp_path: Path) -> None:
+    transform: Callable[..., TransformResult], tmp_path: Path
+) -> None:
     """Other columns ride along; the damaged image is in the quarantine; a second run replaces the first."""
-    result = transform(transform={"grayscale": True, "size": [6, 8], "format": "JPEG",
-                                  "function": "my_functions:invert"})
+    result = transform(
+        transform={"grayscale": True, "size": [6, 8], "format": "JPEG", "function": "my_functions:invert"}
+    )
     assert (result.rows, result.transformed, result.failed) == (6, 5, 1)
     found = read(tmp_path / "lake/small")
     assert [(row["path"], row["label"], row["width"], row["height"]) for row in found] == [
-        (f"/photos/{number}.png", "ab"[number % 2], 8, 6) for number in range(5)]
+        (f"/photos/{number}.png", "ab"[number % 2], 8, 6) for number in range(5)
+    ]
     pixels = [Image.open(io.BytesIO(row["content"])) for row in found]
     assert {(image.format, image.mode, image.size) for image in pixels} == {("JPEG", "L", (8, 6))}
     assert [image.getpixel((3, 3)) for image in pixels] == pytest.approx([255, 215, 175, 135, 95], abs=2)
@@ -104,7 +107,9 @@ def test_groups_go_through_a_pandas_function(transform: Callable[..., TransformR
     result = transform(transform={"function": "my_functions:brightest"}, output__columns=columns, **options)
     assert (result.rows, result.transformed) == (5, 2)
     assert read(tmp_path / "lake/small") == [
-        {"label": "a", "images": 3, "bright": 1200}, {"label": "b", "images": 2, "bright": 0}]
+        {"label": "a", "images": 3, "bright": 1200},
+        {"label": "b", "images": 2, "bright": 0},
+    ]
     with pytest.raises(RunError, match=r"\[FUNCTION_FAILED\] my_functions:fail raised ValueError") as caught:
         transform(transform={"function": "my_functions:fail"}, output__columns=columns, **options)
     assert "secret" not in str(caught.value)
@@ -112,10 +117,12 @@ def test_groups_go_through_a_pandas_function(transform: Callable[..., TransformR
 
 
 def test_a_sample_is_made_on_the_driver_and_writes_one_picture(
-        spark: SparkSession, images: str, tmp_path: Path) -> None:
+    spark: SparkSession, images: str, tmp_path: Path
+) -> None:
     """Before and after side by side, failures with their reason; no table is made."""
-    config = TransformConfig.load(name="look", source__table=images, output__table=str(tmp_path / "lake/small"),
-                                  transform={"size": [6, 8]})
+    config = TransformConfig.load(
+        name="look", source__table=images, output__table=str(tmp_path / "lake/small"), transform={"size": [6, 8]}
+    )
     samples = {one.path: one for one in sample(config, 10, spark)}
     assert len(samples) == 6
     good, bad = samples["/photos/0.png"], samples["/photos/5.png"]
@@ -130,15 +137,22 @@ def test_a_sample_is_made_on_the_driver_and_writes_one_picture(
     assert not (tmp_path / "lake/small").exists()
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"source__table": "lake/nothing"}, TableError, "TABLE_NOT_FOUND"),
-    ({"source__where": "colour = 1"}, ConfigError, "WHERE_INVALID"),
-    ({"transform": {"function": "my_functions:nothing"}}, ConfigError, "FUNCTION_NOT_FOUND"),
-    ({"transform": {"function": "my_functions:invert"}, "group_by": ["colour"]}, TableError, "COLUMN_MISSING"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"source__table": "lake/nothing"}, TableError, "TABLE_NOT_FOUND"),
+        ({"source__where": "colour = 1"}, ConfigError, "WHERE_INVALID"),
+        ({"transform": {"function": "my_functions:nothing"}}, ConfigError, "FUNCTION_NOT_FOUND"),
+        ({"transform": {"function": "my_functions:invert"}, "group_by": ["colour"]}, TableError, "COLUMN_MISSING"),
+    ],
+)
 def test_mistakes_stop_before_anything_is_written(
-        transform: Callable[..., TransformResult], tmp_path: Path, options: dict[str, Any], error: type[Exception],
-        message: str) -> None:
+    transform: Callable[..., TransformResult],
+    tmp_path: Path,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
     """With a code of their own."""
     with pytest.raises(error, match=message):
         transform(**options)
@@ -146,12 +160,24 @@ def test_mistakes_stop_before_anything_is_written(
 
 
 def test_the_job_prints_one_json_object(
-        images: str, spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    images: str,
+    spark: SparkSession,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """jobs/transform_images.py with the repository's own configuration, and its sample."""
     config = str(Path("conf/transform_images.yaml").absolute())
-    arguments = ["--config", config, "--set", f"source.table={images}", "--set", "source.where=null",
-                 "--set", f"output.table={tmp_path}/lake/small"]
+    arguments = [
+        "--config",
+        config,
+        "--set",
+        f"source.table={images}",
+        "--set",
+        "source.where=null",
+        "--set",
+        f"output.table={tmp_path}/lake/small",
+    ]
     assert job.main([*arguments, "--json"], spark) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (facts["rows"], facts["transformed"], facts["failed"]) == (6, 5, 1)

@@ -61,8 +61,7 @@ def test_the_library_imports_no_job(path: Path) -> None:
 
 
 def test_executor_code_loads_nothing_of_the_driver() -> None:
-    modules = ", ".join(f"lakemill_udfs.{path.stem}" for path in UDFS
-                        if path.stem not in {"__init__", *INSIDE_MLFLOW})
+    modules = ", ".join(f"lakemill_udfs.{path.stem}" for path in UDFS if path.stem not in {"__init__", *INSIDE_MLFLOW})
     assert loaded_after(f"import {modules}") & (DRIVER_ONLY | SLOW) == set()
 
 

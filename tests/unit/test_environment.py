@@ -44,12 +44,15 @@ def test_java_home_without_java(tmp_path: Path) -> None:
     assert f"[JAVA_MISSING] Spark needs Java 17 or 21: JAVA_HOME ({tmp_path})" in session_error(JAVA_HOME=str(tmp_path))
 
 
-@pytest.mark.parametrize(("listing", "found"), [
-    ("echo java.base@11.0.2", "is Java 11"),
-    ("echo java.base@25.0.1; echo jdk.incubator.vector@25.0.1", "is Java 25"),
-    ("echo 'Unrecognized option: --list-modules' >&2; exit 1", "is older"),
-    ("echo java.base@17.0.15", "without the module jdk.incubator.vector"),
-])
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        ("echo java.base@11.0.2", "is Java 11"),
+        ("echo java.base@25.0.1; echo jdk.incubator.vector@25.0.1", "is Java 25"),
+        ("echo 'Unrecognized option: --list-modules' >&2; exit 1", "is older"),
+        ("echo java.base@17.0.15", "without the module jdk.incubator.vector"),
+    ],
+)
 def test_the_wrong_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str, found: str) -> None:
     monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", listing)))
     with pytest.raises(SetupError, match=found) as caught:
@@ -94,8 +97,7 @@ def test_workers_run_the_interpreter_of_the_driver(monkeypatch: pytest.MonkeyPat
 
 def test_without_the_spark_extra() -> None:
     """An interpreter that has the base packages only says which extra to install."""
-    script = ("import sys; sys.modules['pyspark'] = None\n"
-              "from lakemill.session import get_session; get_session()")
+    script = "import sys; sys.modules['pyspark'] = None\nfrom lakemill.session import get_session; get_session()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "[EXTRA_MISSING]" in done.stderr
     assert "pip install 'lakemill[spark]'" in done.stderr

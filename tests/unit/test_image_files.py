@@ -41,10 +41,17 @@ def sideways() -> Image.Exif:
 
 
 FILES = {
-    "jpeg": ("JPEG", "RGB", {}), "jpeg, progressive": ("JPEG", "L", {"progressive": True}),
-    "jpeg, cmyk": ("JPEG", "CMYK", {}), "png": ("PNG", "RGB", {}), "png, palette": ("PNG", "P", {}),
-    "gif": ("GIF", "P", {}), "bmp": ("BMP", "RGB", {}), "bmp, one bit": ("BMP", "1", {}), "tiff": ("TIFF", "RGB", {}),
-    "tiff, lzw": ("TIFF", "RGB", {"compression": "tiff_lzw"}), "webp": ("WEBP", "RGB", {}),
+    "jpeg": ("JPEG", "RGB", {}),
+    "jpeg, progressive": ("JPEG", "L", {"progressive": True}),
+    "jpeg, cmyk": ("JPEG", "CMYK", {}),
+    "png": ("PNG", "RGB", {}),
+    "png, palette": ("PNG", "P", {}),
+    "gif": ("GIF", "P", {}),
+    "bmp": ("BMP", "RGB", {}),
+    "bmp, one bit": ("BMP", "1", {}),
+    "tiff": ("TIFF", "RGB", {}),
+    "tiff, lzw": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    "webp": ("WEBP", "RGB", {}),
     "webp, lossless": ("WEBP", "RGB", {"lossless": True}),
 }
 DATA = {name: encoded(kind, mode, **options) for name, (kind, mode, options) in FILES.items()}
@@ -151,8 +158,10 @@ def test_each_file_is_in_one_result_and_a_vanished_one_in_none(tmp_path: Path) -
     rows = pa.Table.from_batches(read_images(listing, LIMITS)).to_pylist()
     assert [(row["path"], row["content"]) for row in rows] == [(str(good), DATA["png"])]
     rejected = pa.Table.from_batches(find_rejected(listing, LIMITS)).to_pylist()
-    assert [(row["path"], row["code"]) for row in rejected] == [(str(bad), "IMAGE_UNKNOWN_FORMAT"),
-                                                                (str(folder), "FILE_UNREADABLE")]
+    assert [(row["path"], row["code"]) for row in rejected] == [
+        (str(bad), "IMAGE_UNKNOWN_FORMAT"),
+        (str(folder), "FILE_UNREADABLE"),
+    ]
 
 
 def test_a_file_over_the_limit_is_not_even_read(tmp_path: Path) -> None:

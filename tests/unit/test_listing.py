@@ -58,12 +58,15 @@ def test_a_file_is_told_by_length_and_time(folder: Path) -> None:
     assert int(row["modification_time"].timestamp() * 1e6) == (folder / "f.png").stat().st_mtime_ns // 1000
 
 
-@pytest.mark.parametrize(("label", "expected"), [
-    ("parent", ["cat", "cat", "deep", "photos"]),
-    ({"pattern": r"/(cat|dog)/"}, ["cat", "cat", "dog", None]),
-    ({"pattern": r"(\w+)/(?P<label>[ab])\."}, ["a", "b", None, None]),
-    (None, [None] * 4),
-])
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("parent", ["cat", "cat", "deep", "photos"]),
+        ({"pattern": r"/(cat|dog)/"}, ["cat", "cat", "dog", None]),
+        ({"pattern": r"(\w+)/(?P<label>[ab])\."}, ["a", "b", None, None]),
+        (None, [None] * 4),
+    ],
+)
 def test_labels(folder: Path, label: Any, expected: list[str | None]) -> None:
     """From the folder, from a group of an expression, or none."""
     assert list_files(FileSource(path=str(folder), label=label))["label"].to_list() == expected
@@ -84,14 +87,17 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
         list_files(FileSource(path="ftp://host/folder"))
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("trigger", "sometimes", "write once, or an interval"),
-    ("source__label", {"pattern": "("}, "no regular expression"),
-    ("source__label", {"pattern": "cat"}, "has no group"),
-    ("limits", {"reference_above": "2GiB"}, "reference_above"),
-    ("limits", {"max_pixel": 5}, "did you mean 'max_pixels'"),
-    ("output__partition_by", ["content"], "partition_by"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trigger", "sometimes", "write once, or an interval"),
+        ("source__label", {"pattern": "("}, "no regular expression"),
+        ("source__label", {"pattern": "cat"}, "has no group"),
+        ("limits", {"reference_above": "2GiB"}, "reference_above"),
+        ("limits", {"max_pixel": 5}, "did you mean 'max_pixels'"),
+        ("output__partition_by", ["content"], "partition_by"),
+    ],
+)
 def test_a_wrong_value_says_what_is_right(key: str, value: Any, message: str) -> None:
     """One line that names the key."""
     with pytest.raises(ConfigError, match=r"\[CONFIG_INVALID\]") as caught:

@@ -34,14 +34,17 @@ def data(kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("transform", "size", "mode"), [
-    (ImageTransform(), (40, 30), "RGB"),
-    (ImageTransform(grayscale=True), (40, 30), "L"),
-    (ImageTransform(size=(10, 20)), (20, 10), "RGB"),
-    (ImageTransform(resize_shorter=15), (20, 15), "RGB"),
-    (ImageTransform(crop=(10, 12)), (12, 10), "RGB"),
-    (ImageTransform(resize_shorter=15, crop=(15, 15), grayscale=True), (15, 15), "L"),
-])
+@pytest.mark.parametrize(
+    ("transform", "size", "mode"),
+    [
+        (ImageTransform(), (40, 30), "RGB"),
+        (ImageTransform(grayscale=True), (40, 30), "L"),
+        (ImageTransform(size=(10, 20)), (20, 10), "RGB"),
+        (ImageTransform(resize_shorter=15), (20, 15), "RGB"),
+        (ImageTransform(crop=(10, 12)), (12, 10), "RGB"),
+        (ImageTransform(resize_shorter=15, crop=(15, 15), grayscale=True), (15, 15), "L"),
+    ],
+)
 def test_shapes_and_colours(transform: ImageTransform, size: tuple[int, int], mode: str) -> None:
     """Sizes are height and width, as everywhere in a configuration."""
     after = apply_transform(picture(), transform)
@@ -124,16 +127,21 @@ def test_a_users_function_comes_last(functions: str) -> None:
 
 def test_rows_that_fail_are_left_out_and_explained_without_their_data(functions: str) -> None:
     """Each row is in exactly one of the two results."""
-    batch = pa.RecordBatch.from_pylist([
-        {"path": "good", "content": data(), "label": "x", "width": 1},
-        {"path": "bad", "content": data()[:-40], "label": "y", "width": 2},
-        {"path": "/no/such/file", "content": None, "label": "z", "width": 3}])
+    batch = pa.RecordBatch.from_pylist(
+        [
+            {"path": "good", "content": data(), "label": "x", "width": 1},
+            {"path": "bad", "content": data()[:-40], "label": "y", "width": 2},
+            {"path": "/no/such/file", "content": None, "label": "z", "width": 3},
+        ]
+    )
     [after] = transform_rows([batch], ImageTransform(size=(5, 5)))
     assert after.schema == batch.schema
     assert [(row["path"], row["label"], row["width"]) for row in after.to_pylist()] == [("good", "x", 5)]
     [failed] = find_failed([batch.slice(1)], ImageTransform(size=(5, 5)))
     assert [(row["path"], row["code"]) for row in failed.to_pylist()] == [
-        ("bad", "IMAGE_DECODE"), ("/no/such/file", "FILE_NOT_FOUND")]
+        ("bad", "IMAGE_DECODE"),
+        ("/no/such/file", "FILE_NOT_FOUND"),
+    ]
     for name, code in (("fail", "FUNCTION_FAILED"), ("nothing", "FUNCTION_RESULT")):
         [failed] = find_failed([batch.slice(0, 1)], ImageTransform(function=f"{functions}:{name}"))
         [row] = failed.to_pylist()
@@ -141,16 +149,19 @@ def test_rows_that_fail_are_left_out_and_explained_without_their_data(functions:
         assert "secret" not in row["message"]
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"transform": {"size": [8, 8], "resize_shorter": 8}}, "not both"),
-    ({"transform": {"format": "HEIC"}}, "none of JPEG, PNG"),
-    ({"transform": {"resample": "best"}}, "none of nearest"),
-    ({"transform": {"crop": [0, 8]}}, "at least 1"),
-    ({"transform": {"grey": True}}, "unknown key 'transform.grey'"),
-    ({"group_by": ["label"]}, "has a function and nothing else"),
-    ({"output": {"table": "a/b", "columns": "path string"}}, "goes with group_by"),
-    ({"output": {"table": "lake/images/"}}, "overwrite what it reads"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"transform": {"size": [8, 8], "resize_shorter": 8}}, "not both"),
+        ({"transform": {"format": "HEIC"}}, "none of JPEG, PNG"),
+        ({"transform": {"resample": "best"}}, "none of nearest"),
+        ({"transform": {"crop": [0, 8]}}, "at least 1"),
+        ({"transform": {"grey": True}}, "unknown key 'transform.grey'"),
+        ({"group_by": ["label"]}, "has a function and nothing else"),
+        ({"output": {"table": "a/b", "columns": "path string"}}, "goes with group_by"),
+        ({"output": {"table": "lake/images/"}}, "overwrite what it reads"),
+    ],
+)
 def test_a_wrong_configuration_says_what_is_right(values: dict[str, Any], message: str) -> None:
     """Before anything is read."""
     with pytest.raises(ConfigError, match=r"\[CONFIG_INVALID\]") as caught:

@@ -19,8 +19,12 @@ def test_the_wheel_holds_exactly_two_packages(dist: Path) -> None:
 
 def test_the_wheel_holds_every_file_of_the_packages(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
-    sources = {path.relative_to(root).as_posix() for root in (ROOT / "src", ROOT / "udfs") for path in root.rglob("*.*")
-               if path.is_file() and "__pycache__" not in path.parts}
+    sources = {
+        path.relative_to(root).as_posix()
+        for root in (ROOT / "src", ROOT / "udfs")
+        for path in root.rglob("*.*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     assert sources <= set(zipfile.ZipFile(wheel).namelist())
 
 

@@ -39,8 +39,11 @@ def _store(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
     try:
         store, root = fs.FileSystem.from_uri(f"{scheme}://{authority}/")
     except ArrowInvalid as error:
-        raise ConfigError("SOURCE_SCHEME", f"no storage here opens '{scheme}://' paths.",
-                          hint="use a local path, or s3://, gs://, abfss:// or hdfs://.") from error
+        raise ConfigError(
+            "SOURCE_SCHEME",
+            f"no storage here opens '{scheme}://' paths.",
+            hint="use a local path, or s3://, gs://, abfss:// or hdfs://.",
+        ) from error
     return store, root.rstrip("/")
 
 

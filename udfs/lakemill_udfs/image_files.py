@@ -161,7 +161,7 @@ def _jpeg_end(data: bytes, image: ImageFile.ImageFile) -> int:
     del image
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:
-        marker, length = data[start + 1], int.from_bytes(data[start + 2:start + 4], "big")
+        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
         if marker == 0xFF:  # a fill byte
             start += 1
             continue
@@ -200,11 +200,11 @@ def _gif_colors(flags: int) -> int:
 
 
 def _bmp_end(data: bytes, image: ImageFile.ImageFile) -> int:
-    size, pixels_at, header = (int.from_bytes(data[at:at + 4], "little") for at in (2, 10, 14))
+    size, pixels_at, header = (int.from_bytes(data[at : at + 4], "little") for at in (2, 10, 14))
     if header < 40:  # OS/2's header
         return max(size, pixels_at)
     bits = int.from_bytes(data[28:30], "little")
-    compression, pixel_bytes = (int.from_bytes(data[at:at + 4], "little") for at in (30, 34))
+    compression, pixel_bytes = (int.from_bytes(data[at : at + 4], "little") for at in (30, 34))
     if compression in (0, 3):  # not compressed: the size follows from the shape, and some writers leave the fields 0
         pixel_bytes = (image.width * bits + 31) // 32 * 4 * image.height
     return pixels_at + pixel_bytes
@@ -229,13 +229,26 @@ def _webp_end(data: bytes, image: ImageFile.ImageFile) -> int:
 
 
 SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
-    "JPEG": b"\xff\xd8\xff", "PNG": PNG_SIGNATURE, "GIF": (b"GIF87a", b"GIF89a"), "BMP": b"BM",
-    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), "WEBP": b"RIFF",
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": PNG_SIGNATURE,
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "BMP": b"BM",
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "WEBP": b"RIFF",
 }
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile, "PNG": PngImagePlugin.PngImageFile, "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile, "TIFF": TiffImagePlugin.TiffImageFile, "WEBP": WebPImagePlugin.WebPImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
 }
 END_OF: dict[str, Callable[[bytes, ImageFile.ImageFile], int]] = {
-    "JPEG": _jpeg_end, "PNG": _png_end, "GIF": _gif_end, "BMP": _bmp_end, "TIFF": _tiff_end, "WEBP": _webp_end,
+    "JPEG": _jpeg_end,
+    "PNG": _png_end,
+    "GIF": _gif_end,
+    "BMP": _bmp_end,
+    "TIFF": _tiff_end,
+    "WEBP": _webp_end,
 }

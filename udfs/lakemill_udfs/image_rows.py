@@ -26,22 +26,40 @@ REMOTE_READS = 16  # an object store answers after tens of milliseconds, whateve
 REMOTE_AHEAD_BYTES = 64 * 2**20
 
 TIME = pa.timestamp("us", tz="UTC")
-LISTING = pa.schema([
-    ("path", pa.string()), ("length", pa.int64()), ("modification_time", TIME),
-    ("label", pa.string()), ("label_index", pa.int32()),
-])
+LISTING = pa.schema(
+    [
+        ("path", pa.string()),
+        ("length", pa.int64()),
+        ("modification_time", TIME),
+        ("label", pa.string()),
+        ("label_index", pa.int32()),
+    ]
+)
 """One listed file."""
 
-IMAGES = pa.schema([
-    *LISTING, ("width", pa.int32()), ("height", pa.int32()), ("mode", pa.string()), ("orientation", pa.int32()),
-    ("format", pa.string()), ("sha256", pa.string()), ("content", pa.binary()),
-])
+IMAGES = pa.schema(
+    [
+        *LISTING,
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("orientation", pa.int32()),
+        ("format", pa.string()),
+        ("sha256", pa.string()),
+        ("content", pa.binary()),
+    ]
+)
 """The images table; the bytes come last, behind every column that a query filters on."""
 
-REJECTED = pa.schema([
-    ("path", pa.string()), ("length", pa.int64()), ("modification_time", TIME),
-    ("code", pa.string()), ("message", pa.string()),
-])
+REJECTED = pa.schema(
+    [
+        ("path", pa.string()),
+        ("length", pa.int64()),
+        ("modification_time", TIME),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
 """Files that are no usable image, and why."""
 
 Row = dict[str, Any]

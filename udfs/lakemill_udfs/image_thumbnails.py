@@ -12,10 +12,15 @@ from lakemill_udfs.errors import RowError
 from lakemill_udfs.files import read_bytes
 from lakemill_udfs.pixels import decode, encode
 
-THUMBNAILS = pa.schema([
-    ("path", pa.string()), ("sha256", pa.string()), ("width", pa.int32()), ("height", pa.int32()),
-    ("thumbnail", pa.binary()),
-])
+THUMBNAILS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("thumbnail", pa.binary()),
+    ]
+)
 """The thumbnails table. ``width`` and ``height`` are the thumbnail's; they and ``thumbnail`` are null where the image
 does not decode."""
 
@@ -31,8 +36,10 @@ def make_thumbnails(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa
     """
     for batch in batches:
         paths, hashes, contents = (batch.column(name) for name in ("path", "sha256", "content"))
-        rows = [{"path": path.as_py(), "sha256": sha256.as_py(), **_thumbnail(path.as_py(), content.as_py(), size)}
-                for path, sha256, content in zip(paths, hashes, contents, strict=True)]
+        rows = [
+            {"path": path.as_py(), "sha256": sha256.as_py(), **_thumbnail(path.as_py(), content.as_py(), size)}
+            for path, sha256, content in zip(paths, hashes, contents, strict=True)
+        ]
         yield pa.RecordBatch.from_pylist(rows, schema=THUMBNAILS)
 
 
@@ -44,5 +51,8 @@ def _thumbnail(path: str, content: bytes | None, size: int) -> dict[str, Any]:
     mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"
     small = image.convert(mode)
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return {"width": small.width, "height": small.height,
-            "thumbnail": encode(small, "PNG" if small.mode == "RGBA" else "JPEG", QUALITY)}
+    return {
+        "width": small.width,
+        "height": small.height,
+        "thumbnail": encode(small, "PNG" if small.mode == "RGBA" else "JPEG", QUALITY),
+    }

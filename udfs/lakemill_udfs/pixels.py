@@ -36,8 +36,12 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Ima
         raise RowError("IMAGE_DECODE", f"the image does not decode ({type(error).__name__}).") from error
 
 
-WRITABLE = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
-            "GIF": ("1", "L", "LA", "P", "RGB", "RGBA"), "BMP": ("1", "L", "P", "RGB", "RGBA")}
+WRITABLE = {
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
+    "GIF": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "BMP": ("1", "L", "P", "RGB", "RGBA"),
+}
 """Modes that a format takes as they are; the formats that are not named take every mode of 8 bits."""
 
 

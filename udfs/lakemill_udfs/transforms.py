@@ -145,8 +145,16 @@ def transform_bytes(row: dict[str, Any], transform: ImageTransform) -> dict[str,
     kind = transform.format or KINDS.get(str(image.format), str(image.format))
     done = apply_transform(image, transform)
     data = encode(done, kind, transform.quality)
-    return {"content": data, "length": len(data), "sha256": hashlib.sha256(data).hexdigest(), "format": kind,
-            "width": done.width, "height": done.height, "mode": done.mode, "orientation": None}
+    return {
+        "content": data,
+        "length": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "format": kind,
+        "width": done.width,
+        "height": done.height,
+        "mode": done.mode,
+        "orientation": None,
+    }
 
 
 def read_content(row: dict[str, Any]) -> bytes:
@@ -178,8 +186,10 @@ def transform_rows(batches: Iterable[pa.RecordBatch], transform: ImageTransform)
         done = [values for values, _ in _each(batch, transform)]
         kept = batch.filter(pa.array([values is not None for values in done], pa.bool_()))
         good = [values for values in done if values is not None]
-        columns = [pa.array([values[field.name] for values in good], field.type) if field.name in CHANGED else old
-                   for field, old in zip(batch.schema, kept.columns, strict=True)]
+        columns = [
+            pa.array([values[field.name] for values in good], field.type) if field.name in CHANGED else old
+            for field, old in zip(batch.schema, kept.columns, strict=True)
+        ]
         yield pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
