@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROWS_PER_FILE = 1_000_000
-STAGES = ("scan_wait", "decode", "preprocess", "predict", "format")
 
 
 @dataclass(frozen=True)
@@ -164,57 +163,6 @@ def write_quarantine(
     if config.quarantine.table is not None:
         rows = tables.read(spark, config.output.table).where(condition).where("error IS NOT NULL")
         tables.save(rows.write.mode("append").options(**write_options), config.quarantine.table)
-
-
-def write_measures(
-    spark: SparkSession, config: PredictConfig, run: Mapping[str, Any], tasks: list[Mapping[str, Any]]
-) -> None:
-    """Append a run's row to ``<output>_runs`` and its tasks' to ``<output>_tasks``; a failure is logged only."""
-    import pyarrow as pa
-
-    from lakemill_udfs.plan import TASK
-
-    run_keys: list[tuple[str, Any]] = [("run_id", pa.string()), ("job", pa.string())]
-    run_type = pa.struct(
-        [
-            *run_keys,
-            ("mode", pa.string()),
-            ("query_id", pa.string()),
-            ("started", pa.timestamp("us", "UTC")),
-            ("seconds", pa.float64()),
-            ("status", pa.string()),
-            ("code", pa.string()),
-            ("rows", pa.int64()),
-            ("rows_error", pa.int64()),
-            ("bytes", pa.int64()),
-            ("batches", pa.int64()),
-            ("source_version", pa.int64()),
-            ("pipeline", pa.string()),
-            ("pipeline_version", pa.string()),
-            *((f"{stage}_seconds", pa.float64()) for stage in STAGES),
-            ("model_load_seconds", pa.float64()),
-        ]
-    )
-    sums = {f"{stage}_seconds": sum(task[f"{stage}_seconds"] for task in tasks) for stage in (*STAGES, "model_load")}
-    row = {**run, **sums, "bytes": sum(task["bytes"] for task in tasks)}
-    origin = {"run_id": run["run_id"], "job": run["job"]}
-    try:
-        for suffix, rows, kind in (
-            ("_runs", [row], run_type),
-            (
-                "_tasks",
-                [origin | dict(task) for task in tasks],
-                pa.struct([*run_keys, ("batch_id", pa.int64()), *TASK]),
-            ),
-        ):
-            if rows:
-                table = pa.Table.from_struct_array(pa.array(rows, kind))
-                tables.save(
-                    spark.createDataFrame(table).coalesce(1).write.mode("append"),
-                    tables.sibling(config.output.table, suffix),
-                )
-    except SPARK_FAILURES as error:
-        logger.warning("the run's measures were not written: %s", spark_failure(error))
 
 
 def now_utc() -> datetime:

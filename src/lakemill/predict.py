@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
-from lakemill.commits import Committed, now_utc, prepare_output, write_measures
+from lakemill.commits import Committed, now_utc, prepare_output
+from lakemill.measures import write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import Source, open_source, scan_session
 from lakemill.resolving import Resolved, resolve, resolve_uri
@@ -268,5 +269,5 @@ def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
             "pipeline": run.plan.provenance.pipeline,
             "pipeline_version": result.pipeline_version,
         },
-        list(result.tasks),
+        result.tasks,
     )
