@@ -60,7 +60,7 @@ def log_pipeline(
             steps.append(replace(step, uri=f"model_{index}"))
         else:
             steps.append(step)
-    inside = Pipeline(tuple(steps), resolved.pipeline.checks)
+    inside = replace(resolved.pipeline, steps=tuple(steps))
     code = importlib.resources.files("lakemill_udfs")
     with mlflow_at(registry) as mlflow, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # asks for type hints and examples; the signature says it all
@@ -181,9 +181,12 @@ def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
             }
             made |= set(step.outputs)
         else:
-            if step.input not in made | set(columns):
-                columns[step.input] = TensorSpec(step.input, "float64", (None,))
-            made |= {name for spec in step.all_specs if (name := step.outputs.get(spec.name, spec.name))}
+            columns |= {
+                source: TensorSpec(source, "float64", (None,))
+                for source in step.sources.values()
+                if source not in made | set(columns)
+            }
+            made |= {new for name in step.names if (new := step.outputs.get(name, name))}
     return columns
 
 

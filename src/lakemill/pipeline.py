@@ -24,6 +24,7 @@ class Pipeline(declared.Pipeline):
     Args:
         steps: ``ImageStep``, ``ModelStep``, ``PythonStep`` and ``FormatStep`` in order.
         checks: Conditions on inputs and outputs.
+        outputs: The steps' outputs that make up ``out``; by default those that no later step reads.
     """
 
     @classmethod
@@ -39,7 +40,7 @@ class Pipeline(declared.Pipeline):
         raw = read_yaml(path)
         config = validate(PipelineConfig, raw.get("pipeline", raw), where=str(path))
         plain = config.declared()
-        return cls(plain.steps, plain.checks)
+        return cls(plain.steps, plain.checks, plain.outputs)
 
     def resolve(self, registry: str | None = None) -> Resolved:
         """Find the models and fix their versions.

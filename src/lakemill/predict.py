@@ -18,7 +18,6 @@ from lakemill.predict_source import Source, open_source, scan_session
 from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
-from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan, Provenance
 from lakemill_udfs.worker import predict_batches, predict_group
 
@@ -189,8 +188,9 @@ def resolve_config(config: PredictConfig) -> Resolved:
     if config.pipeline.uri is None:
         return resolve(config.pipeline.declared(), config.registry)
     resolved = resolve_uri(config.pipeline.uri, config.registry)
-    checks = resolved.pipeline.checks + config.pipeline.checks
-    return replace(resolved, pipeline=Pipeline(resolved.pipeline.steps, checks))
+    inside, over = resolved.pipeline, config.pipeline
+    pipeline = replace(inside, checks=inside.checks + over.checks, outputs=over.outputs or inside.outputs)
+    return replace(resolved, pipeline=pipeline)
 
 
 def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *, output: bool = True) -> Run:

@@ -35,11 +35,13 @@ class PipelineConfig(Strict):
         uri: ``models:/digits@production``, an MLflow model's folder, an ``.onnx`` file.
         steps: In order.
         checks: Conditions on inputs and outputs; beside a ``uri`` they are added to its own.
+        outputs: The steps' outputs that make up ``out``; by default those that no later step reads.
     """
 
     uri: str | None = None
     steps: tuple[_Kinds, ...] = ()
     checks: tuple[Check, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -48,9 +50,9 @@ class PipelineConfig(Strict):
         return self
 
     def declared(self) -> Pipeline:
-        """Return the pipeline that ``steps`` and ``checks`` declare."""
+        """Return the pipeline that ``steps``, ``checks`` and ``outputs`` declare."""
         steps = [getattr(step, kind) for step in self.steps for kind in STEP_KINDS if getattr(step, kind) is not None]
-        return Pipeline(tuple(steps), self.checks)
+        return Pipeline(tuple(steps), self.checks, self.outputs)
 
 
 class SourceConfig(Strict):

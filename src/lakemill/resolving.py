@@ -50,7 +50,7 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
             steps.append(replace(step, sha256=model.sha256))
         else:
             steps.append(_with_labels(step) if isinstance(step, FormatStep) else step)
-    return Resolved(Pipeline(tuple(steps), pipeline.checks), tuple(models))
+    return Resolved(Pipeline(tuple(steps), pipeline.checks, pipeline.outputs), tuple(models))
 
 
 def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
@@ -84,7 +84,7 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
             steps.append(replace(step, uri=f"{uri}#{step.uri}", sha256=model.sha256))
         else:
             steps.append(step)
-    return Resolved(Pipeline(tuple(steps), inside.checks), tuple(models), uri)
+    return Resolved(replace(inside, steps=tuple(steps)), tuple(models), uri)
 
 
 def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:

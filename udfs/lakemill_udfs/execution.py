@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.columns import read_tensor
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
-from lakemill_udfs.formats import format_scores
+from lakemill_udfs.formats import run_format
 from lakemill_udfs.functions import call_function, import_function
 from lakemill_udfs.images import Failure, ImageDecoder
 from lakemill_udfs.models import CACHE, Arrays
@@ -105,7 +105,7 @@ class PipelineRunner:
                 function = import_function(step.function, archives.get(step.function))
                 self._calls.append(partial(call_function, function))
             else:
-                self._calls.append(partial(_format, step))
+                self._calls.append(partial(run_format, step))
 
     def run(self, table: pa.Table) -> Batch:
         """Run all steps on a batch; rows that fail are in ``failures``, the results of the others in ``values``."""
@@ -231,10 +231,6 @@ def _holds(array: NDArray[Any], kind: type) -> bool:
     return (array.dtype.kind == "U" and kind is str) or (
         array.dtype.kind == "O" and all(value is None or isinstance(value, kind) for value in array.flat)
     )
-
-
-def _format(step: FormatStep, inputs: Arrays) -> Arrays:
-    return format_scores(step, inputs["scores"])
 
 
 def _row_error(error: Exception, stage: str) -> RowError:

@@ -24,6 +24,7 @@ class Pipeline:
     Args:
         steps: One at least.
         checks: Conditions on inputs and outputs.
+        outputs: The steps' outputs that make up ``out``, in this order; empty for those that no later step reads.
 
     Raises:
         ConfigError: ``PIPELINE_EMPTY`` without a step, ``CHECK_NAME`` if two checks share a name.
@@ -31,10 +32,12 @@ class Pipeline:
 
     steps: tuple[Step, ...]
     checks: tuple[Check, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
         object.__setattr__(self, "checks", tuple(self.checks))
+        object.__setattr__(self, "outputs", tuple(self.outputs))
         if not self.steps:
             raise ConfigError(
                 "PIPELINE_EMPTY", "the pipeline has no steps.", hint="steps: [{model: {uri: 'models:/name@alias'}}]"
@@ -45,8 +48,10 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: ``{"steps": [{"image": {...}}, ...], "checks": [...]}``, defaults left out."""
-        steps = [{KIND_OF_STEP[type(step)]: _changed(step)} for step in self.steps]
-        return {"steps": steps} | ({"checks": [_changed(check) for check in self.checks]} if self.checks else {})
+        form: dict[str, Any] = {"steps": [{KIND_OF_STEP[type(step)]: _changed(step)} for step in self.steps]}
+        if self.checks:
+            form["checks"] = [_changed(check) for check in self.checks]
+        return form | {"outputs": list(self.outputs)} if self.outputs else form
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -58,6 +63,7 @@ class Pipeline:
         return cls(
             tuple(step_from_dict(step) for step in raw["steps"]),
             tuple(Check(**check) for check in raw.get("checks", ())),
+            tuple(raw.get("outputs", ())),
         )
 
     @property

@@ -19,8 +19,8 @@ def is_ragged(batch: NDArray[Any], spec: TensorSpec) -> bool:
     return not spec.is_fixed and batch.dtype == object and batch.ndim == 1
 
 
-def from_rows(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the ragged batch of these rows, one array each."""
+def from_rows(rows: Sequence[Any]) -> NDArray[Any]:
+    """Return the object array of these rows, one array (or bytes) each."""
     batch = np.empty(len(rows), dtype=object)
     for index, row in enumerate(rows):
         batch[index] = row

@@ -142,17 +142,33 @@ class PythonStep:
 
 @dataclass(frozen=True)
 class FormatStep:
-    """Turn class scores ``(n, classes)`` into the best labels and their probabilities.
+    """Turn a model's numbers into what people and SQL read.
 
-    Makes ``label`` and ``probability`` of the best class; with ``top_k`` above 1 also ``top_labels`` and
-    ``top_probabilities``, best first.
+    It does one of these:
+
+    * class scores ``(classes,)`` to ``label`` and ``probability`` of the best class; with ``top_k`` above 1 also
+      ``top_labels`` and ``top_probabilities``, best first;
+    * with ``threshold``: scores of any shape to booleans, ``above``; with two labels, one score also to ``label``; with
+      a label for each class, class scores also to ``labels``, those that are above;
+    * with ``argmax``: scores with an axis of classes to ``mask``, the best class of each place;
+    * with ``boxes``: scores ``(count,)`` or ``(count, classes)`` to ``boxes``, ``scores`` and ``classes`` or ``labels``
+      of those above the threshold, best first; as many as each row has;
+    * with ``encode``: an image or mask to the bytes of a file, under the input's own name.
 
     Args:
-        input: Tensor with one score a class.
-        softmax: Turn scores into probabilities first.
+        input: Tensor that is formatted.
+        softmax: Turn class scores into probabilities first.
         top_k: How many classes to keep.
         labels: The classes' names in order, or a text file with one a line; without them labels are class indices.
+        threshold: What a score must be above.
+        argmax: Axis of the classes, without the batch dimension.
+        boxes: Tensor ``(count, 4)`` that the scores belong to.
+        classes: Tensor ``(count,)`` with the class of each box, where the scores do not say it.
+        encode: ``png`` (uint8, bool, uint16 with one channel) or ``jpeg`` (uint8).
         outputs: New names, or null to leave one out.
+
+    Raises:
+        ConfigError: ``FORMAT_STEP`` if the arguments do not go together.
     """
 
     __pydantic_config__ = FORBID
@@ -161,32 +177,51 @@ class FormatStep:
     softmax: bool = False
     top_k: int = 1
     labels: tuple[str, ...] | str | None = None
+    threshold: float | None = None
+    argmax: int | None = None
+    boxes: str | None = None
+    classes: str | None = None
+    encode: Literal["png", "jpeg"] | None = None
     outputs: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise ConfigError("FORMAT_STEP", f"'top_k' must be 1 or more; got {self.top_k}.")
-        unknown = sorted(set(self.outputs) - {spec.name for spec in self.all_specs})
+        ways = [way for way in ("encode", "argmax", "boxes") if getattr(self, way) is not None]
+        if self.threshold is not None and "boxes" not in ways:
+            ways.append("threshold")
+        if self.softmax or self.top_k > 1:
+            ways.append("softmax" if self.softmax else "top_k")
+        if len(ways) > 1:
+            raise ConfigError(
+                "FORMAT_STEP", f"'{ways[0]}' and '{ways[1]}' do not go together.", hint="write two format steps."
+            )
+        if self.classes is not None and self.boxes is None:
+            raise ConfigError("FORMAT_STEP", "'classes' are those of 'boxes'; name the boxes too.")
+        unknown = sorted(set(self.outputs) - set(self.names))
         if unknown:
             raise ConfigError(
-                "FORMAT_STEP",
-                f"the format step has no output '{unknown[0]}'; it has: "
-                + ", ".join(spec.name for spec in self.all_specs)
-                + ".",
+                "FORMAT_STEP", f"the format step has no output '{unknown[0]}'; it has: {', '.join(self.names)}."
             )
 
     @property
-    def all_specs(self) -> tuple[TensorSpec, ...]:
-        """The outputs under their own names."""
-        kind = "string" if self.labels is not None else "int64"
-        best = (TensorSpec("label", kind), TensorSpec("probability", "float32"))
-        if self.top_k == 1:
-            return best
-        return (
-            *best,
-            TensorSpec("top_labels", kind, (self.top_k,)),
-            TensorSpec("top_probabilities", "float32", (self.top_k,)),
-        )
+    def names(self) -> tuple[str, ...]:
+        """Every output that such a step can have, under its own name; the input's shape says which it does have."""
+        if self.encode is not None:
+            return (self.input,)
+        if self.boxes is not None:
+            return ("boxes", "scores", "classes" if self.labels is None else "labels")
+        if self.argmax is not None:
+            return ("mask",)
+        if self.threshold is not None:
+            return ("above",) if self.labels is None else ("above", "label", "labels")
+        return ("label", "probability", *(("top_labels", "top_probabilities") if self.top_k > 1 else ()))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What it reads: ``input``, ``boxes``, ``classes``, and the name of each tensor."""
+        named = {"input": self.input, "boxes": self.boxes, "classes": self.classes}
+        return {name: source for name, source in named.items() if source is not None}
 
 
 Step = ImageStep | ModelStep | PythonStep | FormatStep

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lakemill_udfs.errors import ModelError, TableError
+from lakemill_udfs.formats import format_specs
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
@@ -51,7 +52,7 @@ class Wiring:
         steps: One for each step.
         columns: Source columns that feed tensors.
         raw_columns: Source columns that image steps read as they are.
-        outputs: What no later step reads: the fields of ``out``.
+        outputs: The fields of ``out``: those the pipeline names, or what no later step reads.
     """
 
     steps: tuple[StepWiring, ...]
@@ -121,7 +122,8 @@ def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, Te
         table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates).
 
     Raises:
-        ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN`` or ``OUTPUT_NAME``.
+        ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN``, ``OUTPUT_NAME``,
+            ``OUTPUT_UNKNOWN`` or ``FORMAT_INPUT``.
         TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
     """
     builder, specs = _Builder(table), iter(models)
@@ -135,7 +137,14 @@ def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, Te
             steps.append(_wire_function(builder, step))
         else:
             steps.append(_wire_format(builder, step))
-    outputs = tuple(builder.made[name] for name in builder.leaves)
+    unknown = [name for name in pipeline.outputs if name not in builder.made]
+    if unknown:
+        raise ModelError(
+            "OUTPUT_UNKNOWN",
+            f"no step makes '{unknown[0]}'; there are: {', '.join(builder.made)}.",
+            hint="a column of the source is carried by source.columns.",
+        )
+    outputs = tuple(builder.made[name] for name in pipeline.outputs or builder.leaves)
     return Wiring(tuple(steps), tuple(builder.columns.values()), tuple(builder.raw), outputs)
 
 
@@ -220,15 +229,16 @@ def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
 
 
 def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
-    builder.feed(step.input, None, "the format step")
-    spec = builder.made.get(step.input) or builder.columns[step.input].spec
-    if not spec.shape or sum(size != 1 for size in spec.shape) > 1 or spec.dtype in ("string", "bool"):
-        raise ModelError("FORMAT_INPUT", f"the format step needs one score a class, shape (classes,); got {spec}.")
-    names = {spec.name: step.outputs.get(spec.name, spec.name) for spec in step.all_specs}
+    specs = {}
+    for name, source in step.sources.items():
+        builder.feed(source, None, "the format step")
+        specs[name] = builder.made.get(source) or builder.columns[source].spec
     outputs = [
-        builder.make(spec, name, "the format step") for spec in step.all_specs if (name := names[spec.name]) is not None
+        builder.make(spec, new, "the format step")
+        for spec in format_specs(step, specs)
+        if (new := step.outputs.get(spec.name, spec.name)) is not None
     ]
-    return StepWiring((("scores", step.input),), {}, tuple(outputs))
+    return StepWiring(tuple(step.sources.items()), {}, tuple(outputs))
 
 
 def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
