@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
+from lakemill.conflicts import retry_conflicts
 from lakemill.predict_config import PredictConfig
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import TableError, TooManyErrorsError
@@ -58,6 +60,31 @@ def commit(
 
     Raises:
         TooManyErrorsError: ``TOO_MANY_ERRORS``; nothing was written.
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    with judged(scored, config, metrics=metrics) as (rows, result):
+        if before_commit is not None:
+            before_commit()
+        if result.rows or mode == "overwrite":
+            writer = rows.coalesce(1 + result.rows // ROWS_PER_FILE).write.mode(mode).options(**write_options)
+            retry_conflicts(lambda: tables.save(writer, config.output.table), config.output.table)
+    return result
+
+
+@contextmanager
+def judged(scored: DataFrame, config: PredictConfig, *, metrics: bool = True) -> Iterator[tuple[DataFrame, Committed]]:
+    """Run the inference once, keep its rows while the context lasts, and judge the share of errors.
+
+    Args:
+        scored: Result of ``predict_batches``; nothing has run yet.
+        config: The job.
+        metrics: Whether ``scored`` has ``_task``.
+
+    Yields:
+        The rows to write, and what they come to.
+
+    Raises:
+        TooManyErrorsError: ``TOO_MANY_ERRORS``.
     """
     from pyspark.sql import functions as fn
 
@@ -70,13 +97,7 @@ def commit(
             total["rows"], total["rows_error"], tuple(task.asDict() for task in total["tasks"]) if metrics else ()
         )
         judge(result, config.quarantine.max_ratio)
-        if before_commit is not None:
-            before_commit()
-        if result.rows or mode == "overwrite":
-            rows = scored.drop("_task").coalesce(1 + result.rows // ROWS_PER_FILE)
-            writer = rows.write.mode(mode).options(**write_options)
-            tables.save(writer, config.output.table)
-        return result
+        yield scored.drop("_task"), result
     finally:
         scored.unpersist()
 

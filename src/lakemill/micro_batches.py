@@ -88,7 +88,7 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
     }
     known = checkpoint.identity()
     if known is None:
-        earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {quoted(config.name)}")
+        earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
         identity["has_earlier_rows"] = not run.is_new_output and not earlier.isEmpty()
         checkpoint.claim(identity)
         return bool(identity["has_earlier_rows"])
@@ -162,13 +162,8 @@ def not_scored(rows: DataFrame, run: Run) -> DataFrame:
     key = list(run.source.key)
     scored = (
         tables.read(rows.sparkSession, run.config.output.table)
-        .where(f"metadata.job = {quoted(run.config.name)}")
+        .where(f"metadata.job = {tables.sql_text(run.config.name)}")
         .select(*key)
         .distinct()
     )
     return rows.join(scored, on=key, how="left_anti")
-
-
-def quoted(text: str) -> str:
-    """Return ``text`` as a SQL string."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

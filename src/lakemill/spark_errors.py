@@ -42,13 +42,14 @@ def spark_failure(error: Exception) -> LakemillError:
     """
     if isinstance(error, LakemillError):
         return error
-    text = _text(error)
+    text = spark_text(error)
     return _coded(text) or _setup(text) or _machine(text) or _other(error, text)
 
 
-def _text(error: Exception) -> str:
+def spark_text(error: Exception) -> str:
+    """Return everything Spark says of a failure; it can hold row data, so it is for looking into, not for showing."""
     cause = getattr(error, "cause", None)  # CapturedException keeps Java's causes apart from __cause__
-    return f"{error}\n" + (_text(cause) if isinstance(cause, Exception) else "")
+    return f"{error}\n" + (spark_text(cause) if isinstance(cause, Exception) else "")
 
 
 def _coded(text: str) -> LakemillError | None:

@@ -44,6 +44,11 @@ def sql_name(table: str) -> str:
     return ".".join(f"`{part.strip('`')}`" for part in table.split("."))
 
 
+def sql_text(text: str) -> str:
+    """Return ``text`` as a literal for SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def sibling(table: str, suffix: str) -> str:
     """Return the name of a table beside ``table``, for example ``lake/images`` + ``_quarantine``."""
     return table.rstrip("/") + suffix

@@ -1,0 +1,112 @@
+"""Predictions that replace earlier ones: one Delta MERGE on the job and the key, in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lakemill import tables
+from lakemill.commits import Committed, judged
+from lakemill.conflicts import retry_conflicts
+from lakemill.predict_config import PredictConfig
+from lakemill.spark_errors import SPARK_FAILURES, spark_text
+from lakemill_udfs.errors import TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+TRANSACTION_SETTINGS = {
+    "txnAppId": "spark.databricks.delta.write.txnAppId",
+    "txnVersion": "spark.databricks.delta.write.txnVersion",
+}
+VIEW = "lakemill_scored"
+DELETED = "_deleted"
+
+
+def merge(
+    scored: DataFrame,
+    config: PredictConfig,
+    key: Sequence[str],
+    write_options: Mapping[str, str],
+    *,
+    deleted: DataFrame | None = None,
+    metrics: bool = True,
+) -> Committed:
+    """Run the inference once, judge the share of errors, and merge the rows into the predictions in one Delta commit.
+
+    Rows of this job with the same key are replaced, other keys are added. Rows of other jobs are not touched.
+
+    Args:
+        scored: Result of ``predict_batches``; nothing has run yet. Its session must be one of our own: for the time of
+            the MERGE, the transaction's ids stand in its settings.
+        config: The job.
+        key: Columns that tell rows apart; each key at most once in ``scored`` and ``deleted`` together.
+        write_options: Delta's ``txnAppId`` and ``txnVersion``; a transaction that is there already is skipped.
+        deleted: Keys whose predictions are taken out in the same commit.
+        metrics: Whether ``scored`` has ``_task``.
+
+    Raises:
+        TooManyErrorsError: ``TOO_MANY_ERRORS``; nothing was written.
+        TableError: ``KEY_NOT_UNIQUE`` if a key comes twice.
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    from pyspark.sql import functions as fn
+
+    with judged(scored, config, metrics=metrics) as (kept, batch):
+        rows = kept.withColumn(DELETED, fn.lit(False))
+        if deleted is not None:
+            gone = deleted.select(*key, fn.lit(True).alias(DELETED))
+            rows = rows.unionByName(gone, allowMissingColumns=True)
+        elif not batch.rows:
+            return batch
+        statement = _statement(config, key, kept.columns)
+        rows.createOrReplaceTempView(VIEW)
+        try:
+            with transaction(rows.sparkSession, write_options):
+                retry_conflicts(lambda: rows.sparkSession.sql(statement).collect(), config.output.table)
+        except SPARK_FAILURES as error:
+            if "DELTA_MULTIPLE_SOURCE_ROW_MATCHING" in spark_text(error):
+                raise key_not_unique(config, key) from error
+            raise
+        finally:
+            rows.sparkSession.catalog.dropTempView(VIEW)
+    return batch
+
+
+@contextmanager
+def transaction(spark: SparkSession, write_options: Mapping[str, str]) -> Iterator[None]:
+    """Give SQL's MERGE and DELETE a transaction id, which they take from the session's settings only.
+
+    Args:
+        spark: A session of our own, in which nothing else writes meanwhile.
+        write_options: ``txnAppId`` and ``txnVersion``, as a DataFrame's write takes them.
+    """
+    for option, value in write_options.items():
+        spark.conf.set(TRANSACTION_SETTINGS[option], value)
+    try:
+        yield
+    finally:
+        for option in write_options:
+            spark.conf.unset(TRANSACTION_SETTINGS[option])
+
+
+def key_not_unique(config: PredictConfig, key: Sequence[str]) -> TableError:
+    """Return the error for a key that several rows have."""
+    return TableError(
+        "KEY_NOT_UNIQUE",
+        f"several rows of '{config.source.table}' or of its predictions have the same {', '.join(key)}.",
+        hint="source: {key: [...]} must name columns that tell rows apart.",
+    )
+
+
+def _statement(config: PredictConfig, key: Sequence[str], columns: Sequence[str]) -> str:
+    same_key = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in key)
+    update = ", ".join(f"t.`{name}` = s.`{name}`" for name in columns)
+    names, values = (", ".join(f"{prefix}`{name}`" for name in columns) for prefix in ("", "s."))
+    return (
+        f"MERGE INTO {tables.sql_name(config.output.table)} t USING {VIEW} s "  # noqa: S608 -- names are quoted
+        f"ON t.metadata.job = {tables.sql_text(config.name)} AND {same_key} "
+        f"WHEN MATCHED AND s.{DELETED} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
+        f"WHEN NOT MATCHED AND NOT s.{DELETED} THEN INSERT ({names}) VALUES ({values})"
+    )
