@@ -5,6 +5,7 @@ Batch jobs (``availableNow``) and streams (an interval) share it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
@@ -79,19 +80,34 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if it was made for something else.
     """
     config = run.config
-    identity: dict[str, Any] = {
-        "job": config.name,
-        "source": config.source.table,
-        "where": config.source.where,
-        "key": list(run.source.key),
-        "output": config.output.table,
-    }
+    identity = job_identity(config, run.source.key)
     known = checkpoint.identity()
     if known is None:
         earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
         identity["has_earlier_rows"] = not run.is_new_output and not earlier.isEmpty()
         checkpoint.claim(identity)
         return bool(identity["has_earlier_rows"])
+    check_identity(known, identity)
+    return bool(known.get("has_earlier_rows"))
+
+
+def job_identity(config: PredictConfig, key: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a checkpoint belongs to; none of it may change between runs."""
+    return {
+        "job": config.name,
+        "source": config.source.table,
+        "where": config.source.where,
+        "key": list(key),
+        "output": config.output.table,
+    }
+
+
+def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Compare what a checkpoint was made for with what a job is.
+
+    Raises:
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` if they differ.
+    """
     changed = [key for key in identity if known.get(key) != identity[key]]
     if changed:
         raise ConfigError(
@@ -101,7 +117,6 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
             + ".",
             hint="give the changed job another name and output; or run once with mode: full, which starts over.",
         )
-    return bool(known.get("has_earlier_rows"))
 
 
 class MicroBatches:

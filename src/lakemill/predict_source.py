@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,22 +42,37 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
         ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
     rows = tables.read(spark, config.source.table, config.source.version)
-    key = config.source.key or (("path",) if "path" in rows.columns else ())
+    for problem in source_problems(config, rows.columns):
+        raise problem
+    return Source(tables.filtered(rows, config.source.where), source_key(config, rows.columns))
+
+
+def source_key(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that tell rows apart: those named, or ``path``."""
+    return config.source.key or (("path",) if "path" in columns else ())
+
+
+def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[ConfigError]:
+    """Yield what is wrong with the columns that a job names.
+
+    Args:
+        config: The job.
+        columns: Of the source.
+    """
+    table, key = config.source.table, source_key(config, columns)
     if not key:
-        raise ConfigError(
+        yield ConfigError(
             "KEY_MISSING",
-            f"source '{config.source.table}' has no column 'path', so its key must be named; "
-            f"it has: {', '.join(rows.columns)}.",
+            f"source '{table}' has no column 'path', so its key must be named; it has: {', '.join(columns)}.",
             hint="source: {key: [id]}, or --key id",
         )
     for name in (*key, *config.source.columns, *config.engine.group_by):
-        if name not in rows.columns:
-            raise TableError(
+        if name not in columns:
+            yield TableError(
                 "COLUMN_MISSING",
-                f"source '{config.source.table}' has no column '{name}'; it has: {', '.join(rows.columns)}.",
+                f"source '{table}' has no column '{name}'; it has: {', '.join(columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
-    return Source(tables.filtered(rows, config.source.where), key)
 
 
 def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> SparkSession:
@@ -67,22 +83,37 @@ def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> 
         schema: Of the source.
         plan: Says which of its columns are read.
     """
-    from pyspark.sql.types import BinaryType
-
     from lakemill.session import session_with
 
+    return session_with(spark, {name: value for name, (value, _) in scan_settings(spark, schema, plan).items()})
+
+
+def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) -> dict[str, tuple[str, str]]:
+    """Return Spark's settings for reading a source, each with its value and the reason for it.
+
+    Args:
+        spark: Says how many tasks run at once.
+        schema: Of the source.
+        plan: Says which of its columns are read.
+    """
+    from pyspark.sql.types import BinaryType
+
+    tasks = cores(spark)
     settings = {
-        "spark.sql.files.minPartitionNum": str(TASKS_PER_CORE * cores(spark)),
-        "spark.sql.files.maxPartitionBytes": str(LARGEST_SPLIT_BYTES),
-        "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT_BYTES),
+        "spark.sql.files.minPartitionNum": (
+            str(TASKS_PER_CORE * tasks),
+            f"{TASKS_PER_CORE} tasks for each of {tasks} cores, so that none waits for a slow one at the end",
+        ),
+        "spark.sql.files.maxPartitionBytes": (str(LARGEST_SPLIT_BYTES), "tasks even in cost, not in bytes"),
+        "spark.sql.files.openCostInBytes": (str(SMALLEST_SPLIT_BYTES), "small files share tasks"),
     }
     if any(isinstance(schema[name].dataType, BinaryType) for name in plan.source_columns if name in schema.names):
-        # Both default to thousands of rows, which are gigabytes where a row is an image.
+        blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
         settings |= {
-            "spark.sql.parquet.columnarReaderBatchSize": "128",
-            "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
+            "spark.sql.parquet.columnarReaderBatchSize": ("128", blobs),
+            "spark.sql.execution.arrow.maxBytesPerBatch": (str(8 * 2**20), blobs),
         }
-    return session_with(spark, settings)
+    return settings
 
 
 def cores(spark: SparkSession) -> int:

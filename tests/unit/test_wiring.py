@@ -118,3 +118,15 @@ def test_what_does_not_fit_is_said(steps: list[Step], models: list[ModelSpec], m
     with pytest.raises(LakemillError) as caught:
         wired(steps, models)
     assert str(caught.value).startswith(message)
+
+
+def test_all_problems_are_found_at_once() -> None:
+    steps = (
+        FormatStep("nowhere"),
+        ModelStep("lost.onnx"),
+        FormatStep("of_the_lost_model"),
+        PythonStep("m:f", {"y": {"dtype": "float32"}}, {"x": "when"}),
+    )
+    problems: list[LakemillError] = []
+    wire(Pipeline(steps), [None], {"when": None, "n": TensorSpec("n")}, problems)
+    assert [problem.code for problem in problems] == ["MODEL_INPUT_MISSING", "COLUMN_TYPE"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lakemill_udfs.errors import ModelError, TableError
+from lakemill_udfs.errors import LakemillError, ModelError, TableError
 from lakemill_udfs.formats import format_specs
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors import TensorSpec
 
 
@@ -68,6 +68,15 @@ class _Builder:
     read: set[str] = field(default_factory=set)
     columns: dict[str, InputColumn] = field(default_factory=dict)
     raw: dict[str, None] = field(default_factory=dict)
+    problems: list[LakemillError] | None = None
+    is_incomplete: bool = False
+
+    def report(self, error: LakemillError) -> None:
+        """Raise a problem, or keep it and go on; then a value that nothing makes may be one of a step that failed."""
+        if self.problems is None:
+            raise error
+        self.problems.append(error)
+        self.is_incomplete = True
 
     @property
     def leaves(self) -> list[str]:
@@ -75,6 +84,15 @@ class _Builder:
 
     def feed(self, name: str, wanted: TensorSpec | None, who: str) -> str | None:
         """Mark ``name`` as read and return the dtype that it must be cast to, None if it fits."""
+        if self.is_incomplete and name not in self.made and name not in self.table:
+            return None
+        try:
+            return self._feed(name, wanted, who)
+        except LakemillError as error:
+            self.report(error)
+            return None
+
+    def _feed(self, name: str, wanted: TensorSpec | None, who: str) -> str | None:
         if name in self.made:
             self.read.add(name)
             return _cast(self.made[name], wanted, who)
@@ -113,39 +131,57 @@ class _Builder:
         return spec, name
 
 
-def wire(pipeline: Pipeline, models: Sequence[ModelSpec], table: Mapping[str, TensorSpec | None]) -> Wiring:
+def wire(
+    pipeline: Pipeline,
+    models: Sequence[ModelSpec | None],
+    table: Mapping[str, TensorSpec | None],
+    problems: list[LakemillError] | None = None,
+) -> Wiring:
     """Connect a pipeline's steps with each other and with a table.
 
     Args:
         pipeline: Its models are resolved.
-        models: One for each ``ModelStep``, in order.
+        models: One for each ``ModelStep``, in order; None for one that was not found.
         table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates).
+        problems: Gets every error, so that all are known at once; without it the first one is raised.
 
     Raises:
         ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN``, ``OUTPUT_NAME``,
             ``OUTPUT_UNKNOWN`` or ``FORMAT_INPUT``.
         TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
     """
-    builder, specs = _Builder(table), iter(models)
+    builder, specs = _Builder(table, problems=problems), iter(models)
     steps = []
     for step in pipeline.steps:
-        if isinstance(step, ImageStep):
-            steps.append(_wire_image(builder, step))
-        elif isinstance(step, ModelStep):
-            steps.append(_wire_model(builder, step, next(specs)))
-        elif isinstance(step, PythonStep):
-            steps.append(_wire_function(builder, step))
-        else:
-            steps.append(_wire_format(builder, step))
-    unknown = [name for name in pipeline.outputs if name not in builder.made]
+        try:
+            steps.append(_wire_step(builder, step, specs))
+        except LakemillError as error:
+            builder.report(error)
+            steps.append(StepWiring())
+    unknown = [] if builder.is_incomplete else [name for name in pipeline.outputs if name not in builder.made]
     if unknown:
-        raise ModelError(
+        missing = ModelError(
             "OUTPUT_UNKNOWN",
             f"no step makes '{unknown[0]}'; there are: {', '.join(builder.made)}.",
             hint="a column of the source is carried by source.columns.",
         )
-    outputs = tuple(builder.made[name] for name in pipeline.outputs or builder.leaves)
+        builder.report(missing)
+    outputs = tuple(builder.made[name] for name in pipeline.outputs or builder.leaves if name in builder.made)
     return Wiring(tuple(steps), tuple(builder.columns.values()), tuple(builder.raw), outputs)
+
+
+def _wire_step(builder: _Builder, step: Step, models: Iterator[ModelSpec | None]) -> StepWiring:
+    if isinstance(step, ImageStep):
+        return _wire_image(builder, step)
+    if isinstance(step, PythonStep):
+        return _wire_function(builder, step)
+    if isinstance(step, FormatStep):
+        return _wire_format(builder, step)
+    model = next(models)
+    if model is None:  # it was not found, which is reported already
+        builder.is_incomplete = True
+        return StepWiring()
+    return _wire_model(builder, step, model)
 
 
 def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
@@ -232,7 +268,11 @@ def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
     specs = {}
     for name, source in step.sources.items():
         builder.feed(source, None, "the format step")
-        specs[name] = builder.made.get(source) or builder.columns[source].spec
+        column = builder.columns.get(source)
+        spec = builder.made.get(source) or (column.spec if column is not None else None)
+        if spec is None:  # of a step that failed, which is reported already
+            return StepWiring()
+        specs[name] = spec
     outputs = [
         builder.make(spec, new, "the format step")
         for spec in format_specs(step, specs)
