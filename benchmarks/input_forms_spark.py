@@ -1,0 +1,169 @@
+"""224x224x3 tensors on Spark: BINARY through ``Pipeline.transform``, array<float> through ``predict_batch_udf``.
+
+    python benchmarks/input_forms_spark.py --json docs/benchmarks/input_forms_spark.json \
+        --plot docs/benchmarks/input_forms_spark.png
+
+The same pixels are in three Delta tables: as float32 bytes, as uint8 bytes, and as array<float>, which is what
+``predict_batch_udf`` takes. The model is trivial, the largest value of each tensor, so what is measured is the way to
+the model and back. All read with the settings that ``lakemill predict`` makes for blobs, with the same rows in a file
+and in a model batch. The first round warms up and does not count; each later one begins with another way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from deltalake import write_deltalake
+from trivial_model import SHAPE, largest_of_batch
+
+from lakemill import Pipeline, PythonStep, get_session
+from lakemill.session import session_with
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+HERE = Path(__file__).parent
+FILES = 8
+BATCH_ROWS = 16
+PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "numpy", "pyarrow")
+SETTINGS = {
+    "spark.sql.parquet.columnarReaderBatchSize": "128",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
+}
+"""As ``lakemill predict`` sets them for a source with blobs; without them both ways need gigabytes."""
+
+
+def main() -> None:
+    options = _options()
+    # Spark's Python workers import the model by name.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    base = get_session("benchmark", {"spark.master": f"local[{options.cores}]", "spark.driver.memory": "6g"})
+    spark = session_with(base, SETTINGS)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tables(Path(scratch), options.rows)
+        ways: dict[str, Callable[[], DataFrame]] = {
+            "predict_batch_udf, array<float>": lambda: with_batch_udf(spark, Path(scratch)),
+            "lakemill, float32 BINARY": lambda: with_lakemill(spark, Path(scratch), "float32"),
+            "lakemill, uint8 BINARY": lambda: with_lakemill(spark, Path(scratch), "uint8"),
+        }
+        result = measure(ways, options.rows, options.repeats)
+    result |= {
+        "work": {"rows": options.rows, "shape": SHAPE, "batch_rows": BATCH_ROWS, "cores": options.cores},
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.plot:
+        plot(result, options.plot)
+
+
+def write_tables(folder: Path, rows: int) -> None:
+    """Write the same pixels three times, in ``FILES`` files each."""
+    random = np.random.default_rng(0)
+    per_file = -(-rows // FILES)
+    for start in range(0, rows, per_file):
+        pixels = random.integers(0, 256, (min(per_file, rows - start), *SHAPE), dtype=np.uint8)
+        pixels[:, 0, 0, 0] = np.arange(start, start + len(pixels)) % 256
+        scaled = pixels.astype(np.float32)
+        flat = pa.array(scaled.reshape(-1))
+        offsets = np.arange(len(pixels) + 1, dtype=np.int32) * int(np.prod(SHAPE))
+        for name, column in {
+            "float32": pa.array([row.tobytes() for row in scaled]),
+            "uint8": pa.array([row.tobytes() for row in pixels]),
+            "array": pa.ListArray.from_arrays(offsets, flat),
+        }.items():
+            write_deltalake(str(folder / name), pa.table({"x": column}), mode="append")
+
+
+def with_lakemill(spark: SparkSession, folder: Path, dtype: str) -> DataFrame:
+    metadata = {"lakemill.dtype": dtype, "lakemill.shape": json.dumps(SHAPE)}
+    step = PythonStep("trivial_model:largest", {"y": {"dtype": dtype}}, {"x": "x"})
+    rows = spark.read.format("delta").load(str(folder / dtype)).withMetadata("x", metadata)
+    return Pipeline((step,)).transform(rows, columns=[]).selectExpr("double(out.y) AS y")
+
+
+def with_batch_udf(spark: SparkSession, folder: Path) -> DataFrame:
+    from pyspark.ml.functions import predict_batch_udf
+    from pyspark.sql.types import FloatType
+
+    predict = predict_batch_udf(
+        largest_of_batch, return_type=FloatType(), batch_size=BATCH_ROWS, input_tensor_shapes=[list(SHAPE)]
+    )
+    rows = spark.read.format("delta").load(str(folder / "array"))
+    return rows.select(predict("x").cast("double").alias("y"))
+
+
+def measure(ways: dict[str, Callable[[], DataFrame]], rows: int, repeats: int) -> dict[str, Any]:
+    """Run all ways in turn, ``repeats`` times after a warm-up; the ratios are the medians of the rounds' ratios."""
+    names = list(ways)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    sums: set[tuple[Any, ...]] = set()
+    for number in range(repeats + 1):
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            started = time.perf_counter()
+            sums.add(tuple(ways[name]().selectExpr("count(y)", "sum(y)").collect()[0]))
+            elapsed = time.perf_counter() - started
+            print(f"round {number}: {name} {elapsed:.2f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+            if number:
+                seconds[name].append(elapsed)
+    assert len(sums) == 1, "the ways give different results"
+    peer = seconds[names[0]]
+    return {
+        "ratio_to_predict_batch_udf": {
+            name: round(statistics.median(theirs / own for theirs, own in zip(peer, runs, strict=True)), 2)
+            for name, runs in seconds.items()
+        },
+        "rows_per_second": {name: [round(rows / run, 1) for run in runs] for name, runs in seconds.items()},
+    }
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw each way's median rate as a bar, its rounds as dots, and its ratio."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    rates, work = result["rows_per_second"], result["work"]
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(rates) + 1.4), layout="constrained")
+    for row, (name, rounds) in enumerate(rates.items()):
+        axes.barh(row, statistics.median(rounds), color="#d1603d" if "lakemill" in name else "#9fb4c7", height=0.6)
+        axes.plot(rounds, [row] * len(rounds), "o", color="#333333", markersize=3)
+        ratio = f"{result['ratio_to_predict_batch_udf'][name]:.1f}"
+        axes.annotate(ratio, (max(rounds), row), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(rates)), list(rates))
+    axes.set_xlabel("rows per second; bar: median, dots: rounds, number: ratio to predict_batch_udf")
+    axes.set_xlim(0, max(map(max, rates.values())) * 1.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{work['rows']:,} tensors of 224x224x3, {work['cores']} cores", loc="left", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
