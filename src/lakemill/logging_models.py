@@ -15,7 +15,7 @@ from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import TensorSpec, arrow_tensors
+from lakemill_udfs.tensors import Kind, TensorSpec, arrow_tensors
 
 MLFLOW_COLUMNS = {
     "bool": "boolean",
@@ -154,14 +154,14 @@ def _signature(resolved: Resolved, example: Any) -> Any:
     return ModelSignature(None if is_open else Schema(inputs), Schema(outputs))
 
 
-def input_columns(resolved: Resolved) -> dict[str, TensorSpec | None]:
+def input_columns(resolved: Resolved) -> dict[str, Kind]:
     """Return the columns that a pipeline reads, as far as its steps say."""
     made: set[str] = set()
-    columns: dict[str, TensorSpec | None] = {}
+    columns: dict[str, Kind] = {}
     models = iter(resolved.models)
     for step in resolved.pipeline.steps:
         if isinstance(step, ImageStep):
-            columns[step.column] = None
+            columns[step.column] = "binary"
             made.add(step.output)
         elif isinstance(step, ModelStep):
             model = next(models)

@@ -40,7 +40,7 @@ class Pipeline(declared.Pipeline):
         raw = read_yaml(path)
         config = validate(PipelineConfig, raw.get("pipeline", raw), where=str(path))
         plain = config.declared()
-        return cls(plain.steps, plain.checks, plain.outputs)
+        return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
 
     def resolve(self, registry: str | None = None) -> Resolved:
         """Find the models and fix their versions.

@@ -11,7 +11,7 @@ from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
 from lakemill_udfs.steps import PythonStep
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors import Kind
 from lakemill_udfs.wiring import Wiring, wire
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ FEWEST_ROWS, MOST_ROWS = 8, 4096
 
 def make_plan(
     resolved: Resolved,
-    table: Mapping[str, TensorSpec | None],
+    table: Mapping[str, Kind],
     *,
     passthrough: Sequence[str] = (),
     batch_rows: int | Literal["auto"] = "auto",
@@ -41,7 +41,7 @@ def make_plan(
 
     Args:
         resolved: The pipeline with its models found.
-        table: The source's columns, with their tensors.
+        table: The source's columns, and what each holds.
         passthrough: Key and carried columns.
         batch_rows: Rows of a model batch, or ``auto``.
         batch_bytes: Most bytes of source columns in a model batch.

@@ -189,7 +189,12 @@ def resolve_config(config: PredictConfig) -> Resolved:
         return resolve(config.pipeline.declared(), config.registry)
     resolved = resolve_uri(config.pipeline.uri, config.registry)
     inside, over = resolved.pipeline, config.pipeline
-    pipeline = replace(inside, checks=inside.checks + over.checks, outputs=over.outputs or inside.outputs)
+    pipeline = replace(
+        inside,
+        checks=inside.checks + over.checks,
+        outputs=over.outputs or inside.outputs,
+        inputs=inside.inputs + over.tensors,
+    )
     return replace(resolved, pipeline=pipeline)
 
 

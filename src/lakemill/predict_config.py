@@ -11,6 +11,7 @@ from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.steps import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.tensors import TensorSpec
 
 
 class _Kinds(Strict):
@@ -28,6 +29,14 @@ class _Kinds(Strict):
         return self
 
 
+class _Tensor(Strict):
+    """A tensor in YAML."""
+
+    dtype: str = "float32"
+    shape: tuple[int | None, ...] = ()
+    nullable: bool = False
+
+
 class PipelineConfig(Strict):
     """A pipeline: ``uri`` of a logged pipeline or model, or ``steps`` and ``checks``.
 
@@ -36,12 +45,14 @@ class PipelineConfig(Strict):
         steps: In order.
         checks: Conditions on inputs and outputs; beside a ``uri`` they are added to its own.
         outputs: The steps' outputs that make up ``out``; by default those that no later step reads.
+        inputs: What columns hold that do not say it themselves, or that may be null: ``{image: {dtype, shape}}``.
     """
 
     uri: str | None = None
     steps: tuple[_Kinds, ...] = ()
     checks: tuple[Check, ...] = ()
     outputs: tuple[str, ...] = ()
+    inputs: dict[str, _Tensor] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -52,7 +63,12 @@ class PipelineConfig(Strict):
     def declared(self) -> Pipeline:
         """Return the pipeline that ``steps``, ``checks`` and ``outputs`` declare."""
         steps = [getattr(step, kind) for step in self.steps for kind in STEP_KINDS if getattr(step, kind) is not None]
-        return Pipeline(tuple(steps), self.checks, self.outputs)
+        return Pipeline(tuple(steps), self.checks, self.outputs, self.tensors)
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """The tensors that ``inputs`` declares."""
+        return tuple(TensorSpec(name, one.dtype, one.shape, one.nullable) for name, one in self.inputs.items())
 
 
 class SourceConfig(Strict):

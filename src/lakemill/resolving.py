@@ -12,8 +12,7 @@ from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import FormatStep, ModelStep, Step
-from lakemill_udfs.tensors import TensorSpec
-from lakemill_udfs.wiring import declared
+from lakemill_udfs.tensors import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"
 """Key in an MLflow model's metadata under which a logged pipeline has its JSON form."""
@@ -50,7 +49,9 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
             steps.append(replace(step, sha256=model.sha256))
         else:
             steps.append(_with_labels(step) if isinstance(step, FormatStep) else step)
-    return Resolved(Pipeline(tuple(steps), pipeline.checks, pipeline.outputs), tuple(models))
+    return Resolved(
+        Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs), tuple(models)
+    )
 
 
 def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:

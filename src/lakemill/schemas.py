@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
-from lakemill_udfs.tensors import TensorSpec, tensor_of
+from lakemill_udfs.tensors import Kind, tensor_of
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructField, StructType
 
 
-def spark_tensors(schema: StructType) -> dict[str, TensorSpec | None]:
-    """Return the tensor of each column of a Spark table."""
+def spark_tensors(schema: StructType) -> dict[str, Kind]:
+    """Return what each column of a Spark table holds."""
     return {field.name: tensor_of(field.name, _arrow_type(field.dataType), field.metadata) for field in schema}
 
 

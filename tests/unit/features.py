@@ -63,3 +63,13 @@ def length_of_first(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def number(inputs: dict[str, np.ndarray]) -> float:
     return 1.0
+
+
+def calls(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rows = len(next(iter(inputs.values())))
+    x = inputs.get("x", np.full((rows, 1, 1), -1))
+    return {"rows": np.full(rows, rows), "y": x.astype("float32")}
+
+
+def shapes(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"rank": np.full(len(inputs["x"]), inputs["x"].ndim - 1)}

@@ -12,7 +12,7 @@ from lakemill.resolving import resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import Check, PythonStep, Step
-from lakemill_udfs.tensors import arrow_tensors
+from lakemill_udfs.tensors import TensorSpec, arrow_tensors
 
 Y = {"y": {"dtype": "float32"}}
 
@@ -22,6 +22,14 @@ def function(name: str, outputs: dict[str, Any] = Y) -> PythonStep:
     return PythonStep(f"tests.unit.features:{name}", outputs, {"x": "x"})
 
 
-def plan_for(steps: Sequence[Step], schema: pa.Schema, checks: Sequence[Check] = (), **options: Any) -> PredictPlan:
+def plan_for(
+    steps: Sequence[Step],
+    schema: pa.Schema,
+    checks: Sequence[Check] = (),
+    inputs: Sequence[TensorSpec] = (),
+    **options: Any,
+) -> PredictPlan:
     """Return the plan of these steps over a table."""
-    return make_plan(resolve(Pipeline(tuple(steps), tuple(checks))), arrow_tensors(schema), **options)
+    return make_plan(
+        resolve(Pipeline(tuple(steps), tuple(checks), inputs=tuple(inputs))), arrow_tensors(schema), **options
+    )

@@ -14,12 +14,15 @@ from lakemill_udfs.errors import ModelError, RunError
 from lakemill_udfs.execution import Batch, PipelineRunner, checked
 from lakemill_udfs.steps import FormatStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.worker import columns_of
 from tests.unit.plans import function, plan_for
 
 
 def run(step: PythonStep, values: Any, *later: Any, **options: Any) -> Batch:
     table = pa.table({"x": values if isinstance(values, pa.Array) else pa.array(values, pa.float32())})
-    return PipelineRunner(plan_for([step, *later], table.schema, batch_rows=7), **options).run(table)
+    return PipelineRunner(plan_for([step, *later], table.schema, batch_rows=7), **options).run(
+        columns_of(table), table.num_rows
+    )
 
 
 @settings(max_examples=40)
@@ -59,7 +62,7 @@ def test_later_steps_run_when_no_row_is_left() -> None:
 def test_out_of_memory_halves_the_batches_that_follow() -> None:
     table = pa.table({"x": pa.array(range(12), pa.float32())})
     runner = PipelineRunner(plan_for([function("at_most_two")], table.schema, batch_rows=12))
-    batch = runner.run(table)
+    batch = runner.run(columns_of(table), table.num_rows)
     assert batch.values["y"].tolist() == list(range(12))
     assert not batch.failures
     assert runner.max_rows <= 2
@@ -105,7 +108,7 @@ def test_a_column_that_cannot_be_read_fails_at_cast_and_the_next_column_keeps_it
     step = PythonStep("tests.unit.features:double", {"y": {"dtype": "float64"}}, {"x": "a", "z": "b"})
     tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(6.0).reshape(3, 2))
     table = pa.table({"a": [1.0, None, 3.0], "b": tensor})
-    batch = PipelineRunner(plan_for([step], table.schema)).run(table)
+    batch = PipelineRunner(plan_for([step], table.schema)).run(columns_of(table), table.num_rows)
     assert [(row, stage) for row, (stage, _) in batch.failures.items()] == [(1, "cast")]
     assert batch.values["y"].tolist() == [2, 6]
     assert batch.values["b"].tolist() == [[0, 1], [4, 5]]

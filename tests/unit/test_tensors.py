@@ -51,10 +51,10 @@ def test_a_column_without_metadata_says_what_its_type_says() -> None:
         "free": TensorSpec("free", "float64", (None,)),
         "tensor": TensorSpec("tensor", "float32", (2, 3)),
         "turned": TensorSpec("turned", "float32", (4, 3)),
-        "plain": None,
+        "plain": "binary",
         "tagged": TensorSpec("tagged", "uint8", (2, 2)),
     }
-    assert tensor_of("when", pa.timestamp("us")) is None
+    assert tensor_of("when", pa.timestamp("us")) == "timestamp[us]"
 
 
 def test_what_cannot_be_a_tensor_is_refused_when_it_is_declared() -> None:

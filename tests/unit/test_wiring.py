@@ -15,7 +15,7 @@ from lakemill_udfs.wiring import Wiring, wire
 
 T = TensorSpec
 IMAGE = ImageStep(mode="L", size=(2, 2), layout="flat", output="pixels")
-TABLE = {"path": T("path", "string"), "content": None, "x": T("x", "float64"), "when": None}
+TABLE = {"path": T("path", "string"), "content": "binary", "x": T("x", "float64"), "when": "timestamp[us, tz=UTC]"}
 
 
 def model(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> ModelSpec:
@@ -109,7 +109,12 @@ def test_scores_have_one_dimension_that_is_not_one(shape: tuple[int | None, ...]
         ([IMAGE, IMAGE], [], "[OUTPUT_NAME] the image step makes 'pixels', which an earlier step made"),
         ([ImageStep(column="photo", size=(2, 2))], [], "[COLUMN_MISSING] the image step reads column 'photo'"),
         ([ImageStep(column="x", size=(2, 2))], [], "[COLUMN_TYPE] the image step needs 'x' as binary"),
-        ([PythonStep("m:f", {"y": {}}, {"t": "when"})], [], "[COLUMN_TYPE] function 'm:f' reads column 'when'"),
+        (
+            [PythonStep("m:f", {"y": {}}, {"t": "when"})],
+            [],
+            "[COLUMN_TYPE] function 'm:f' needs 'when' as a tensor; the column holds timestamp[us, tz=UTC]. "
+            "Hint: give dates as strings, or as numbers.",
+        ),
         ([ModelStep("b")], [model("b", (T("path"),), (T("y"),))], "[COLUMN_TYPE] model 'b' needs 'path' as float32"),
         ([FormatStep("x")], [], "[FORMAT_INPUT] the format step needs one score a class, shape (classes,); got x"),
     ],

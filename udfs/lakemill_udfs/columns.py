@@ -7,25 +7,27 @@ fails is a column looked at row by row, so that one bad row costs no good one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lakemill_udfs.casts import cast_arrow, cast_numpy, of_shape, row_shape
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.ragged import is_ragged
-from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec
+from lakemill_udfs.ragged import is_ragged, stacked
+from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec, tensor_shape
 
 Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""
 
 
 def read_tensor(
-    column: pa.Array | pa.ChunkedArray, spec: TensorSpec, stored_dtype: str
+    column: pa.Array | pa.ChunkedArray,
+    spec: TensorSpec,
+    stored_dtype: str,
+    dims: Sequence[pa.Array | pa.ChunkedArray] = (),
 ) -> tuple[NDArray[Any], Failures | None]:
     """Turn a column into one batch.
 
@@ -33,16 +35,20 @@ def read_tensor(
         column: Scalars, BINARY, lists (nested or flat), FixedSizeList, fixed-shape tensors or ``struct<data, shape>``.
         spec: The tensor wanted.
         stored_dtype: dtype of the bytes, where the column is BINARY.
+        dims: Columns with the size of each dimension, where ``column`` holds flattened values.
 
     Returns:
-        The rows that could be read, in order, shape ``(n, *spec.shape)``; and None if all could, else a failure for
-        each that could not.
+        The rows that could be read, in order, shape ``(n, *spec.shape)``, or ragged if their free dimensions differ or
+        some have no value; and None if all could be read, else a failure for each that could not.
     """
     array = _one_array(column)
+    shapes = np.stack([_sizes(_one_array(dim)) for dim in dims], axis=1) if dims else None
+    if isinstance(column.type, pa.FixedShapeTensorType) and len(spec.shape) > 1:
+        shapes = np.broadcast_to(np.array(tensor_shape(column.type)), (len(array), len(column.type.shape)))
     try:
-        return _read_whole(array, spec, stored_dtype), None
+        return _read_whole(array, spec, stored_dtype, shapes), None
     except (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
-        return _read_rows(array, spec, stored_dtype)
+        return _read_rows(array, spec, stored_dtype, shapes)
 
 
 def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
@@ -91,6 +97,8 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps chunks only where offsets would overflow
             raise RowError("BATCH_TOO_LARGE", "one batch holds more than 2 GiB.", hint="engine.batch_bytes: 64MiB")
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
     if not isinstance(column, pa.FixedShapeTensorArray):
         return column.storage if isinstance(column, pa.ExtensionArray) else column
     if column.type.permutation and list(column.type.permutation) != sorted(column.type.permutation):
@@ -98,20 +106,39 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.storage
 
 
-def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
+def _sizes(dim: pa.Array) -> NDArray[np.int64]:
+    return np.asarray(dim.cast(pa.int64()).fill_null(-1))  # no size: the row's own shape check names it
+
+
+def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str, shapes: NDArray[np.int64] | None) -> NDArray[Any]:
     """Read all rows at once, or raise if any row is null or differs in size."""
     if array.null_count and not (spec.nullable and spec.dtype.startswith("float") and not spec.shape):
         raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
-    rows, kind = len(array), array.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_struct(array.type):
+        array, shapes = _parts(array, spec)
+    if shapes is not None and len(shapes):
+        if (shapes != shapes[0]).any():
+            raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
+        spec = of_shape(spec, tuple(shapes[0].tolist()))
+    rows = len(array)
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         return _view_binary(array, spec, stored_dtype)
-    if pa.types.is_struct(kind):
-        raise RowError("TENSOR_SHAPE", "tensors with free dimensions are read row by row.")
     sizes: list[int] = []
     while _is_list(array.type):
         size, array = _flatten(array, spec)
         sizes.append(size)
-    return _numbers(array, spec).reshape(rows, *_shape_of(spec, tuple(sizes)))
+    return cast_arrow(array, spec).reshape(rows, *row_shape(spec, tuple(sizes)))
+
+
+def _parts(array: pa.Array, spec: TensorSpec) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return the data of ``struct<data, shape>`` and the shapes ``(n, rank)``."""
+    if {field.name for field in array.type} != {"data", "shape"}:
+        raise RowError("INPUT_TYPE", f"{spec.name}: expected {spec}, got {array.type}.")
+    data, shapes = array.field("data"), array.field("shape")
+    if data.null_count:
+        raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
+    rank, flat = _flatten(shapes, spec)
+    return data, np.asarray(flat.cast(pa.int64()).fill_null(-1)).reshape(len(array), rank)
 
 
 def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
@@ -125,19 +152,12 @@ def _view_binary(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArra
     row_bytes = int(offsets[1] - offsets[0])
     if (np.diff(offsets) != row_bytes).any():
         raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
-    shape = _shape_of(spec, (_items(row_bytes, dtype, spec),))
+    shape = row_shape(spec, (_items(row_bytes, dtype, spec),))
     data = array.buffers()[2]
     if data is None or not row_bytes:
         return np.empty((len(array), *shape), spec.numpy_dtype)
     view = np.frombuffer(data, dtype=dtype, count=len(array) * (row_bytes // dtype.itemsize), offset=int(offsets[0]))
-    if not _is_lossless(dtype, spec.numpy_dtype):
-        view = _numbers(pa.array(view), spec)
-    return view.reshape(len(array), *shape).astype(spec.numpy_dtype, copy=False)
-
-
-def _is_lossless(stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Return whether a cast needs no look at the values: to floats digits may get lost, as everyone expects."""
-    return wanted.kind == "f" or np.can_cast(stored, wanted)
+    return cast_numpy(view, spec).reshape(len(array), *shape)
 
 
 def _items(row_bytes: int, dtype: np.dtype[Any], spec: TensorSpec) -> int:
@@ -162,82 +182,38 @@ def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
     return int(lengths[0]) if len(lengths) else 0, array.flatten()
 
 
-def _numbers(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
-    if array.null_count and not (spec.nullable and not spec.shape):
-        raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a null.")
-    if spec.dtype == "string":
-        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-            raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got {array.type}.")
-        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=object)
-    target = pa.from_numpy_dtype(spec.numpy_dtype)
-    if array.type != target:
-        if pa.types.is_boolean(target):  # Arrow's cast would call every number but 0 true
-            array = pc.cast(array, pa.uint8())
-            if len(array) and pc.max(array).as_py() > 1:
-                raise RowError("INPUT_CAST", f"{spec.name}: expected 0 or 1 for a bool.")
-        floats = pa.types.is_floating(target)
-        # losing digits of a float is what everyone expects; losing an integer is not
-        array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return values.astype(spec.numpy_dtype, copy=False)
-
-
-def _shape_of(spec: TensorSpec, got: tuple[int, ...]) -> tuple[int, ...]:
-    """Return one row's shape, from nested sizes, a flat length or a scalar; one free dimension may follow from it."""
-    if spec.accepts(got):
-        return got
-    if len(got) <= 1:
-        length = math.prod(got)
-        known = math.prod(size for size in spec.shape if size is not None)
-        free = spec.shape.count(None)
-        if not free and known == length:
-            return tuple(size or 0 for size in spec.shape)
-        if free == 1 and known and length % known == 0:
-            return tuple(length // known if size is None else size for size in spec.shape)
-    raise _wrong_shape(spec, got)
-
-
-def _wrong_shape(spec: TensorSpec, got: tuple[int, ...]) -> RowError:
-    wanted = ", ".join("?" if size is None else str(size) for size in spec.shape)
-    return RowError("TENSOR_SHAPE", f"{spec.name}: expected ({wanted}), got ({', '.join(map(str, got))}).")
-
-
-def _read_rows(array: pa.Array, spec: TensorSpec, stored_dtype: str) -> tuple[NDArray[Any], Failures]:
-    """Read row by row; the first good row sets the size of free dimensions for this batch."""
-    rows: list[NDArray[Any]] = []
+def _read_rows(
+    array: pa.Array, spec: TensorSpec, stored_dtype: str, shapes: NDArray[np.int64] | None
+) -> tuple[NDArray[Any], Failures | None]:
+    rows: list[NDArray[Any] | None] = []
     failures: Failures = []
     for index in range(len(array)):
-        value, failure = _attempt(partial(_read_row, array.slice(index, 1), spec, stored_dtype))
-        if value is None:
-            failures.append(failure)
-        elif rows and value.shape != rows[0].shape:
-            expected, got = rows[0].shape[1:], value.shape[1:]
-            message = f"{spec.name}: expected {expected} as the rows before it, got {got}."
-            failures.append(RowError("TENSOR_RAGGED", message))
+        shape = None if shapes is None else shapes[index : index + 1]
+        try:
+            rows.append(_read_row(array.slice(index, 1), spec, stored_dtype, shape))
+        except RowError as error:
+            failures.append(error)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+            message = f"{spec.name}: expected {spec}, got a value that does not convert ({type(error).__name__})."
+            failures.append(RowError("INPUT_CAST", message))
         else:
             failures.append(None)
-            rows.append(value)
     empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
-    return np.concatenate(rows) if rows else empty, failures
+    return stacked(rows) if rows else empty, failures if any(failures) else None
 
 
-def _attempt(read: Callable[[], NDArray[Any]]) -> tuple[NDArray[Any] | None, RowError | None]:
-    try:
-        return read(), None
-    except RowError as error:
-        return None, error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        return None, RowError("INPUT_CAST", f"a value cannot be cast to the tensor's dtype ({type(error).__name__}).")
+def _read_row(
+    row: pa.Array, spec: TensorSpec, stored_dtype: str, shape: NDArray[np.int64] | None
+) -> NDArray[Any] | None:
+    """Return one row's tensor without the batch dimension; None where an optional value is missing."""
+    if spec.nullable and row.null_count:
+        return no_value(spec)
+    tensor: NDArray[Any] = np.asarray(_read_whole(row, spec, stored_dtype, shape)[0], dtype=spec.numpy_dtype)
+    return tensor
 
 
-def _read_row(row: pa.Array, spec: TensorSpec, stored_dtype: str) -> NDArray[Any]:
-    if spec.nullable and row.null_count and not spec.shape and spec.dtype == "string":
-        return np.array([None], dtype=object)
-    if not pa.types.is_struct(row.type):
-        return _read_whole(row, spec, stored_dtype)
-    if row.null_count or row.field("data").null_count or row.field("shape").null_count:
-        raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
-    shape = tuple(row.field("shape")[0].as_py())
-    if not spec.accepts(shape):
-        raise _wrong_shape(spec, shape)
-    return _view_binary(row.field("data"), TensorSpec(spec.name, spec.dtype, shape), stored_dtype)
+def no_value(spec: TensorSpec) -> NDArray[Any] | None:
+    """Return what a model gets for a null: NaN or None as a single float or string, else nothing at all."""
+    if spec.shape or not spec.dtype.startswith(("float", "string")):
+        return None
+    return np.array(None if spec.dtype == "string" else np.nan, dtype=spec.numpy_dtype)

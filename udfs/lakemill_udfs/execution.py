@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.columns import read_tensor
+from lakemill_udfs.cells import contents, read_column, texts
+from lakemill_udfs.column_inputs import InputColumn
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
 from lakemill_udfs.formats import run_format
 from lakemill_udfs.functions import call_function, import_function
 from lakemill_udfs.images import Failure, ImageDecoder
 from lakemill_udfs.models import CACHE, Arrays
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.ragged import is_ragged, join
+from lakemill_udfs.ragged import alike, is_ragged, join
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
 from lakemill_udfs.wiring import StepWiring
@@ -42,6 +42,8 @@ class Batch:
         active: Which rows those are.
         failures: Stage and reason of each row that is not.
         elapsed_ns: Time of each step so far.
+        read_ns: Time of reading the columns.
+        specs: Of each of ``values``.
     """
 
     rows: int
@@ -49,6 +51,12 @@ class Batch:
     active: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     failures: dict[int, Failure] = field(default_factory=dict)
     elapsed_ns: list[int] = field(default_factory=list)
+    read_ns: int = 0
+    specs: dict[str, TensorSpec] = field(default_factory=dict)
+
+    def set(self, spec: TensorSpec, values: NDArray[Any]) -> None:
+        """Keep a tensor of the active rows, under its name."""
+        self.values[spec.name], self.specs[spec.name] = values, spec
 
     def drop(self, failed: Mapping[int, Failure]) -> NDArray[np.bool_]:
         """Take rows out, by position among the active ones; return which positions stay."""
@@ -107,24 +115,25 @@ class PipelineRunner:
             else:
                 self._calls.append(partial(run_format, step))
 
-    def run(self, table: pa.Table) -> Batch:
-        """Run all steps on a batch; rows that fail are in ``failures``, the results of the others in ``values``."""
-        batch = Batch(table.num_rows, active=np.arange(table.num_rows))
+    def run(self, columns: Mapping[str, Any], rows: int) -> Batch:
+        """Run all steps on a batch.
+
+        Args:
+            columns: The plan's source columns by name, each as ``read_column`` and ``contents`` take it.
+            rows: Rows of each.
+
+        Returns:
+            Rows that fail are in ``failures``, the results of the others in ``values``.
+        """
+        started = time.perf_counter_ns()
+        batch = Batch(rows, active=np.arange(rows))
         for column in self.plan.wiring.columns:
-            array, failures = read_tensor(
-                table[column.spec.name].take(batch.active)
-                if len(batch.active) < batch.rows
-                else table[column.spec.name],
-                column.spec,
-                column.stored_dtype,
-            )
-            if failures:
-                batch.drop({at: ("cast", failure) for at, failure in enumerate(failures) if failure is not None})
-            batch.values[column.spec.name] = array
+            self._read(column, columns, batch)
+        batch.read_ns = time.perf_counter_ns() - started
         for step, wiring, call in zip(self.plan.pipeline.steps, self.plan.wiring.steps, self._calls, strict=True):
             started = time.perf_counter_ns()
             if isinstance(call, ImageDecoder):
-                self._run_image(call, table, batch)
+                self._run_image(call, columns, batch)
             else:
                 self._run_call(call, wiring, STAGES[type(step)], batch)
             batch.elapsed_ns.append(time.perf_counter_ns() - started)
@@ -135,30 +144,56 @@ class PipelineRunner:
                 self.measures.predict_seconds += seconds
         return batch
 
-    def _run_image(self, decoder: ImageDecoder, table: pa.Table, batch: Batch) -> None:
+    @staticmethod
+    def _read(column: InputColumn, columns: Mapping[str, Any], batch: Batch) -> None:
+        """Read a column of all rows, and drop those that cannot be read; earlier columns may have dropped others."""
+        values, failures = read_column(
+            columns[column.spec.name], column.spec, column.stored_dtype, [columns[name] for name in column.dims]
+        )
+        if failures is None and len(batch.active) == batch.rows:
+            batch.set(column.spec, values)
+            return
+        readable = np.array([failure is None for failure in failures or [None] * batch.rows], dtype=bool)
+        still = np.zeros(batch.rows, dtype=bool)
+        still[batch.active] = True
+        failed = [(at, failures[row]) for at, row in enumerate(batch.active) if failures is not None]
+        batch.drop({at: ("cast", failure) for at, failure in failed if failure is not None})
+        batch.set(column.spec, values[still[readable]])
+
+    def _run_image(self, decoder: ImageDecoder, columns: Mapping[str, Any], batch: Batch) -> None:
         step = decoder.step
-        contents = _buffers(table[step.column])
-        paths = table[step.path_column].to_pylist() if step.path_column in table.column_names else [None] * batch.rows
-        images, failures = decoder.run([contents[row] for row in batch.active], [paths[row] for row in batch.active])
+        encoded = contents(columns[step.column])
+        paths = texts(columns[step.path_column]) if step.path_column in columns else [None] * batch.rows
+        images, failures = decoder.run([encoded[row] for row in batch.active], [paths[row] for row in batch.active])
         batch.drop({at: failure for at, failure in enumerate(failures) if failure is not None})
-        batch.values[step.output] = images
+        batch.set(step.spec, images)
 
     def _run_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str, batch: Batch) -> None:
-        inputs = {name: _cast(batch.values[source], wiring.casts.get(name)) for name, source in wiring.inputs}
+        inputs = {name: batch.values[source] for name, source in wiring.inputs}
+        ragged = [name for name, source in wiring.inputs if is_ragged(inputs[name], batch.specs[source])]
         parts: list[Arrays] = []
+        places: list[NDArray[np.int64]] = []
         failed: dict[int, Failure] = {}
-        start = 0
-        while start < len(batch.active):
-            rows = min(self.max_rows, len(batch.active) - start) if self.bisect else len(batch.active)
-            part, errors = self._attempt(
-                call, {name: array[start : start + rows] for name, array in inputs.items()}, rows, wiring, stage
-            )
-            parts += part
-            failed.update({start + at: (stage, error) for at, error in errors.items()})
-            start += rows
+        for members, group in alike(inputs, ragged, len(batch.active)):
+            for name in wiring.casts.keys() & group.keys():
+                group[name] = group[name].astype(wiring.casts[name])
+            start = 0
+            while start < len(members):
+                rows = min(self.max_rows, len(members) - start) if self.bisect else len(members)
+                here, part_inputs = members, group
+                if rows < len(members):
+                    here = members[start : start + rows]
+                    part_inputs = {name: array[start : start + rows] for name, array in group.items()}
+                part, errors = self._attempt(call, part_inputs, rows, wiring, stage)
+                parts += part
+                places.append(np.delete(here, list(errors)) if errors else here)
+                failed.update({int(here[at]): (stage, error) for at, error in errors.items()})
+                start += rows
         batch.drop(failed)
+        order = np.concatenate(places) if len(places) > 1 else None
         for spec, name in wiring.outputs:
-            batch.values[name] = join([part[spec.name] for part in parts], spec)
+            result = join([part[spec.name] for part in parts], spec)
+            batch.set(replace(spec, name=name), result if order is None else result[np.argsort(order)])
 
     def _attempt(
         self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
@@ -243,12 +278,3 @@ def _row_error(error: Exception, stage: str) -> RowError:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
-
-
-def _cast(array: NDArray[Any], dtype: str | None) -> NDArray[Any]:
-    return array if dtype is None else array.astype(dtype)
-
-
-def _buffers(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
-    """Return each value of a binary column as a buffer, without a copy."""
-    return [value.as_buffer() if value.is_valid else None for chunk in column.chunks for value in chunk]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.columns import read_tensor
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.tensors import tensor_of
+from lakemill_udfs.tensors import TensorSpec, tensor_of
 
 
 def import_function(path: str, archive: str | None = None) -> Callable[..., Any]:
@@ -100,7 +100,7 @@ def _to_arrow(array: NDArray[Any]) -> pa.Array:
 
 def _from_arrow(name: str, column: Any) -> NDArray[Any]:
     spec = tensor_of(name, column.type)
-    if spec is None:
+    if not isinstance(spec, TensorSpec):
         raise ModelError("FUNCTION_RESULT", f"'{name}' of a Python step's result is no tensor but {column.type}.")
     array, failures = read_tensor(column, replace(spec, nullable=True), spec.dtype)
     for failure in failures or ():

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import STEP_KINDS, Check, Step
+from lakemill_udfs.tensors import TensorSpec, declared
 
 KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}
 
@@ -25,6 +26,7 @@ class Pipeline:
         steps: One at least.
         checks: Conditions on inputs and outputs.
         outputs: The steps' outputs that make up ``out``, in this order; empty for those that no later step reads.
+        inputs: What columns hold that do not say it themselves (plain BINARY), or that may be null.
 
     Raises:
         ConfigError: ``PIPELINE_EMPTY`` without a step, ``CHECK_NAME`` if two checks share a name.
@@ -33,11 +35,13 @@ class Pipeline:
     steps: tuple[Step, ...]
     checks: tuple[Check, ...] = ()
     outputs: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
         object.__setattr__(self, "checks", tuple(self.checks))
         object.__setattr__(self, "outputs", tuple(self.outputs))
+        object.__setattr__(self, "inputs", tuple(self.inputs))
         if not self.steps:
             raise ConfigError(
                 "PIPELINE_EMPTY", "the pipeline has no steps.", hint="steps: [{model: {uri: 'models:/name@alias'}}]"
@@ -47,11 +51,15 @@ class Pipeline:
             raise ConfigError("CHECK_NAME", f"two checks have the same name: {', '.join(names)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: ``{"steps": [{"image": {...}}, ...], "checks": [...]}``, defaults left out."""
+        """Return the JSON form: ``{"steps": [{"image": {...}}], "checks": [...]}``, defaults left out."""
         form: dict[str, Any] = {"steps": [{KIND_OF_STEP[type(step)]: _changed(step)} for step in self.steps]}
         if self.checks:
             form["checks"] = [_changed(check) for check in self.checks]
-        return form | {"outputs": list(self.outputs)} if self.outputs else form
+        if self.outputs:
+            form["outputs"] = list(self.outputs)
+        if self.inputs:
+            form["inputs"] = {spec.name: spec.to_dict() for spec in self.inputs}
+        return form
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -64,6 +72,7 @@ class Pipeline:
             tuple(step_from_dict(step) for step in raw["steps"]),
             tuple(Check(**check) for check in raw.get("checks", ())),
             tuple(raw.get("outputs", ())),
+            tuple(declared(name, spec) for name, spec in raw.get("inputs", {}).items()),
         )
 
     @property

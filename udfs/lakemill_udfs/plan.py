@@ -109,13 +109,13 @@ class PredictPlan:
     @property
     def source_columns(self) -> tuple[str, ...]:
         """Every source column that the worker needs, once each."""
-        names = (*self.passthrough, *self.wiring.raw_columns, *(column.spec.name for column in self.wiring.columns))
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys((*self.passthrough, *self.wiring.raw_columns, *self.input_columns)))
 
     @property
     def input_columns(self) -> tuple[str, ...]:
-        """Columns of ``in``: the tensors' columns; images' bytes never."""
-        return tuple(column.spec.name for column in self.wiring.columns)
+        """Columns of ``in``: the tensors' columns and their dimensions; images' bytes never."""
+        names = [name for column in self.wiring.columns for name in (column.spec.name, *column.dims)]
+        return tuple(dict.fromkeys(names))
 
     @property
     def out_type(self) -> pa.StructType:

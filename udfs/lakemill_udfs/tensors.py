@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -151,6 +152,17 @@ class TensorSpec:
         return f"{self.name} {self.dtype}[{sizes}]" if self.shape else f"{self.name} {self.dtype}"
 
 
+def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
+    """Return the spec of a tensor declared as ``{dtype, shape, nullable, as}``."""
+    return TensorSpec(
+        name,
+        str(raw.get("dtype", "float32")),
+        tuple(raw.get("shape", ())),
+        bool(raw.get("nullable", False)),
+        raw.get("as", "auto"),
+    )
+
+
 def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec | None:
     """Return the spec that a column's ``lakemill.*`` metadata holds, or None if it holds none."""
     if not metadata or "lakemill.dtype" not in metadata:
@@ -158,16 +170,19 @@ def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec
     return TensorSpec(name, metadata["lakemill.dtype"], tuple(json.loads(metadata.get("lakemill.shape", "[]"))))
 
 
-def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = None) -> TensorSpec | None:
-    """Return the tensor that a column of this Arrow type holds; None if it is none by itself (plain binary, dates)."""
+Kind = TensorSpec | str
+"""What a column holds: a tensor, or the name of a type that is none by itself (``binary``, ``timestamp[us]``)."""
+
+
+def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = None) -> Kind:
+    """Return what a column of this Arrow type holds."""
     declared = spec_from_metadata(name, metadata)
     if declared is not None:
         return declared
     shape: list[int | None] = []
     while True:
         if isinstance(kind, pa.FixedShapeTensorType):
-            order = kind.permutation or range(len(kind.shape))
-            shape += [kind.shape[axis] for axis in order]
+            shape += tensor_shape(kind)
             kind = kind.value_type
         elif pa.types.is_fixed_size_list(kind):
             shape.append(kind.list_size)
@@ -175,12 +190,19 @@ def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = No
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
             shape.append(None)
             kind = kind.value_type
+        elif pa.types.is_dictionary(kind):
+            kind = kind.value_type
         else:
-            return TensorSpec(name, ARROW_DTYPES[kind], tuple(shape)) if kind in ARROW_DTYPES else None
+            return TensorSpec(name, ARROW_DTYPES[kind], tuple(shape)) if kind in ARROW_DTYPES else str(kind)
 
 
-def arrow_tensors(schema: pa.Schema) -> dict[str, TensorSpec | None]:
-    """Return the tensor of each column of an Arrow table."""
+def tensor_shape(kind: pa.FixedShapeTensorType) -> list[int]:
+    """Return the sizes of a tensor array's axes in the order that they are meant, which may not be that of storage."""
+    return [kind.shape[axis] for axis in kind.permutation or range(len(kind.shape))]
+
+
+def arrow_tensors(schema: pa.Schema) -> dict[str, Kind]:
+    """Return what each column of an Arrow table holds."""
     return {
         field.name: tensor_of(
             field.name, field.type, {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}

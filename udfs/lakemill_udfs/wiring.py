@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
+from lakemill_udfs.column_inputs import InputColumn, input_column
 from lakemill_udfs.errors import LakemillError, ModelError, TableError
 from lakemill_udfs.formats import format_specs
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import TensorSpec
-
-
-@dataclass(frozen=True)
-class InputColumn:
-    """A source column that feeds a tensor.
-
-    Args:
-        spec: The tensor wanted; its name is the column's.
-        stored_dtype: dtype of the column's bytes where it is BINARY.
-    """
-
-    spec: TensorSpec
-    stored_dtype: str
+from lakemill_udfs.tensors import Kind, TensorSpec, declared
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,8 @@ class Wiring:
 
 @dataclass
 class _Builder:
-    table: Mapping[str, TensorSpec | None]
+    table: Mapping[str, Kind]
+    declared: Mapping[str, TensorSpec]
     made: dict[str, TensorSpec] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     columns: dict[str, InputColumn] = field(default_factory=dict)
@@ -82,17 +70,17 @@ class _Builder:
     def leaves(self) -> list[str]:
         return [name for name in self.made if name not in self.read]
 
-    def feed(self, name: str, wanted: TensorSpec | None, who: str) -> str | None:
+    def feed(self, name: str, wanted: TensorSpec | None, who: str, also_read: Collection[str] = ()) -> str | None:
         """Mark ``name`` as read and return the dtype that it must be cast to, None if it fits."""
         if self.is_incomplete and name not in self.made and name not in self.table:
             return None
         try:
-            return self._feed(name, wanted, who)
+            return self._feed(name, wanted, who, also_read)
         except LakemillError as error:
             self.report(error)
             return None
 
-    def _feed(self, name: str, wanted: TensorSpec | None, who: str) -> str | None:
+    def _feed(self, name: str, wanted: TensorSpec | None, who: str, also_read: Collection[str]) -> str | None:
         if name in self.made:
             self.read.add(name)
             return _cast(self.made[name], wanted, who)
@@ -105,17 +93,9 @@ class _Builder:
             )
         if name in self.columns:  # an earlier step has said how it is read
             return _cast(self.columns[name].spec, wanted, who)
-        stored = self.table[name]
-        spec = wanted or stored
-        if spec is None:
-            raise TableError(
-                "COLUMN_TYPE",
-                f"{who} reads column '{name}', whose type is no tensor.",
-                hint="binary columns need the metadata lakemill.dtype and lakemill.shape, or a model with a signature.",
-            )
-        if stored is not None and (stored.dtype == "string") != (spec.dtype == "string"):
-            raise TableError("COLUMN_TYPE", f"{who} needs '{name}' as {spec.dtype}; the column holds {stored.dtype}.")
-        self.columns[name] = InputColumn(replace(spec, name=name), stored.dtype if stored is not None else spec.dtype)
+        self.columns[name] = input_column(
+            name, wanted, self.table, self.declared.get(name), who=who, also_read=also_read
+        )
         return None
 
     def make(self, spec: TensorSpec, name: str, who: str) -> tuple[TensorSpec, str]:
@@ -134,7 +114,7 @@ class _Builder:
 def wire(
     pipeline: Pipeline,
     models: Sequence[ModelSpec | None],
-    table: Mapping[str, TensorSpec | None],
+    table: Mapping[str, Kind],
     problems: list[LakemillError] | None = None,
 ) -> Wiring:
     """Connect a pipeline's steps with each other and with a table.
@@ -142,15 +122,16 @@ def wire(
     Args:
         pipeline: Its models are resolved.
         models: One for each ``ModelStep``, in order; None for one that was not found.
-        table: The source's columns, with their tensors; None for a column that is none by itself (plain binary, dates).
+        table: The source's columns, and what each holds.
         problems: Gets every error, so that all are known at once; without it the first one is raised.
 
     Raises:
         ModelError: ``MODEL_INPUT_MISSING``, ``MODEL_INPUT_MISMATCH``, ``MODEL_OUTPUT_UNKNOWN``, ``OUTPUT_NAME``,
             ``OUTPUT_UNKNOWN`` or ``FORMAT_INPUT``.
-        TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
+        TableError: ``COLUMN_MISSING``, ``COLUMN_TYPE`` or ``COLUMN_SHAPE``.
     """
-    builder, specs = _Builder(table, problems=problems), iter(models)
+    builder = _Builder(table, {spec.name: spec for spec in pipeline.inputs}, problems=problems)
+    specs = iter(models)
     steps = []
     for step in pipeline.steps:
         try:
@@ -191,7 +172,7 @@ def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
             f"the image step reads column '{step.column}'; the table has: {', '.join(builder.table)}.",
             hint="image: {column: <the column with the encoded bytes>}",
         )
-    if builder.table[step.column] is not None:
+    if builder.table[step.column] not in ("binary", "large_binary", "null"):
         raise TableError(
             "COLUMN_TYPE",
             f"the image step needs '{step.column}' as binary (an encoded image); the column holds "
@@ -224,6 +205,8 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
         is_named = name in step.inputs or name in builder.made or name in builder.table
         if not is_named and len(wanted) == 1 and len(builder.leaves) == 1:
             source = builder.leaves[0]  # the only value there is feeds the only input there is, whatever it is called
+        if spec is not None and spec.nullable and source not in builder.made and source not in builder.table:
+            continue  # an optional input that nothing feeds
         cast = builder.feed(source, spec, who)
         inputs.append((name, source))
         if cast:
@@ -259,7 +242,7 @@ def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
             hint="inputs: {<name in the function>: <column>}",
         )
     for source in inputs.values():
-        builder.feed(source, None, who)
+        builder.feed(source, None, who, inputs.values())
     outputs = [builder.make(declared(name, raw), name, who) for name, raw in step.outputs.items()]
     return StepWiring(tuple(inputs.items()), {}, tuple(outputs))
 
@@ -279,17 +262,6 @@ def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
         if (new := step.outputs.get(spec.name, spec.name)) is not None
     ]
     return StepWiring(tuple(step.sources.items()), {}, tuple(outputs))
-
-
-def declared(name: str, raw: Mapping[str, Any]) -> TensorSpec:
-    """Return the spec of an output declared as ``{dtype, shape, nullable, as}``."""
-    return TensorSpec(
-        name,
-        str(raw.get("dtype", "float32")),
-        tuple(raw.get("shape", ())),
-        bool(raw.get("nullable", False)),
-        raw.get("as", "auto"),
-    )
 
 
 def _cast(made: TensorSpec, wanted: TensorSpec | None, who: str) -> str | None:

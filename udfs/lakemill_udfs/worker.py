@@ -51,7 +51,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
     for table in fill(clock.timed(batches), plan.batch_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
-        batch = runner.run(table)
+        batch = runner.run(columns_of(table), table.num_rows)
         waiting = writer.table(table, batch)
         clock.count(table, batch)
     if waiting is not None:
@@ -73,7 +73,7 @@ def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 def predict_whole(plan: PredictPlan, table: pa.Table) -> pa.Table:
     """Score a table as one batch, which fails as one; a table without rows gives the columns without rows."""
-    batch = PipelineRunner(plan, bisect=False).run(table)
+    batch = PipelineRunner(plan, bisect=False).run(columns_of(table), table.num_rows)
     return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(table, batch), None, plan)])
 
 
@@ -101,6 +101,11 @@ def fill(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> It
                 parts, rows, size = [], 0, 0
     if parts:
         yield pa.Table.from_batches(parts)
+
+
+def columns_of(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return a table's columns by name."""
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 class ResultWriter:
