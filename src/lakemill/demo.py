@@ -108,6 +108,7 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
     """
     from lakemill.predict import predict_table
     from lakemill.report import gather, render
+    from lakemill.report_data import count_results
     from lakemill.session import get_session
 
     began = time.perf_counter()
@@ -133,11 +134,16 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         model = train_and_register(session, config.source.table, TRAIN, registry=registry, artifacts=artifacts)
     tell(f"{model.uri} is version {model.version}; scoring the test images")
     scored = predict_table(config, session, progress=tell)
-    tell(f"{scored.rows:,} rows scored; writing the report")
-    report = gather(config, session)
-    (lake / "report.html").write_text(render(report), encoding="utf-8")
+    page = lake / "report.html"
+    if is_newer(page, lake / "predictions"):
+        tell(f"{scored.rows:,} rows scored; the report is up to date")
+        totals = count_results(session, config.output.table, config.source.key)
+    else:
+        tell(f"{scored.rows:,} rows scored; writing the report")
+        report = gather(config, session)
+        page.write_text(render(report), encoding="utf-8")
+        totals = report.totals
     tell("done")
-    totals = report.totals
     return DemoResult(
         lake=lake,
         **count(session, lake),
@@ -147,7 +153,7 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         rows_new=scored.rows,
         errors=totals.errors,
         accuracy=totals.accuracy or 0.0,
-        report=lake / "report.html",
+        report=page,
         config=lake / CONFIG_FILE,
         registry=registry,
         seconds=time.perf_counter() - began,
@@ -201,3 +207,9 @@ def count(spark: SparkSession, lake: Path) -> dict[str, int]:
     """Return how many rows the tables of images hold."""
     names = {"images": "images", "rejected": "images_quarantine", "photos": "photos"}
     return {name: tables.read(spark, f"{lake}/{table}").count() for name, table in names.items()}
+
+
+def is_newer(page: Path, table: Path) -> bool:
+    """Return whether a report was written after the last commit to a local table."""
+    commits = [file.stat().st_mtime for file in (table / "_delta_log").glob("*.json")]
+    return page.exists() and page.stat().st_mtime > max(commits)

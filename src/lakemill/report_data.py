@@ -13,7 +13,7 @@ from lakemill import report_layout as layout
 from lakemill import tables
 from lakemill.report_counts import groups, totals
 from lakemill.report_fields import Fields, column, key_text
-from lakemill.report_values import Card, Report, Run
+from lakemill.report_values import Card, Report, Run, Totals
 
 STAGES = {
     "scan_wait_seconds": "wait for the scan",
@@ -61,6 +61,17 @@ def collect(spark: SparkSession, predictions: str, key: Sequence[str], *, title:
         runs=_runs(spark, predictions),
         models=layout.models(counted["models"]),
     )
+
+
+def count_results(spark: SparkSession, predictions: str, key: Sequence[str]) -> Totals:
+    """Return a predictions table's totals alone.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
+    """
+    frame = tables.read(spark, predictions)
+    fields = Fields.of(frame.schema, key)
+    return totals(fields.narrow(frame), fields)[0]
 
 
 def contents(
