@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lakemill import tables
-from lakemill.session import get_session, session_with
+from lakemill.session import get_session, session_with, task_slots
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
@@ -186,13 +186,6 @@ def merge(rows: DataFrame, table: str, key: str, *, delete: str = "false") -> No
         f"WHEN NOT MATCHED AND NOT {delete} THEN INSERT ({', '.join(rows.columns)}) VALUES ({values})"
     )
     rows.sparkSession.catalog.dropTempView("lakemill_merge")
-
-
-def task_slots(spark: SparkSession) -> int:
-    """Return how many tasks the cluster runs at once, as Spark itself splits a range."""
-    from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
-
-    return int(spark.range(4096).select(F.spark_partition_id()).tail(1)[0][0]) + 1
 
 
 def task_count(total_bytes: int, files: int, slots: int) -> int:

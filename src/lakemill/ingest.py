@@ -33,12 +33,11 @@ from lakemill.blob_tables import (
     merge,
     spark_schema,
     task_count,
-    task_slots,
 )
 from lakemill.config import UNITS
 from lakemill.listing import FILES, KEY, index_labels, list_files
 from lakemill.quarantine import RETRY, read_rejected, update_quarantine
-from lakemill.session import get_session
+from lakemill.session import get_session, task_slots
 from lakemill.thumbnails import add_thumbnails
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 

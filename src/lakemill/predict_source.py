@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,7 +96,9 @@ def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) ->
     """
     from pyspark.sql.types import BinaryType
 
-    tasks = cores(spark)
+    from lakemill.session import task_slots
+
+    tasks = task_slots(spark)
     settings = {
         "spark.sql.files.minPartitionNum": (
             str(TASKS_PER_CORE * tasks),
@@ -114,18 +114,3 @@ def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) ->
             "spark.sql.execution.arrow.maxBytesPerBatch": (str(8 * 2**20), blobs),
         }
     return settings
-
-
-def cores(spark: SparkSession) -> int:
-    """Return how many tasks the cluster runs at once, as far as its settings say.
-
-    ``sparkContext.defaultParallelism`` would know, but is not there over Connect.
-    """
-    local = re.fullmatch(r"local(?:\[(\*|\d+).*\])?", str(spark.conf.get("spark.master", "")))
-    if local:
-        return (os.cpu_count() or 1) if local[1] == "*" else int(local[1] or 1)
-    said = spark.conf.get("spark.cores.max", None) or spark.conf.get("spark.default.parallelism", None)
-    if said:
-        return int(said)
-    executors, each = spark.conf.get("spark.executor.instances", "2"), spark.conf.get("spark.executor.cores", "4")
-    return int(executors or 2) * int(each or 4)

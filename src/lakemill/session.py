@@ -92,6 +92,20 @@ def session_with(spark: SparkSession, settings: Mapping[str, str]) -> SparkSessi
     return session
 
 
+def task_slots(spark: SparkSession) -> int:
+    """Return how many tasks the cluster runs at once.
+
+    ``sparkContext.defaultParallelism`` would know, but is not there over Connect: a cluster is asked how it splits a
+    range.
+    """
+    local = re.fullmatch(r"local(?:\[(\*|\d+).*\])?", str(spark.conf.get("spark.master", "")))
+    if local:
+        return (os.cpu_count() or 1) if local[1] == "*" else int(local[1] or 1)
+    from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
+
+    return int(spark.range(4096).select(F.spark_partition_id()).tail(1)[0][0]) + 1
+
+
 def _settings(spark: SparkSession) -> dict[str, str]:
     # A property in PySpark 4; its stub says method.
     settings: Any = spark.conf.getAll
