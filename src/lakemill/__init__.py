@@ -20,6 +20,7 @@ _HOME = {
     "TensorSpec": "lakemill_udfs.tensors",
     "PredictConfig": "lakemill.predict_config",
     "predict_table": "lakemill.predict",
+    "predict_stream": "lakemill.stream",
     "IngestConfig": "lakemill.ingest_config",
     "ingest_images": "lakemill.ingest",
     "get_session": "lakemill.session",
@@ -51,6 +52,7 @@ __all__ = [  # a test compares it with _HOME
     "TooManyErrorsError",
     "get_session",
     "ingest_images",
+    "predict_stream",
     "predict_table",
 ]
 

@@ -18,6 +18,8 @@ from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
 IDENTITY_FILE = "lakemill.json"
+CHECKSUM_BYTES = 12
+"""Of the smallest of Hadoop's checksum files: a head of 8 bytes and one sum of 4."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,41 @@ class Checkpoint:
         store.create_dir(folder, recursive=True)
         with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
             stream.write(json.dumps(identity, indent=1).encode())
+
+    def damage(self) -> str | None:
+        """Return what a power loss or a careless hand spoiled, None if the next start can go on from here.
+
+        Only what that start reads is looked at: what the checkpoint was made for, the query's id, the newest batches.
+        """
+        offsets, commits = self._batches("offsets"), self._batches("commits")
+        newest = [f"offsets/{batch}" for batch in offsets[-2:]] + [f"commits/{batch}" for batch in commits[-1:]]
+        begun = [IDENTITY_FILE, "metadata", *newest] if newest else []
+        broken = [name for name in begun if not self._is_whole(name)]
+        if commits and commits[-1] not in offsets:
+            broken.append(f"offsets/{commits[-1]}")
+        if not begun and self._read(IDENTITY_FILE) is not None and not self._is_whole(IDENTITY_FILE):
+            broken.append(IDENTITY_FILE)
+        return ", ".join(broken) or None
+
+    def _batches(self, log: str) -> list[int]:
+        store, folder = filesystem(self.location)
+        found = store.get_file_info(fs.FileSelector(f"{folder}/{log}", allow_not_found=True))
+        return sorted(int(file.base_name) for file in found if file.base_name.isdigit())
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a file's last line is JSON and its checksum, where Hadoop wrote one, is not cut short."""
+        folder, _, base = name.rpartition("/")
+        text, checksum = self._read(name), self._size(f"{folder}/.{base}.crc".lstrip("/"))
+        try:
+            json.loads((text or "").strip().rpartition("\n")[2])
+        except json.JSONDecodeError:
+            return False
+        return checksum is None or checksum >= CHECKSUM_BYTES
+
+    def _size(self, name: str) -> int | None:
+        store, folder = filesystem(self.location)
+        size: int | None = store.get_file_info(f"{folder}/{name}").size
+        return size
 
     def query_id(self) -> str | None:
         """Return the id that Spark gave the query at its first start."""

@@ -171,26 +171,18 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
 
 
 @app.command()
-def plan(
+def stream(
     config: Config = None,
     overrides: Overrides = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Run one batch and print the outputs' dtypes and shapes as YAML.")
-    ] = False,
     registry: Registry = None,
     as_json: Json = False,
-) -> None:
-    """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
-    from lakemill.plan_job import plan_job
-    from lakemill.plan_text import layout
+) -> int:
+    """Score what is added to a Delta table, continuously; SIGTERM or Ctrl-C ends it after the running batch."""
     from lakemill.predict_config import PredictConfig
+    from lakemill.stream import predict_stream
 
-    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
-    if as_json:
-        print(json.dumps(found.to_dict(), default=str), flush=True)
-    else:
-        Console(highlight=False).print(layout(found))
-    raise typer.Exit(found.exit_code)
+    result = predict_stream(PredictConfig.load(config, overrides or (), registry=registry), progress=tell)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
 def _show(frame: Any, *, as_json: bool) -> None:

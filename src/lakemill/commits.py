@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakemill import tables
 from lakemill.conflicts import retry_conflicts
 from lakemill.predict_config import PredictConfig
+from lakemill.schemas import lost_fields
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
@@ -136,7 +137,8 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
     if rows is not None:
         present = {field.name: field.dataType.simpleString() for field in rows.schema}
         wanted = {field.name: field.dataType.simpleString() for field in schema}
-        if not replace and present != wanted:
+        is_fitting = present.keys() == wanted.keys() and not lost_fields(rows.schema, schema)
+        if not replace and not is_fitting:
             raise TableError(
                 "OUTPUT_SCHEMA",
                 f"the output '{table}' has another schema: {_difference(wanted, present)}.",

@@ -34,6 +34,27 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 """A size in bytes, written as a number or as ``64MiB``."""
 
 
+SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+
+
+def interval_seconds(trigger: str, *, once: str) -> int | None:
+    """Return ``1 minute`` in seconds, and None for ``once``.
+
+    Args:
+        trigger: An interval, or the word for a single run.
+        once: That word.
+
+    Raises:
+        ValueError: ``trigger`` is neither.
+    """
+    if trigger == once:
+        return None
+    match = re.fullmatch(r"([1-9]\d*) (second|minute|hour)s?", trigger.strip())
+    if not match:
+        raise ValueError(f"'{trigger}' is no trigger; write {once}, or an interval such as 30 seconds or 1 minute")
+    return int(match[1]) * SECONDS[match[2]]
+
+
 class Strict(BaseModel):
     """Base of all configuration: frozen, and unknown keys are errors."""
 

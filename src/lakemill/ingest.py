@@ -38,6 +38,7 @@ from lakemill.config import UNITS
 from lakemill.listing import FILES, KEY, index_labels, list_files
 from lakemill.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.session import get_session, task_slots
+from lakemill.stopping import stop_signals
 from lakemill.thumbnails import add_thumbnails
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
@@ -102,7 +103,7 @@ def ingest_images(
 ) -> IngestResult:
     """Bring a source's image files into a Delta table.
 
-    With an interval as ``trigger`` it goes on until it is interrupted (Ctrl-C), and then returns the sum.
+    With an interval as ``trigger`` it goes on until SIGTERM or Ctrl-C, ends what it is doing, and returns the sum.
 
     Args:
         config: What to do.
@@ -115,19 +116,18 @@ def ingest_images(
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
     with blob_session(spark or get_session(config.name)) as session:
-        run = _Ingest(config, session, progress or logger.info)
+        run = Ingest(config, session, progress or logger.info)
         return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)
 
 
-def _repeat(run: _Ingest, every_seconds: int) -> IngestResult:
+def _repeat(run: Ingest, every_seconds: int) -> IngestResult:
     result = IngestResult(run.config.output.table)
-    try:
-        while True:
+    with stop_signals() as stop:
+        while not stop.is_set():
             last = run.once()
             result = last.after(result)
-            time.sleep(max(0.0, every_seconds - last.seconds))
-    except KeyboardInterrupt:
-        return result
+            stop.wait(max(0.0, every_seconds - last.seconds))
+    return result
 
 
 @contextmanager
@@ -141,12 +141,21 @@ def _spark_errors() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Ingest:
+class Ingest:
+    """An ingest job in its session, to run once or again and again.
+
+    Args:
+        config: What to do.
+        spark: A ``blob_session``.
+        say: Gets a line of text at each stage.
+    """
+
     config: IngestConfig
     spark: SparkSession
     say: Say
 
     def once(self) -> IngestResult:
+        """List the files and add what is new; raises as ``ingest_images``."""
         started = time.monotonic()
         files = list_files(self.config.source)
         self.say(f"Listed {len(files):,} files, {_size(files)}.")

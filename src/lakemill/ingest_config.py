@@ -7,13 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lakemill.config import Bytes, JobConfig, Strict
+from lakemill.config import Bytes, JobConfig, Strict, interval_seconds
 from lakemill_udfs.image_files import Limits
 
 ARROW_BINARY_BYTES = 2**30
 """The largest image stored in a row: Spark and Arrow hold at most 2 GiB in one binary value, a batch a little more."""
-
-SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 
 
 class Pattern(Strict):
@@ -128,24 +126,10 @@ class IngestConfig(JobConfig):
     @field_validator("trigger")
     @classmethod
     def _known_trigger(cls, trigger: str) -> str:
-        interval_seconds(trigger)
+        interval_seconds(trigger, once="once")
         return trigger
 
     @property
     def every_seconds(self) -> int | None:
         """The interval in seconds, or None for one run."""
-        return interval_seconds(self.trigger)
-
-
-def interval_seconds(trigger: str) -> int | None:
-    """Return ``1 minute`` in seconds, and None for ``once``.
-
-    Raises:
-        ValueError: ``trigger`` is neither.
-    """
-    if trigger == "once":
-        return None
-    match = re.fullmatch(r"([1-9]\d*) (second|minute|hour)s?", trigger.strip())
-    if not match:
-        raise ValueError(f"'{trigger}' is no trigger; write once, or an interval such as 30 seconds or 1 minute")
-    return int(match[1]) * SECONDS[match[2]]
+        return interval_seconds(self.trigger, once="once")

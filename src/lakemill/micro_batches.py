@@ -5,12 +5,15 @@ Batch jobs (``availableNow``) and streams (an interval) share it.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
 from lakemill.commits import Committed, commit, write_quarantine
+from lakemill.model_updates import ModelUpdates
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import ConfigError, LakemillError, RunError
 
@@ -20,22 +23,26 @@ if TYPE_CHECKING:
 
     from lakemill.predict import Run
     from lakemill.predict_config import PredictConfig
+    from lakemill.stream_progress import StreamProgress
 
 CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
 
 
-def start_query(run: Run, **trigger: Any) -> tuple[StreamingQuery, MicroBatches]:
+def start_query(
+    run: Run, progress: StreamProgress | None = None, **trigger: Any
+) -> tuple[StreamingQuery, MicroBatches]:
     """Start the query that scores what was added to the source since the job's last run.
 
     Args:
         run: What it needs.
+        progress: Measures a stream; None for a batch job.
         trigger: As ``DataStreamWriter.trigger`` takes it: ``availableNow=True`` or ``processingTime="10 seconds"``.
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
     """
     checkpoint = Checkpoint.of(run.config)
-    batches = MicroBatches(run, checkpoint, claim(run, checkpoint))
+    batches = MicroBatches(run, checkpoint, claim(run, checkpoint), progress)
     writer = (
         added_rows(run)
         .writeStream.foreachBatch(batches)
@@ -81,6 +88,10 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
     """
     config = run.config
     identity = job_identity(config, run.source.key)
+    if damage := checkpoint.damage():
+        # Its batches cannot be told apart from those of a new start, so it is as good as lost: the keys decide.
+        run.tell(f"the checkpoint is damaged ({damage}) and starts anew; what has a prediction is not scored again")
+        checkpoint.remove()
     known = checkpoint.identity()
     if known is None:
         earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
@@ -120,23 +131,50 @@ def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
 
 
 class MicroBatches:
-    """What happens with each micro-batch; keeps an error, of which Spark reports the text only."""
+    """What happens with each micro-batch; keeps an error, of which Spark reports the text only.
 
-    def __init__(self, run: Run, checkpoint: Checkpoint, has_earlier_rows: bool) -> None:
+    Args:
+        run: What it needs.
+        checkpoint: Of the query.
+        has_earlier_rows: Whether the first snapshot may hold rows that were scored under a checkpoint that is lost.
+        progress: Measures a stream; None for a batch job.
+    """
+
+    def __init__(
+        self, run: Run, checkpoint: Checkpoint, has_earlier_rows: bool, progress: StreamProgress | None = None
+    ) -> None:
         self.run, self.checkpoint, self.has_earlier_rows = run, checkpoint, has_earlier_rows
+        self.progress, self.models = progress, ModelUpdates(run)
+        self.lock = threading.Lock()  # a batch in Spark's thread, or what is done between batches in the main thread
+        self.session = run.spark
         self.failure: LakemillError | None = None
-        self.is_first = True
+        self.is_first, self.is_ended = True, False
 
     def __call__(self, rows: DataFrame, batch_id: int) -> None:
         """Score and commit one micro-batch; ``foreachBatch`` calls it."""
         try:
-            self._commit(rows, batch_id)
+            with self.lock:
+                if self.is_ended:  # to return would tell Spark that the batch is done
+                    raise RunError("STREAM_ENDED", f"batch {batch_id} is left to the next start.")
+                self.session = rows.sparkSession
+                self.run = self.models.apply(self.run, self.run.spark, self.session)
+                self._commit(rows, batch_id)
         except LakemillError as error:
             self.failure = error
             raise
         except SPARK_FAILURES as error:
             self.failure = spark_failure(error)
             raise self.failure from error
+
+    def look_for_models(self) -> None:
+        """Look for new models while there is no batch, so that the next one need not wait for their test."""
+        with self.lock:
+            self.run = self.models.apply(self.run, self.run.spark, self.session)
+
+    def end(self) -> None:
+        """Wait for the running batch, and let no other begin."""
+        with self.lock:
+            self.is_ended = True
 
     def _commit(self, rows: DataFrame, batch_id: int) -> None:
         run, config = self.run, self.run.config
@@ -152,11 +190,16 @@ class MicroBatches:
         else:
             if self.has_earlier_rows and offset.is_snapshot:
                 rows = not_scored(rows, run)
+            began = time.perf_counter()
             batch = self._score(rows, batch_id, query_id, offset.version)
             run.result.add(batch, batch_id, offset.version)
+            measures = ""
+            if self.progress is not None:
+                before = None if offset.is_snapshot else self.checkpoint.offset(batch_id - 1).version
+                measures = ", " + self.progress.line(batch, time.perf_counter() - began, before, offset.version)
             run.tell(
                 f"batch {batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
-                f"source version {offset.version}"
+                f"source version {offset.version}{measures}"
             )
         self.is_first = False
         write_quarantine(
@@ -169,7 +212,8 @@ class MicroBatches:
     def _score(self, rows: DataFrame, batch_id: int, query_id: str | None, source_version: int) -> Committed:
         config = self.run.config
         scored = self.run.scored(rows, query_id=query_id, batch_id=batch_id, source_version=source_version)
-        return commit(scored, config, {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)})
+        ids = {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)}
+        return commit(scored, config, ids | {"mergeSchema": "true"})  # a new model may have added outputs
 
 
 def not_scored(rows: DataFrame, run: Run) -> DataFrame:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
@@ -73,6 +74,15 @@ class PredictResult:
             f"{self.rows:,} rows scored, {self.rows_error:,} with errors, into {self.table} "
             f"(version {self.table_version}), {self.seconds:.1f} s"
         )
+
+    def count(self, part: PredictResult) -> None:
+        """Add what a part of a stream did; models and versions become that part's."""
+        self.rows, self.rows_error, self.batches = (
+            self.rows + part.rows,
+            self.rows_error + part.rows_error,
+            self.batches + part.batches,
+        )
+        self.source_version, self.pipeline_version = part.source_version, part.pipeline_version
 
     def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
         """Count a committed batch."""
@@ -158,7 +168,7 @@ def predict_table(
     finally:
         run.result.seconds = time.perf_counter() - began
         if run.result.batches or status:
-            _write_run(run, started, status)
+            write_run(run, started, status)
     run.result.table_version = tables.version(run.spark, config.output.table)
     run.result.seconds = time.perf_counter() - began
     return run.result
@@ -204,8 +214,6 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     Raises:
         ConfigError: something does not fit.
     """
-    from lakemill.planning import make_plan, task_threads
-    from lakemill.schemas import result_schema, spark_tensors
     from lakemill.session import get_session
     from lakemill.shipping import ship
 
@@ -221,20 +229,7 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     try:
         source = open_source(config, base)
         run_id = uuid.uuid4().hex
-        carried = (*source.key, *config.source.columns, *config.engine.group_by)
-        plan = make_plan(
-            resolved,
-            spark_tensors(source.rows.schema),
-            passthrough=carried,
-            batch_rows=config.engine.batch_rows,
-            batch_bytes=config.engine.batch_bytes,
-            device=config.engine.device,
-            threads=task_threads(base),
-            parts=config.output.parts,
-            task_metrics=not config.engine.group_by,
-            provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
-        )
-        schema = result_schema(plan, source.rows.schema)
+        plan, schema = plan_for(config, resolved, source, base, run_id)
         session = scan_session(base, source.rows.schema, plan)
         source = open_source(config, session)
         plan = ship(session, plan)
@@ -250,7 +245,34 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     return Run(config, base, session, source, plan, schema, result, tell, is_new)
 
 
-def _write_run(run: Run, started: Any, status: LakemillError | None) -> None:
+def plan_for(
+    config: PredictConfig, resolved: Resolved, source: Source, spark: SparkSession, run_id: str
+) -> tuple[PredictPlan, StructType]:
+    """Return the plan of a run and the schema of what workers return; nothing is shipped yet.
+
+    Raises:
+        ConfigError: the pipeline does not fit the source.
+    """
+    from lakemill.planning import make_plan, task_threads
+    from lakemill.schemas import result_schema, spark_tensors
+
+    plan = make_plan(
+        resolved,
+        spark_tensors(source.rows.schema),
+        passthrough=(*source.key, *config.source.columns, *config.engine.group_by),
+        batch_rows=config.engine.batch_rows,
+        batch_bytes=config.engine.batch_bytes,
+        device=config.engine.device,
+        threads=task_threads(spark),
+        parts=config.output.parts,
+        task_metrics=not config.engine.group_by,
+        provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
+    )
+    return plan, result_schema(plan, source.rows.schema)
+
+
+def write_run(run: Run, started: datetime, status: LakemillError | None) -> None:
+    """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
     from lakemill.checkpoint import Checkpoint
 
     result = run.result

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from lakemill.config import Bytes, JobConfig, Strict
+from lakemill.config import Bytes, JobConfig, Strict, interval_seconds
+from lakemill.ingest_config import IngestConfig
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
@@ -165,7 +166,10 @@ class PredictConfig(JobConfig):
         output: Where to.
         quarantine: What happens to rows with errors.
         mode: ``incremental`` scores what is new since the last run, ``full`` everything, into a new table version.
+        trigger: In a stream, how often it looks for new rows (``10 seconds``), or ``available_now``: score what is
+            there and end. ``lakemill predict`` always does the latter.
         engine: How it runs.
+        ingest: In a stream, an ingest job that fills the source table, run before each look.
     """
 
     name: str = "predict"
@@ -174,8 +178,23 @@ class PredictConfig(JobConfig):
     output: OutputConfig
     quarantine: QuarantineConfig = QuarantineConfig()
     mode: Literal["incremental", "full"] = "incremental"
-    trigger: Literal["available_now"] = "available_now"
+    trigger: str = "available_now"
     engine: EngineConfig = EngineConfig()
+    ingest: IngestConfig | None = None
+
+    @field_validator("trigger")
+    @classmethod
+    def _known_trigger(cls, trigger: str) -> str:
+        interval_seconds(trigger, once="available_now")
+        return trigger
+
+    @model_validator(mode="after")
+    def _ingest_feeds_the_source(self) -> Self:
+        if self.ingest is not None and self.ingest.output.table != self.source.table:
+            raise ValueError(
+                f"ingest.output.table ({self.ingest.output.table}) must be source.table ({self.source.table})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _full_only(self) -> Self:

@@ -92,6 +92,22 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
     return FoundModel(path, name, version, None if is_local else remote)
 
 
+def alias_version(uri: str, registry: str | None = None) -> str:
+    """Return the version that ``models:/name@alias`` stands for now; nothing is fetched.
+
+    Raises:
+        ModelError: ``MODEL_ALIAS_UNKNOWN`` or ``MODEL_NOT_FOUND``, also if the registry does not answer.
+    """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    with mlflow_at(registry) as mlflow:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            raise _unknown(error, uri, name, registry) from error
+
+
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
     where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
     code = getattr(error, "error_code", "")

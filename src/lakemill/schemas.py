@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 def spark_tensors(schema: StructType) -> dict[str, Kind]:
     """Return what each column of a Spark table holds."""
-    return {field.name: tensor_of(field.name, arrow_type(field.dataType), field.metadata) for field in schema}
+    return {field.name: tensor_of(field.name, _arrow_type(field.dataType), field.metadata) for field in schema}
 
 
-def arrow_type(kind: DataType) -> pa.DataType:
-    """Return a Spark type in Arrow's terms; ``null`` for one that Arrow has not."""
+def _arrow_type(kind: DataType) -> pa.DataType:
     from pyspark.errors import PySparkTypeError
     from pyspark.sql.pandas.types import to_arrow_type
 
@@ -50,6 +49,32 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
     if plan.task_metrics:
         fields.append(StructField("_task", _spark_type(TASK)))
     return StructType(fields)
+
+
+def lost_fields(old: StructType, new: StructType) -> list[str]:
+    """Return what keeps rows of ``new`` out of a table of ``old``: only structs may gain fields, nothing may go.
+
+    Args:
+        old: What is there.
+        new: What is to come.
+    """
+    extra = [f"{name} is new" for name in new.names if name not in old.names]
+    return [*extra, *_lost(old, new, "")]
+
+
+def _lost(old: StructType, new: StructType, prefix: str) -> list[str]:
+    from pyspark.sql.types import StructType
+
+    lost = []
+    for field in old:
+        name, kind = prefix + field.name, new[field.name].dataType if field.name in new.names else None
+        if kind is None:
+            lost.append(f"{name} is gone")
+        elif isinstance(field.dataType, StructType) and isinstance(kind, StructType):
+            lost += _lost(field.dataType, kind, f"{name}.")
+        elif kind.simpleString() != field.dataType.simpleString():
+            lost.append(f"{name} was {field.dataType.simpleString()}, is {kind.simpleString()}")
+    return lost
 
 
 def _spark_type(kind: pa.DataType) -> DataType:

@@ -1,0 +1,119 @@
+"""A new model without a restart: aliases are looked up before each batch, and a new version is tried before it is used.
+
+The batch in flight keeps its plan; workers load the new version with the next batch, and rows say which one scored
+them. A version that does not load, or takes something out of the output, is reported once and the old one stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lakemill.predict import Run, plan_for, resolve_config
+from lakemill.predict_source import open_source
+from lakemill.registry import alias_version
+from lakemill.schemas import lost_fields
+from lakemill.shipping import ship
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill_udfs.errors import LakemillError, ModelError
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps import ModelStep
+from lakemill_udfs.worker import predict_whole
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+TRIED_ROWS = 8
+
+
+class ModelUpdates:
+    """Follows the aliases that a job's pipeline names.
+
+    Args:
+        run: As it was prepared.
+    """
+
+    def __init__(self, run: Run) -> None:
+        config = run.config.pipeline
+        uris = [config.uri] if config.uri else [s.uri for s in config.declared().steps if isinstance(s, ModelStep)]
+        self.aliases = tuple(dict.fromkeys(uri for uri in uris if uri.startswith("models:/") and "@" in uri))
+        in_use = {uri: m.version for m in run.plan.models for uri in self.aliases if uri in (m.uri, config.uri)}
+        self.versions: tuple[str | None, ...] = tuple(in_use.get(uri) for uri in self.aliases)
+        self.problem: LakemillError | None = None
+
+    def apply(self, run: Run, *sessions: SparkSession) -> Run:
+        """Return the run with the models that its aliases stand for now, or the same run.
+
+        Args:
+            run: With the models in use.
+            sessions: Those whose workers will need a new model's files.
+        """
+        if not self.aliases:
+            return run
+        try:
+            versions = tuple(alias_version(uri, run.config.registry) for uri in self.aliases)
+        except LakemillError as error:
+            self._report(run, error, "the models in use stay")
+            return run
+        if versions == self.versions:
+            return run
+        self.versions = versions  # also of a version that is refused: it is not tried again with every batch
+        try:
+            return self._changed(run, sessions)
+        except (LakemillError, *SPARK_FAILURES) as error:
+            named = ", ".join(f"{uri} (version {version})" for uri, version in zip(self.aliases, versions, strict=True))
+            self._report(run, spark_failure(error), f"{named} is not used, the models in use stay")
+            return run
+
+    def _changed(self, run: Run, sessions: tuple[SparkSession, ...]) -> Run:
+        source = open_source(run.config, run.spark)
+        plan, schema = plan_for(run.config, resolve_config(run.config), source, run.spark, run.result.run_id)
+        if plan.pipeline == run.plan.pipeline and _identities(plan) == _identities(run.plan):
+            return run
+        if lost := lost_fields(run.schema, schema):
+            raise ModelError(
+                "OUTPUT_SCHEMA",
+                f"the new models' output differs from the one in use: {'; '.join(lost)}.",
+                hint="a new version may only add outputs; give other outputs a job and a table of their own.",
+            )
+        try_plan(plan, source.rows.select(*plan.source_columns).limit(TRIED_ROWS).toArrow())
+        for session in sessions:
+            shipped = ship(session, plan)
+        models = ", ".join(f"{model.name} {model.version or model.sha256[:12]}" for model in plan.models)
+        run.tell(f"new models from the next batch on: {models}")
+        run.result.pipeline_version = plan.pipeline.version
+        self.problem = None
+        return replace(run, plan=shipped, schema=schema)
+
+    def _report(self, run: Run, error: LakemillError, outcome: str) -> None:
+        if self.problem is None or str(error) != str(self.problem):
+            run.tell(f"{outcome}: {error}")
+            logger.warning("%s: %s", outcome, error)
+        self.problem = error
+
+
+def _identities(plan: PredictPlan) -> list[tuple[str | None, ...]]:
+    return [(model.name, model.version, model.sha256) for model in plan.models]
+
+
+def try_plan(plan: PredictPlan, rows: pa.Table) -> None:
+    """Load a plan's models in this process and score a few rows.
+
+    Args:
+        plan: Not shipped yet.
+        rows: With ``plan.source_columns``; may be empty.
+
+    Raises:
+        LakemillError: a model does not load or breaks its contract, or no row that reached the models got through.
+    """
+    scored = predict_whole(replace(plan, threads=0, task_metrics=False), rows)
+    errors = [
+        error for error in scored["error"].to_pylist() if error is None or error["stage"] in ("predict", "format")
+    ]
+    if errors and None not in errors:
+        raise ModelError(errors[0]["code"], f"none of {len(errors)} rows got through: {errors[0]['message']}")

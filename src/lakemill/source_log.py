@@ -1,0 +1,81 @@
+"""A Delta table's log, read file by file: when each commit was made and how many rows it added.
+
+It is read through Arrow's file systems, without Spark, so that a stream can ask after each batch how far behind it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakemill import tables
+from lakemill_udfs.files import filesystem
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class SourceCommit:
+    """One commit of a table.
+
+    Args:
+        version: The table's version that it made.
+        time_seconds: When, in seconds since 1970 (UTC), by the clock of the machine that made it.
+        rows: Rows that its new files hold; 0 for a commit that only rearranges, None if the log does not say.
+    """
+
+    version: int
+    time_seconds: float
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class SourceLog:
+    """The log of a Delta table.
+
+    Args:
+        location: The table's absolute path or URI.
+    """
+
+    location: str
+
+    @classmethod
+    def of(cls, spark: SparkSession, table: str) -> SourceLog:
+        """Return the log of a table; a catalog name's place is asked of the catalog."""
+        if tables.is_path(table):
+            return cls(tables.location(table))
+        return cls(str(spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]["location"]))
+
+    def after(self, version: int) -> Iterator[SourceCommit]:
+        """Yield the commits after ``version`` in order; the time it takes grows with their number alone.
+
+        Raises:
+            OSError: the storage does not answer or refuses.
+        """
+        while (commit := self.commit(version := version + 1)) is not None:
+            yield commit
+
+    def commit(self, version: int) -> SourceCommit | None:
+        """Return one commit; None if there is none yet, or its file was cleaned up.
+
+        Raises:
+            OSError: the storage does not answer or refuses.
+        """
+        store, folder = filesystem(self.location)
+        try:
+            with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
+                actions = [json.loads(line) for line in bytes(stream.read()).splitlines()]
+        except FileNotFoundError:
+            return None
+        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        counts = [_rows(action["add"]) for action in actions if action.get("add", {}).get("dataChange")]
+        rows = None if None in counts else sum(count for count in counts if count is not None)
+        return SourceCommit(version, info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000, rows)
+
+
+def _rows(added: dict[str, Any]) -> int | None:
+    rows = json.loads(added.get("stats") or "{}").get("numRecords")
+    return None if rows is None else int(rows)
