@@ -29,6 +29,7 @@ _HOME = {
     "SetupError": "lakemill_udfs.errors",
     "TableError": "lakemill_udfs.errors",
     "ModelError": "lakemill_udfs.errors",
+    "RowError": "lakemill_udfs.errors",
     "RunError": "lakemill_udfs.errors",
     "TooManyErrorsError": "lakemill_udfs.errors",
 }
@@ -45,6 +46,7 @@ __all__ = [  # a test compares it with _HOME
     "Pipeline",
     "PredictConfig",
     "PythonStep",
+    "RowError",
     "RunError",
     "SetupError",
     "TableError",

@@ -1,100 +1,152 @@
-"""In-process inference: the same inner loop as on Spark, and bad input raises."""
+"""In-process inference: the runner that Spark's workers use, on data as it is given, and bad input raises."""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from lakemill.infer_dataset import Field, choose
+from lakemill.infer_input import Given, given, one_array, part, to_arrow
+from lakemill.infer_result import Output, formatted
 from lakemill.planning import make_plan
 from lakemill.resolving import Resolved
-from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.tensors import arrow_tensors
-from lakemill_udfs.worker import predict_batches, predict_whole
+from lakemill_udfs.checks import compile_check, run_checks
+from lakemill_udfs.columns import write_tensor
+from lakemill_udfs.errors import RowError
+from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.ragged import join
+from lakemill_udfs.steps import ImageStep
+
+KEPT_PLANS = 16
+"""Plans kept for one pipeline: one for each kind of data that it is given."""
 
 
-def infer(resolved: Resolved, data: Any) -> Any:
-    """Score ``data`` and return the same kind of thing with ``time``, ``out.<name>``, ``anomaly.<check>`` added.
+class Inference:
+    """A pipeline whose models are found once; its plans and loaded models are kept for the calls that follow.
 
     Args:
         resolved: The pipeline with its models found.
-        data: ``pandas.DataFrame``, ``pyarrow.Table`` or ``RecordBatch``, or a dict from each input to its batch, rows
-            first.
-
-    Raises:
-        RowError: a row is bad; names the row, the stage and the reason.
-        ConfigError: ``INFER_INPUT`` if ``data`` is none of these.
     """
-    table = to_table(data)
-    light = [
-        name
-        for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind) and name not in RESERVED
-    ]
-    plan = make_plan(resolved, arrow_tensors(table.schema), passthrough=light)
-    parts = list(predict_batches(plan, table.to_batches()))
-    result = pa.Table.from_batches(parts) if parts else predict_whole(plan, table)  # the columns need no row
-    _raise_first(result)
-    return _like(data, flat(result.drop_columns(["error", "metadata"])))
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self._scorer = lru_cache(KEPT_PLANS)(self._make_scorer)
+
+    def run(
+        self,
+        data: Any,
+        dataset: Sequence[str] | str = ("*",),
+        exclude: Sequence[str] | str = (),
+        separator: str = ".",
+    ) -> Any:
+        """Score ``data`` and return the same kind of thing.
+
+        Args:
+            data: As ``infer_input.given`` takes it.
+            dataset: What comes back, as ``infer_dataset.choose``.
+            exclude: What is left out of that.
+            separator: Between a part and a name.
+
+        Raises:
+            RowError: a row is bad; names the row, the stage and the reason.
+            ConfigError: ``INFER_INPUT``, ``INPUT_ROWS`` or ``DATASET_UNKNOWN``.
+            ModelError: nothing feeds an input.
+            TableError: a column is of the wrong type.
+        """
+        source = given(data)
+        scorer = self._scorer(tuple(source.kinds.items()))
+        fields = scorer.fields(_key(dataset), _key(exclude), separator)
+        now = dt.datetime.now(dt.UTC)
+        outputs, elapsed = scorer.outputs(source)
+        anomaly = scorer.judge(source, outputs)
+        return formatted(source, fields, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed})
+
+    def _make_scorer(self, kinds: tuple[tuple[str, Any], ...]) -> Scorer:
+        return Scorer(make_plan(self.resolved, dict(kinds)), tuple(name for name, _ in kinds))
 
 
-def to_table(data: Any) -> pa.Table:
-    """Return Arrow, pandas or a dict of batches as an Arrow table.
+def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:
+    return selectors if isinstance(selectors, str) else tuple(selectors)
 
-    Raises:
-        ConfigError: ``INFER_INPUT`` if it is none of these.
+
+class Scorer:
+    """One plan with its models loaded and its checks compiled.
+
+    Args:
+        plan: For data with ``names``.
+        names: The data's columns.
     """
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if isinstance(data, dict):
-        return pa.table({name: _column(value) for name, value in data.items()})
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
-        return pa.table({str(name): _column(data[name].to_numpy()) for name in data.columns})
-    raise ConfigError(
-        "INFER_INPUT", f"infer takes a pandas DataFrame, an Arrow table or a dict; got {type(data).__name__}."
-    )
+
+    def __init__(self, plan: PredictPlan, names: Sequence[str]) -> None:
+        self.plan = plan
+        self.runner = PipelineRunner(plan, stop_at_failure=True)
+        self.fields = lru_cache(self._fields)
+        self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
+        self._decodes = any(isinstance(step, ImageStep) for step in plan.pipeline.steps)
+        encoded = {step.column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
+        self._keys = {
+            "in": [name for name in names if name not in encoded],
+            "out": [spec.name for spec in plan.wiring.outputs],
+            "anomaly": ["count", *self._checks],
+        }
+        last = plan.models[-1] if plan.models else None
+        self.facts: dict[str, Any] = {
+            "pipeline_version": plan.pipeline.version,
+            "last_model": last and {"model_name": last.name, "model_sha": last.sha256},
+        }
+
+    def _fields(self, dataset: Sequence[str], exclude: Sequence[str], separator: str) -> tuple[Field, ...]:
+        return choose(self._keys, dataset, exclude, separator)
+
+    def outputs(self, source: Given) -> tuple[dict[str, Output], list[int]]:
+        """Return the outputs of all rows, and the nanoseconds of reading the input and of each step.
+
+        Raises:
+            RowError: a row failed.
+        """
+        step = self.plan.batch_rows if self._decodes else max(1, source.rows)  # decoded images are large
+        batches = []
+        for start in range(0, max(1, source.rows), step):
+            stop = min(start + step, source.rows)
+            columns = source.columns
+            if stop - start < source.rows:
+                columns = {name: part(column, start, stop) for name, column in columns.items()}
+            batches.append(self.runner.run(columns, stop - start))
+            _raise_first(batches[-1], start)
+        results = {
+            spec.name: (spec, join([batch.values[spec.name] for batch in batches], spec))
+            for spec in self.plan.wiring.outputs
+        }
+        times = np.array([[batch.read_ns, *batch.elapsed_ns] for batch in batches]).sum(axis=0)
+        return results, times.tolist()
+
+    def judge(self, source: Given, outputs: Mapping[str, Output]) -> dict[str, Any]:
+        """Return the count of failed checks and each check, as ``infer_result.formatted`` takes them."""
+        if not self._checks:
+            return {"count": 0}
+        inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._keys["in"]}
+        results = [write_tensor(values, spec) for spec, values in outputs.values()]
+        from polars.exceptions import PolarsError
+
+        try:
+            judged = run_checks(
+                self._checks,
+                pa.StructArray.from_arrays([*inputs.values()], names=[*inputs]),
+                pa.StructArray.from_arrays(results, names=[*outputs]),
+            ).cast(self.plan.anomaly_type)
+        except PolarsError as error:
+            raise RowError("CHECK_FAILED", f"check: a check raised {type(error).__name__}.") from None
+        return dict(zip(self._keys["anomaly"], judged.flatten(), strict=True))
 
 
-def _column(values: Any) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.dtype != object:
-        if values.ndim < 2:
-            return pa.array(values)
-        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
-    cells = list(values)
-    if cells and isinstance(cells[0], np.ndarray) and cells[0].ndim > 1:
-        return _column(np.stack(cells))
-    return pa.array(cells)
-
-
-def flat(table: pa.Table, separator: str = ".") -> pa.Table:
-    """Return a table whose struct columns ``time, in, out, anomaly`` are one column a field: ``out.label``."""
-    columns: dict[str, Any] = {}
-    for name in table.column_names:
-        column = table[name]
-        if name in RESERVED and pa.types.is_struct(column.type):
-            columns |= {
-                f"{name}{separator}{field.name}": part
-                for field, part in zip(column.type, column.combine_chunks().flatten(), strict=True)
-            }
-        else:
-            columns[name] = column
-    return pa.table(columns)
-
-
-def _raise_first(result: pa.Table) -> None:
-    if "error" in result.column_names and result["error"].null_count < result.num_rows:
-        row = next(index for index, error in enumerate(result["error"]) if error.is_valid)
-        error = result["error"][row].as_py()
-        raise RowError(error["code"], f"row {row}, {error['stage']}: {error['message']}")
-
-
-def _like(data: Any, result: pa.Table) -> Any:
-    if isinstance(data, pa.Table):
-        return result
-    if isinstance(data, pa.RecordBatch):
-        return result.combine_chunks().to_batches()[0]
-    return result.to_pydict() if isinstance(data, dict) else result.to_pandas()
+def _raise_first(batch: Batch, start: int) -> None:
+    if batch.failures:
+        row = min(batch.failures)
+        stage, error = batch.failures[row]
+        raise RowError(error.code, f"row {start + row}, {stage}: {error.message}", hint=error.hint)

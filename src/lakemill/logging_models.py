@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lakemill.inference import to_table
+from lakemill.infer_input import given
 from lakemill.planning import make_plan
 from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import Kind, TensorSpec, arrow_tensors
+from lakemill_udfs.tensors import Kind, TensorSpec
 
 MLFLOW_COLUMNS = {
     "bool": "boolean",
@@ -142,8 +142,8 @@ def _signature(resolved: Resolved, example: Any) -> Any:
 
     columns = input_columns(resolved)
     if example is not None:
-        given = arrow_tensors(to_table(example).schema)
-        columns = {name: given.get(name, spec) for name, spec in columns.items()}
+        kinds = given(example).kinds
+        columns = {name: kinds.get(name, spec) for name, spec in columns.items()}
     plan = make_plan(resolved, columns)
     free = {name for step in resolved.pipeline.steps if isinstance(step, PythonStep) for name in step.inputs.values()}
     is_open = example is None and bool(free & set(columns))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lakemill.config import validate
 from lakemill.planning import make_plan, task_threads
 from lakemill.resolving import Resolved, resolve
 from lakemill_udfs import pipeline as declared
@@ -16,6 +15,8 @@ from lakemill_udfs.worker import predict_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from lakemill.inference import Inference
 
 
 class Pipeline(declared.Pipeline):
@@ -25,6 +26,7 @@ class Pipeline(declared.Pipeline):
         steps: ``ImageStep``, ``ModelStep``, ``PythonStep`` and ``FormatStep`` in order.
         checks: Conditions on inputs and outputs.
         outputs: The steps' outputs that make up ``out``; by default those that no later step reads.
+        inputs: ``TensorSpec`` of columns that do not say it themselves (plain binary), or that may be null.
     """
 
     @classmethod
@@ -34,7 +36,7 @@ class Pipeline(declared.Pipeline):
         Raises:
             ConfigError: as ``JobConfig.load``.
         """
-        from lakemill.config import read_yaml
+        from lakemill.config import read_yaml, validate
         from lakemill.predict_config import PipelineConfig
 
         raw = read_yaml(path)
@@ -50,20 +52,102 @@ class Pipeline(declared.Pipeline):
         """
         return resolve(self, registry)
 
-    def infer(self, data: Any, *, registry: str | None = None) -> Any:
-        """Score in this process: pandas in, pandas out; Arrow in, Arrow out; dict in, dict out. No JVM.
+    def infer(
+        self,
+        data: Any,
+        *,
+        timeout: float | None = None,
+        dataset: Sequence[str] | str = ("*",),
+        dataset_exclude: Sequence[str] | str = (),
+        dataset_separator: str = ".",
+        registry: str | None = None,
+    ) -> Any:
+        """Score in this process: pandas in, pandas out; Arrow in, Arrow out; dict in, JSON-able dict out. No JVM.
+
+        Models are found and loaded once: this object goes on with the version that an alias stood for at first.
 
         Args:
-            data: ``pandas.DataFrame``, ``pyarrow.Table`` or a dict from each input to its batch, rows first.
+            data: ``pandas.DataFrame``, ``pyarrow.Table`` or ``RecordBatch``, a dict from each input to its batch, rows
+                first, or a file's path (see ``infer_files.read_data``).
+            timeout: Seconds after which the call is given up; None waits.
+            dataset: What comes back: ``*`` (``time``, ``in``, ``out``, ``anomaly``), any of these, ``out.<name>``,
+                ``check_failures``, ``metadata`` or its parts ``metadata.elapsed`` (nanoseconds of reading the input and
+                of each step), ``metadata.last_model``, ``metadata.pipeline_version``.
+            dataset_exclude: What is left out of that.
+            dataset_separator: Between a part and a name: ``out.label``.
             registry: MLflow registry of its models.
 
         Raises:
-            RowError: a row is bad; the message names the row and the reason.
+            RowError: a row is bad; the message names the row and the reason, never its data.
             ModelError: a model is unknown, or does not fit ``data``.
+            TableError: a column is of the wrong type.
+            ConfigError: ``INFER_INPUT``, ``INPUT_ROWS``, ``DATASET_UNKNOWN``, ``FILE_NOT_FOUND``, ``FILE_FORMAT``.
+            RunError: ``INFER_TIMEOUT``.
         """
-        from lakemill.inference import infer
+        from lakemill.parallel import within
 
-        return infer(self.resolve(registry), data)
+        def call() -> Any:
+            given = data
+            if isinstance(data, str | Path):
+                from lakemill.infer_files import read_data
+
+                given = read_data(data, self)
+            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator)
+
+        return within(timeout, call)
+
+    def parallel_infer(
+        self,
+        items: Sequence[Any],
+        *,
+        timeout: float | None = None,
+        num_parallel: int = 4,
+        retries: int = 0,
+        **options: Any,
+    ) -> list[Any]:
+        """Score several data at a time, in threads.
+
+        Args:
+            items: Each as ``infer`` takes it.
+            timeout: Seconds for one attempt at one item; it is given up then, but goes on in the background.
+            num_parallel: Most items at a time.
+            retries: Further attempts at an item that failed.
+            **options: As ``infer``.
+
+        Returns:
+            In the items' order the result, or in its place the error, of each.
+        """
+        from lakemill.parallel import each
+
+        self._inference(options.get("registry"))  # models are found once, not by each thread
+        return each(
+            items,
+            lambda item: self.infer(item, **options),
+            timeout=timeout,
+            num_parallel=num_parallel,
+            retries=retries,
+        )
+
+    async def parallel_infer_async(self, items: Sequence[Any], **options: Any) -> list[Any]:
+        """Do as ``parallel_infer`` without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(lambda: self.parallel_infer(items, **options))
+
+    @functools.cached_property
+    def _inferences(self) -> dict[str | None, Inference]:
+        return {}
+
+    def _inference(self, registry: str | None) -> Inference:
+        if registry not in self._inferences:
+            from lakemill.inference import Inference
+
+            self._inferences[registry] = Inference(self.resolve(registry))
+        return self._inferences[registry]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what is declared; loaded models stay here."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def transform(
         self, df: DataFrame, *, columns: Sequence[str] | None = None, registry: str | None = None

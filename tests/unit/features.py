@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -73,3 +75,13 @@ def calls(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def shapes(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"rank": np.full(len(inputs["x"]), inputs["x"].ndim - 1)}
+
+
+def address(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    x = inputs["x"]
+    return {"address": np.full(len(x), x.__array_interface__["data"][0]), "same": x}
+
+
+def sleep(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    time.sleep(float(inputs["x"][0]))  # a negative time raises
+    return {"y": inputs["x"]}

@@ -7,7 +7,7 @@
     - ModelError           exit 2: a model is unknown, does not load, or does not fit its inputs
   + RunError               exit 1: storage, a worker or a commit failed
   + TooManyErrorsError     exit 3: more rows failed than ``quarantine.max_ratio`` allows
-  + RowError               never leaves a worker: why one row has no result
+  + RowError               exit 1: why one row has no result; on Spark the row's ``error``
 
 A message names what, where, expected and got, and never holds row data. ``str(error)`` begins with the code,
 because an error of an executor reaches the driver as text only.
@@ -74,7 +74,7 @@ class TooManyErrorsError(LakemillError):
 
 
 class RowError(LakemillError):
-    """Why one row has no result; becomes the row's ``error`` struct."""
+    """Why one row has no result: raised by ``infer``, the row's ``error`` struct on Spark."""
 
 
 def missing_extra(module: str, extra: str) -> ModelError:

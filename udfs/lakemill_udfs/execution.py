@@ -87,14 +87,15 @@ class PipelineRunner:
     Args:
         plan: What to run.
         bisect: Whether a batch that raises is halved; without it, as for a whole group, all its rows fail.
+        stop_at_failure: Whether no further step runs once a row has failed, as where that is an error of the call.
 
     Raises:
         ModelError: a model does not load.
         ConfigError: ``FUNCTION_NOT_FOUND`` if a Python step's function cannot be imported.
     """
 
-    def __init__(self, plan: PredictPlan, *, bisect: bool = True) -> None:
-        self.plan, self.bisect, self.measures = plan, bisect, Measures()
+    def __init__(self, plan: PredictPlan, *, bisect: bool = True, stop_at_failure: bool = False) -> None:
+        self.plan, self.bisect, self.stop_at_failure, self.measures = plan, bisect, stop_at_failure, Measures()
         self.max_rows = plan.batch_rows
         models, archives = iter(plan.models), dict(plan.archives)
         self.decoders: list[ImageDecoder] = []
@@ -131,6 +132,8 @@ class PipelineRunner:
             self._read(column, columns, batch)
         batch.read_ns = time.perf_counter_ns() - started
         for step, wiring, call in zip(self.plan.pipeline.steps, self.plan.wiring.steps, self._calls, strict=True):
+            if self.stop_at_failure and batch.failures:
+                return batch
             started = time.perf_counter_ns()
             if isinstance(call, ImageDecoder):
                 self._run_image(call, columns, batch)
