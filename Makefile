@@ -28,7 +28,7 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 	@scripts/ensure_browser.sh && touch $@
 
 test: setup .venv/browser.stamp ## every test, also on a small Spark cluster and in a browser
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py

@@ -31,6 +31,13 @@ settings.register_profile("lakemill", deadline=None, derandomize=True, print_blo
 settings.load_profile("lakemill")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file's tests in one of ``make test``'s processes, and those that share the demo's lake together."""
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group("jobs" if file.parts[0] == "jobs" else str(file)))
+
+
 @pytest.fixture(scope="session")
 def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from lakemill.session import get_session

@@ -171,6 +171,29 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
 
 
 @app.command()
+def plan(
+    config: Config = None,
+    overrides: Overrides = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Run one batch and print the outputs' dtypes and shapes as YAML.")
+    ] = False,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
+    from lakemill.plan_job import plan_job
+    from lakemill.plan_text import layout
+    from lakemill.predict_config import PredictConfig
+
+    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
+    if as_json:
+        print(json.dumps(found.to_dict(), default=str), flush=True)
+    else:
+        Console(highlight=False).print(layout(found))
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
 def stream(
     config: Config = None,
     overrides: Overrides = None,

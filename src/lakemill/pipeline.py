@@ -15,6 +15,9 @@ from lakemill_udfs.worker import predict_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+    from lakemill.plan_report import PlanReport
 
     from lakemill.inference import Inference
 
@@ -165,6 +168,22 @@ class Pipeline(declared.Pipeline):
         """
         return score(df, self.resolve(registry), columns=columns)
 
+    def plan(self, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
+        """Say what ``infer`` or ``transform`` would do with ``source``, and everything that keeps them from it.
+
+        Args:
+            source: A Spark DataFrame, or what ``infer`` takes.
+            registry: MLflow registry of its models.
+            probe: Also run one batch, and say which dtype and shape each output has.
+
+        Returns:
+            For each input the column, its form, its conversion and whether that copies; the result's schema; batch
+            sizes with reasons; the models that aliases stand for; and all problems. ``print`` shows it.
+        """
+        from lakemill.plan_report import plan_source
+
+        return plan_source(self, source, registry=registry, probe=probe)
+
     def log(
         self,
         *,
@@ -202,18 +221,19 @@ class Pipeline(declared.Pipeline):
 
 def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
-    from pyspark.sql.types import BinaryType
-
     from lakemill.schemas import result_schema, spark_tensors
     from lakemill.shipping import ship
 
-    carried = (
-        [field.name for field in df.schema if not isinstance(field.dataType, BinaryType)]
-        if columns is None
-        else list(columns)
-    )
+    carried = carried_columns(df.schema) if columns is None else list(columns)
     plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))
     plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
     return df.select(*plan.source_columns).mapInArrow(
         functools.partial(predict_batches, plan), result_schema(plan, df.schema)
     )
+
+
+def carried_columns(schema: StructType) -> list[str]:
+    """Return the columns that ``transform`` carries by itself: all that are not binary."""
+    from pyspark.sql.types import BinaryType
+
+    return [field.name for field in schema if not isinstance(field.dataType, BinaryType)]

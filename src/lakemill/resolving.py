@@ -49,9 +49,7 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
             steps.append(replace(step, sha256=model.sha256))
         else:
             steps.append(_with_labels(step) if isinstance(step, FormatStep) else step)
-    return Resolved(
-        Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs), tuple(models)
-    )
+    return Resolved(Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs), tuple(models))
 
 
 def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def spark_tensors(schema: StructType) -> dict[str, Kind]:
     """Return what each column of a Spark table holds."""
-    return {field.name: tensor_of(field.name, _arrow_type(field.dataType), field.metadata) for field in schema}
+    return {field.name: tensor_of(field.name, arrow_type(field.dataType), field.metadata) for field in schema}
 
 
-def _arrow_type(kind: DataType) -> pa.DataType:
+def arrow_type(kind: DataType) -> pa.DataType:
+    """Return a Spark type in Arrow's terms; ``null`` for one that Arrow has not."""
     from pyspark.errors import PySparkTypeError
     from pyspark.sql.pandas.types import to_arrow_type
 

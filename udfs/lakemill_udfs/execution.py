@@ -198,6 +198,18 @@ class PipelineRunner:
             result = join([part[spec.name] for part in parts], spec)
             batch.set(replace(spec, name=name), result if order is None else result[np.argsort(order)])
 
+    def observe_last(self, observer: Callable[[Arrays], None]) -> None:
+        """Show ``observer`` what the last step, a model or function, gives for each batch, before it is checked."""
+        call = self._calls[-1]
+        assert not isinstance(call, ImageDecoder)  # noqa: S101 -- see the docstring
+
+        def observed(inputs: Arrays) -> Arrays:
+            result = call(inputs)
+            observer(result)
+            return result
+
+        self._calls[-1] = observed
+
     def _attempt(
         self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
     ) -> tuple[list[Arrays], dict[int, RowError]]:

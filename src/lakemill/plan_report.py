@@ -1,0 +1,240 @@
+"""``lakemill plan``: what a run would do, and everything that keeps it from doing it. Nothing is scored or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lakemill.input_forms import InputForm, input_forms
+from lakemill.planning import make_plan, task_threads
+from lakemill.resolving import Resolved, resolve
+from lakemill_udfs.checks import compile_check
+from lakemill_udfs.errors import ConfigError, LakemillError
+from lakemill_udfs.functions import import_function
+from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps import ModelStep, PythonStep, Step
+from lakemill_udfs.wiring import wire
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+    from lakemill.waiting_rows import Waiting
+
+
+PROBE_ROWS = 16
+
+
+@dataclass
+class PlanReport:
+    """What a run would do.
+
+    Args:
+        pipeline: Its name and version; None where a model was not found.
+        models: Each model's URI and the name, version and sha256 that it stands for now.
+        inputs: How each column reaches the models.
+        output_schema: Columns of the result, as Spark DDL.
+        batch: ``rows`` and ``bytes`` of a model batch, ``row_bytes`` of its tensors, and the ``reason``.
+        settings: Spark's settings: ``name``, ``value``, ``reason``.
+        waiting: What would be scored; None where the source is no table.
+        probe: dtype and shape of each step's outputs, from one real batch.
+        problems: Everything that is wrong, as ``code``, ``message`` and ``hint``.
+    """
+
+    pipeline: dict[str, str | None] | None = None
+    models: list[dict[str, str | None]] = field(default_factory=list)
+    inputs: list[InputForm] = field(default_factory=list)
+    output_schema: str | None = None
+    batch: dict[str, Any] = field(default_factory=dict)
+    settings: list[dict[str, str]] = field(default_factory=list)
+    waiting: Waiting | None = None
+    probe: dict[str, dict[str, Any]] | None = None
+    problems: list[dict[str, str | None]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """2 if there is a problem, else 0."""
+        return ConfigError.exit_code if self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+    def add(self, error: LakemillError) -> None:
+        """Note a problem, once."""
+        problem: dict[str, str | None] = {"code": error.code, "message": error.message, "hint": error.hint}
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note an error of Lakemill as a problem and go on after it."""
+        try:
+            yield
+        except LakemillError as error:
+            self.add(error)
+
+    def __str__(self) -> str:
+        from lakemill.plan_text import render
+
+        return render(self)
+
+
+def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
+    """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
+    from lakemill.inference import to_table
+    from lakemill.pipeline import carried_columns
+
+    report = PlanReport()
+    resolved, models = resolve_all(pipeline, registry, report)
+    if hasattr(source, "sparkSession"):
+        plan = describe(
+            report,
+            resolved,
+            models,
+            arrow_schema(source.schema),
+            threads=task_threads(source.sparkSession),
+            passthrough=carried_columns(source.schema),
+        )
+        if plan is not None:
+            report.output_schema = ddl(plan, source.schema)
+    else:
+        table = to_table(source)
+        describe(report, resolved, models, table.schema)
+    if probe and None not in models:
+        is_spark = hasattr(source, "sparkSession")
+        add_probe(report, resolved, lambda count: source.limit(count).toArrow() if is_spark else table.slice(0, count))
+    return report
+
+
+def resolve_all(
+    pipeline: Pipeline, registry: str | None, report: PlanReport
+) -> tuple[Resolved, list[ModelSpec | None]]:
+    """Find what can be found of a pipeline, and note everything that cannot.
+
+    Returns:
+        The pipeline as far as it could be resolved, and each model step's model, None for one that was not found.
+    """
+    steps: list[Step] = []
+    models: list[ModelSpec | None] = []
+    for step in pipeline.steps:
+        found: Resolved | None = None
+        with report.noting():
+            found = resolve(Pipeline((step,)), registry)
+        if isinstance(step, ModelStep):
+            models.append(found.models[0] if found is not None else None)
+        steps.append(found.pipeline.steps[0] if found is not None else step)
+    resolved = Resolved(
+        Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs),
+        tuple(model for model in models if model is not None),
+    )
+    return resolved, models
+
+
+def describe(
+    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], schema: pa.Schema, **options: Any
+) -> PredictPlan | None:
+    """Fill in what follows from a pipeline and its source's columns, and note what does not fit.
+
+    Args:
+        report: To fill in.
+        resolved: The pipeline.
+        models: One for each model step; None for one that was not found.
+        schema: Of the source.
+        options: As ``make_plan`` takes them.
+
+    Returns:
+        The plan; None if there is a problem.
+    """
+    from lakemill_udfs.tensors import arrow_tensors
+
+    report.models = [
+        {"uri": model.uri, "name": model.name, "version": model.version, "sha256": model.sha256}
+        for model in models
+        if model is not None
+    ]
+    for check in resolved.pipeline.checks:
+        with report.noting():
+            compile_check(check)
+    for step in resolved.pipeline.steps:
+        if isinstance(step, PythonStep):
+            with report.noting():
+                import_function(step.function)
+    problems: list[LakemillError] = []
+    wiring = wire(resolved.pipeline, models, arrow_tensors(schema), problems)
+    for problem in problems:
+        report.add(problem)
+    report.inputs = input_forms(resolved.pipeline, wiring, schema)
+    if report.problems:
+        return None
+    report.pipeline = {"name": resolved.name, "version": resolved.pipeline.version}
+    with report.noting():
+        plan = make_plan(resolved, arrow_tensors(schema), **options)
+        report.batch = batch_facts(plan, is_automatic=options.get("batch_rows", "auto") == "auto")
+        return plan
+    return None
+
+
+def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
+    """Return the size of a model batch and why it is so; bytes are None where a tensor's size is free."""
+    from lakemill.planning import AUTO_BATCH_BYTES
+
+    tensors = [spec for step in plan.wiring.steps for spec, _ in step.outputs]
+    tensors += [column.spec for column in plan.wiring.columns]
+    sizes = [spec.row_bytes for spec in tensors]
+    known = [size for size in sizes if size is not None]
+    row_bytes = sum(known) if len(known) == len(sizes) else None
+    largest = max((spec for spec in tensors if spec.row_bytes), key=lambda spec: spec.row_bytes or 0, default=None)
+    reason = "engine.batch_rows says so"
+    if is_automatic:
+        filled = (
+            f"a batch of '{largest}' fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB" if largest else "no tensor has a size"
+        )
+        reason = f"automatic: {filled}"
+    return {
+        "rows": plan.batch_rows,
+        "row_bytes": row_bytes,
+        "bytes": None if row_bytes is None else row_bytes * plan.batch_rows,
+        "source_bytes_at_most": plan.batch_bytes,
+        "reason": reason,
+    }
+
+
+def arrow_schema(schema: StructType) -> pa.Schema:
+    """Return a Spark schema in Arrow's terms, with the columns' metadata."""
+    from lakemill.schemas import arrow_type
+
+    return pa.schema(
+        [pa.field(column.name, arrow_type(column.dataType), metadata=_texts(column.metadata)) for column in schema]
+    )
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if isinstance(value, str)}
+
+
+def ddl(plan: PredictPlan, source: StructType) -> str:
+    """Return the columns of the result as Spark DDL."""
+    from lakemill.schemas import result_schema
+
+    columns = result_schema(replace(plan, task_metrics=False), source)
+    return ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
+
+
+def add_probe(report: PlanReport, resolved: Resolved, first: Callable[[int], pa.Table]) -> None:
+    """Run one batch and note what each step gives.
+
+    Args:
+        report: Gets it, or the reason why there is none.
+        resolved: The pipeline.
+        first: Returns so many rows of the source.
+    """
+    from lakemill.plan_probe import probe
+
+    with report.noting():
+        report.probe = probe(resolved, first(int(report.batch.get("rows", PROBE_ROWS))))
