@@ -212,33 +212,9 @@ def _show(frame: Any, *, as_json: bool) -> None:
     if as_json:
         print(frame.drop(columns="metadata").to_json(orient="records", date_format="iso", default_handler=str))
         return
-    from rich.table import Table
+    from lakemill.preview_table import preview_table
 
-    columns = [name for name in frame.columns if name != "metadata"]
-    table = Table(*columns, title=f"{len(frame)} rows, nothing written")
-    for row in frame[columns].itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    from rich.markup import escape
-
-    if value is None:
-        return ""
-    text = (
-        ", ".join(f"{name}: {inner}" for name, inner in value.asDict().items())
-        if hasattr(value, "asDict")
-        else (
-            ", ".join(
-                f"{name}: {inner:.3g}" if isinstance(inner, float) else f"{name}: {inner}"
-                for name, inner in value.items()
-            )
-            if isinstance(value, dict)
-            else str(value)
-        )
-    )
-    return escape(text if len(text) <= 80 else text[:77] + "...")
+    Console().print(preview_table(frame))
 
 
 @app.command()
