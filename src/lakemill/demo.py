@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lakemill.predict_config import PredictConfig
+    from lakemill.report_values import Totals
 
 Progress = Callable[[str], None]
 
@@ -107,8 +108,6 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         OSError: The folder cannot be written.
     """
     from lakemill.predict import predict_table
-    from lakemill.report import gather, render
-    from lakemill.report_data import count_results
     from lakemill.session import get_session
 
     began = time.perf_counter()
@@ -134,15 +133,8 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         model = train_and_register(session, config.source.table, TRAIN, registry=registry, artifacts=artifacts)
     tell(f"{model.uri} is version {model.version}; scoring the test images")
     scored = predict_table(config, session, progress=tell)
-    page = lake / "report.html"
-    if is_newer(page, lake / "predictions"):
-        tell(f"{scored.rows:,} rows scored; the report is up to date")
-        totals = count_results(session, config.output.table, config.source.key)
-    else:
-        tell(f"{scored.rows:,} rows scored; writing the report")
-        report = gather(config, session)
-        page.write_text(render(report), encoding="utf-8")
-        totals = report.totals
+    tell(f"{scored.rows:,} rows scored")
+    totals = write_page(config, session, lake / "report.html", tell)
     tell("done")
     return DemoResult(
         lake=lake,
@@ -153,7 +145,7 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         rows_new=scored.rows,
         errors=totals.errors,
         accuracy=totals.accuracy or 0.0,
-        report=page,
+        report=lake / "report.html",
         config=lake / CONFIG_FILE,
         registry=registry,
         seconds=time.perf_counter() - began,
@@ -207,6 +199,20 @@ def count(spark: SparkSession, lake: Path) -> dict[str, int]:
     """Return how many rows the tables of images hold."""
     names = {"images": "images", "rejected": "images_quarantine", "photos": "photos"}
     return {name: tables.read(spark, f"{lake}/{table}").count() for name, table in names.items()}
+
+
+def write_page(config: PredictConfig, spark: SparkSession, page: Path, tell: Progress) -> Totals:
+    """Write the report unless it is as new as the predictions; return how many there are, and how many right."""
+    from lakemill.report import gather, render
+    from lakemill.report_data import count_results
+
+    if is_newer(page, Path(config.output.table)):
+        tell("the report is up to date")
+        return count_results(spark, config.output.table, config.source.key)
+    tell("writing the report")
+    report = gather(config, spark)
+    page.write_text(render(report), encoding="utf-8")
+    return report.totals
 
 
 def is_newer(page: Path, table: Path) -> bool:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
-    from lakemill.plan_report import PlanReport
-
     from lakemill.inference import Inference
+    from lakemill.plan_report import PlanReport
 
 
 class Pipeline(declared.Pipeline):

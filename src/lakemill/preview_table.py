@@ -26,7 +26,9 @@ def preview_table(frame: pd.DataFrame) -> Table:
 
     rows = [_flat(row) for row in frame.to_dict("records")]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, title=f"{len(rows)} rows, nothing written")
+    table = Table(title=f"{len(rows)} rows, nothing written")
+    for name in names:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(escape(row.get(name, "")) for name in names))
     return table

@@ -17,7 +17,7 @@ def shown(rows: list[dict[str, object]]) -> str:
 
 
 def test_each_output_is_a_column_and_long_paths_show_their_end() -> None:
-    out = {"label": "cat", "probability": np.float32(0.98765), "scores": np.arange(9.0), "mask": b"\x00" * 2000}
+    out = {"label": "cat", "probability": np.float32(0.98768), "scores": np.arange(9.0), "mask": b"\x00" * 2000}
     text = shown([{"path": "/data/" + "x" * 60 + "/cat.png", "time": 1, "out": out, "error": None, "metadata": {}}])
     for part in ("out.label", "cat.png", "0.9877", "0, 1, 2, 3, 4, ... (9 values)", "2,000 bytes", "1 rows, nothing"):
         assert part in text
