@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from lakemill.infer_input import given
 from lakemill.planning import make_plan
 from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve
+from lakemill_udfs.callables import must_travel
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors import Kind, TensorSpec
@@ -30,6 +33,7 @@ MLFLOW_COLUMNS = {
     "float32": "float",
     "float64": "double",
     "string": "string",
+    "binary": "binary",
 }
 
 
@@ -49,7 +53,10 @@ def log_pipeline(
 
     Raises:
         ModelError: ``EXTRA_MISSING`` without MLflow, or one of its models is unknown.
+        ConfigError: ``FUNCTION_LOCAL`` if a function has no import path.
     """
+    for function in pipeline.functions:
+        must_travel(function, "MLflow")
     resolved = resolve(pipeline, registry)
     steps: list[Step] = []
     artifacts: dict[str, str] = {}
@@ -87,7 +94,7 @@ def log_pipeline(
 def _user_code(pipeline: Pipeline) -> list[str]:
     from lakemill.shipping import user_module
 
-    sources = {user_module(step.function.partition(":")[0]) for step in pipeline.steps if isinstance(step, PythonStep)}
+    sources = {user_module(function.partition(":")[0]) for function in pipeline.functions}
     return sorted(str(source) for source in sources if source is not None)
 
 
@@ -150,7 +157,12 @@ def _signature(resolved: Resolved, example: Any) -> Any:
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]
     inputs: list[Any] = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
     inputs += [_column(column.spec) for column in plan.wiring.columns]
-    outputs: list[Any] = [_column(spec, f"out.{spec.name}") for spec in plan.wiring.outputs]
+    outputs = [
+        ColSpec(DataType.binary, f"out.{spec.name}")
+        if pa.types.is_binary(spec.arrow_type())
+        else _column(spec, f"out.{spec.name}")
+        for spec in plan.wiring.outputs
+    ]
     return ModelSignature(None if is_open else Schema(inputs), Schema(outputs))
 
 

@@ -46,6 +46,34 @@ class Pipeline(declared.Pipeline):
         plain = config.declared()
         return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
 
+    def to_yaml(self, path: str | Path | None = None) -> str:
+        """Return the pipeline as YAML, as ``from_yaml`` and the ``pipeline`` section of a job read it.
+
+        Args:
+            path: Also write it to this file.
+
+        Raises:
+            ConfigError: ``FUNCTION_LOCAL`` if a function has no import path.
+        """
+        import yaml
+
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    @classmethod
+    def load(cls, uri: str, registry: str | None = None) -> Self:
+        """Return the pipeline that ``log`` put at ``models:/...``; any other model is a pipeline of one step.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        from lakemill.resolving import pipeline_of
+
+        plain = pipeline_of(uri, registry)
+        return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
+
     def resolve(self, registry: str | None = None) -> Resolved:
         """Find the models and fix their versions.
 

@@ -43,7 +43,7 @@ def probe(resolved: Resolved, table: pa.Table) -> dict[str, dict[str, Any]]:
             models.append(next(coming))
         elif not isinstance(step, PythonStep):
             continue
-        name = step.uri if isinstance(step, ModelStep) else step.function
+        name = step.uri if isinstance(step, ModelStep) else step.name
         given = _last_step(steps[: at + 1], models, resolved.pipeline.inputs, table)
         if given is None:
             raise ModelError("PROBE_EMPTY", f"step {at + 1}, {name}, gave nothing for {table.num_rows} rows.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
     models: list[ModelSpec] = []
     for step in pipeline.steps:
         if isinstance(step, ModelStep):
-            model = _resolve_model(step, registry.find(step.uri, registry_uri))
+            model = _resolve_model(step, _find(step.uri, registry_uri))
             models.append(model)
             steps.append(replace(step, sha256=model.sha256))
         else:
@@ -58,32 +59,40 @@ def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
     Raises:
         ModelError: as ``registry.find``.
     """
+    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri), name=uri)
+
+
+def pipeline_of(uri: str, registry_uri: str | None = None) -> Pipeline:
+    """Return the pipeline that a URI stands for, its models by URIs that are found again.
+
+    Raises:
+        ModelError: as ``registry.find``.
+    """
     found = registry.find(uri, registry_uri)
     content = registry.mlmodel(found.path) if found.path.is_dir() else {}
     logged = (content.get("metadata") or {}).get(LOGGED_KEY)
-    if logged is None:
-        return replace(resolve(Pipeline((ModelStep(uri),)), registry_uri), name=uri)
-    inside = Pipeline.from_dict(logged)
-    steps: list[Step] = []
-    models = []
-    artifacts = content["flavors"]["python_function"]["artifacts"]
-    for index, step in enumerate(inside.steps):
-        if isinstance(step, ModelStep):
-            part_path = artifacts[f"model_{index}"]["path"]
-            path = found.path / part_path
-            if not path.resolve().is_relative_to(found.path.resolve()):
-                raise ModelError(
-                    "MODEL_NOT_FOUND", f"the logged pipeline '{uri}' refers to a model outside its own folder."
-                )
-            part = registry.FoundModel(
-                path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{part_path}"
-            )
-            model = _resolve_model(step, part)
-            models.append(model)
-            steps.append(replace(step, uri=f"{uri}#{step.uri}", sha256=model.sha256))
-        else:
-            steps.append(step)
-    return Resolved(replace(inside, steps=tuple(steps)), tuple(models), uri)
+    return Pipeline((ModelStep(uri),)) if logged is None else _prefixed(Pipeline.from_dict(logged), uri)
+
+
+def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
+    """Return a logged pipeline whose models are found inside it: ``models:/name/3#model_1``."""
+    steps = [replace(step, uri=f"{uri}#{step.uri}") if isinstance(step, ModelStep) else step for step in inside.steps]
+    return replace(inside, steps=tuple(steps))
+
+
+def _find(uri: str, registry_uri: str | None) -> registry.FoundModel:
+    """Find a model, or the part of a logged pipeline that the URI names after a ``#``."""
+    inside = re.fullmatch(r"(.+)#(model_\d+)", uri)
+    if inside is None:
+        return registry.find(uri, registry_uri)
+    whole, part = inside.groups()
+    found = registry.find(whole, registry_uri)
+    artifacts = registry.mlmodel(found.path)["flavors"]["python_function"]["artifacts"]
+    inner = artifacts.get(part, {}).get("path", "..")
+    path = found.path / inner
+    if not path.resolve().is_relative_to(found.path.resolve()):
+        raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{whole}' has no model '{part}' in its own folder.")
+    return registry.FoundModel(path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{inner}")
 
 
 def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:

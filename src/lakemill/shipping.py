@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from lakemill_udfs.callables import must_travel
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import PythonStep
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,7 +34,7 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     models = plan.models
     if not is_local(spark):
         models = tuple(_ship_model(spark, model) if "://" not in model.location else model for model in plan.models)
-    functions = [step.function for step in plan.pipeline.steps if isinstance(step, PythonStep)]
+    functions = [must_travel(function, "Spark's workers") for function in plan.pipeline.functions]
     archives = [
         (function, archive) for function in functions if (archive := ship_module(spark, function.partition(":")[0]))
     ]

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 
 
@@ -85,3 +86,15 @@ def address(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def sleep(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     time.sleep(float(inputs["x"][0]))  # a negative time raises
     return {"y": inputs["x"]}
+
+
+def is_large() -> pl.Expr:
+    return pl.col("out").struct.field("y") > 3
+
+
+def across_rows() -> pl.Expr:
+    return pl.col("out").struct.field("y") > pl.col("out").struct.field("y").mean()
+
+
+def no_expression() -> bool:
+    return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -72,6 +75,66 @@ def test_conditions_across_rows_are_refused(expr: str) -> None:
 def test_what_does_not_parse_or_reads_something_else_is_refused(expr: str) -> None:
     with pytest.raises(ConfigError, match=r"^\[CHECK_EXPRESSION\] check 'c'"):
         compile_check(Check("c", expr))
+
+
+P = pl.col("out").struct.field("p")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        lambda: P < 0.5,
+        lambda: pl.col("out").struct.field("list").list.sum() == 3,
+        lambda: pl.when(P > 0.2).then(pl.col("in").struct.field("flag")).otherwise(False),
+        lambda: pl.col("out").struct.field("s").str.starts_with("a") & P.is_not_null(),
+        lambda: P.is_between(0.1, 0.4) | P.is_nan(),
+    ],
+)
+def test_a_function_may_return_the_expression(expression: Callable[[], pl.Expr]) -> None:
+    result = run_checks({"c": compile_check(Check("c", expression))}, OUT, OUT)
+    assert result.to_pylist() == [{"count": 1, "c": True}]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        lambda: P.mean() < P,
+        lambda: P.shift(1) < P,
+        lambda: P.cum_sum() > 1,
+        lambda: P.rank() == 1,
+        lambda: P.sort() > 0.1,
+        lambda: P.max().over(pl.col("out").struct.field("s")) > 0,
+        lambda: P.rolling_mean(2) > 0,
+        lambda: P.diff() > 0,
+        P.is_duplicated,
+        lambda: P.fill_null(strategy="forward") > 0,
+        lambda: P.head(1) > 0,
+        lambda: P.reverse() > 0,
+        lambda: P.filter(P > 0) > 0,
+        lambda: pl.len() > 1,
+        lambda: P.is_in(P.unique()),
+        lambda: P.interpolate() > 0,
+        P.is_first_distinct,
+    ],
+)
+def test_an_expression_across_rows_is_refused(expression: Callable[[], pl.Expr]) -> None:
+    with pytest.raises(ConfigError, match=r"^\[CHECK_ACROSS_ROWS\] check 'c' looks across rows"):
+        compile_check(Check("c", expression))
+
+
+@pytest.mark.filterwarnings("ignore:Expr.map_elements")
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("tests.unit.features:no_expression", "got bool"),
+        (lambda: P.map_elements(lambda p: p > 0, return_dtype=pl.Boolean), "calls Python for its rows"),
+        (lambda x: x, "takes no arguments"),
+        (lambda: pl.col("label") == "a", "reads 'label'"),
+    ],
+)
+def test_what_is_no_expression_over_in_and_out_is_refused(function: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^\[CHECK_EXPRESSION\] check 'c'.*{said}"):
+        compile_check(Check("c", function))
 
 
 def test_null_is_no_failure_and_failures_are_counted() -> None:

@@ -118,6 +118,35 @@ def test_a_server_without_lakemill_gives_the_same(registry: Registry, tmp_path: 
     np.testing.assert_allclose(result["out.probability"], expected["out.probability"], rtol=1e-6)
 
 
+def test_a_pipeline_is_loaded_by_its_uri_and_by_any_models(registry: Registry) -> None:
+    again = Pipeline.load("models:/digits@production", registry.uri)
+    assert [type(step) for step in again.steps] == [type(step) for step in registry.pipeline.steps]
+    expected = registry.pipeline.infer(IMAGES)["out.label"].tolist()
+    assert again.infer(IMAGES, registry=registry.uri)["out.label"].tolist() == expected
+    assert Pipeline.from_dict(again.to_dict()) == again
+    assert Pipeline.load(str(registry.folder / "columns")).steps == (ModelStep(str(registry.folder / "columns")),)
+
+
+def test_mlflows_scoring_server_serves_a_pipeline_with_an_example(registry: Registry) -> None:
+    import base64
+
+    import mlflow.pyfunc
+    from mlflow.pyfunc import scoring_server
+
+    uri = registry.pipeline.log(
+        name="served", registered_model_name="served", registry=registry.uri, input_example=IMAGES.iloc[:1]
+    )
+    model = mlflow.pyfunc.load_model(str(find(uri, registry.uri).path))
+    assert model.input_example is not None
+    assert model.metadata.get_input_schema().input_names() == ["content"]
+    records = [{"content": base64.b64encode(content).decode()} for content in IMAGES["content"]]
+    answer = scoring_server.invocations(
+        json.dumps({"dataframe_records": records}), "application/json", model, model.metadata.get_input_schema()
+    )
+    predictions = json.loads(answer.response)["predictions"]
+    assert [row["out.label"] for row in predictions] == registry.pipeline.infer(IMAGES)["out.label"].tolist()
+
+
 def test_a_served_pipeline_names_the_bad_row(registry: Registry) -> None:
     import mlflow.pyfunc
 

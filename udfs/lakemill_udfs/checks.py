@@ -1,4 +1,4 @@
-"""Checks: Polars SQL over the structs ``in`` and ``out``, judged row by row."""
+"""Checks: Polars expressions over the structs ``in`` and ``out``, judged row by row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill_udfs.errors import ConfigError, missing_extra
+from lakemill_udfs.functions import import_function
 from lakemill_udfs.steps import Check
 
 if TYPE_CHECKING:
@@ -26,26 +27,25 @@ ROW_WISE_FUNCTIONS = {
 """Functions whose result for a row depends on no other row; any other could depend on the batching."""
 
 
-def compile_check(check: Check) -> pl.Expr:
+def compile_check(check: Check, archive: str | None = None) -> pl.Expr:
     """Return the Polars expression of a check.
+
+    Args:
+        check: SQL, or a function that returns the expression.
+        archive: As for ``import_function``.
 
     Raises:
         ConfigError: ``CHECK_EXPRESSION`` if it does not parse, ``CHECK_ACROSS_ROWS`` if it depends on other rows of its
             batch.
     """
-    try:
-        import polars as pl
-    except ImportError as error:
-        raise missing_extra("polars", "all") from error
-    try:
-        expression = pl.sql_expr(check.expr)
-    except (pl.exceptions.PolarsError, ValueError) as error:
+    expression = _expression(check, archive)
+    crossing = sorted(_crossing(json.loads(expression.meta.serialize(format="json"))))
+    if "anonymousfunction" in crossing:
         raise ConfigError(
             "CHECK_EXPRESSION",
-            f"check '{check.name}' does not parse: {check.expr!r}.",
-            hint="write SQL over in and out, for example out.probability < 0.5",
-        ) from error
-    crossing = sorted(_crossing(json.loads(expression.meta.serialize(format="json"))))
+            f"check '{check.name}' calls Python for its rows, which Polars cannot look into.",
+            hint="compute it in a Python step, and check that step's output.",
+        )
     if crossing:
         raise ConfigError(
             "CHECK_ACROSS_ROWS",
@@ -58,6 +58,37 @@ def compile_check(check: Check) -> pl.Expr:
             "CHECK_EXPRESSION", f"check '{check.name}' reads '{unknown[0]}'; it can read in.<column> and out.<output>."
         )
     return expression
+
+
+def _expression(check: Check, archive: str | None) -> pl.Expr:
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise missing_extra("polars", "all") from error
+
+    if check.function is not None:
+        try:
+            made = import_function(check.function, archive)()
+        except TypeError as error:
+            raise ConfigError(
+                "CHECK_EXPRESSION", f"check '{check.name}': its function takes no arguments and returns a polars.Expr."
+            ) from error
+        if isinstance(made, pl.Expr):
+            return made
+        raise ConfigError(
+            "CHECK_EXPRESSION",
+            f"check '{check.name}': its function returns a polars.Expr; got {type(made).__name__}.",
+            hint='lambda: pl.col("out").struct.field("probability") < 0.5',
+        )
+    try:
+        parsed: pl.Expr = pl.sql_expr(check.expr)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise ConfigError(
+            "CHECK_EXPRESSION",
+            f"check '{check.name}' does not parse: {check.expr!r}.",
+            hint="write SQL over in and out, for example out.probability < 0.5",
+        ) from error
+    return parsed
 
 
 def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) -> pa.Array:

@@ -19,17 +19,19 @@ from lakemill_udfs.models import Arrays
 from lakemill_udfs.tensors import TensorSpec, tensor_of
 
 
-def import_function(path: str, archive: str | None = None) -> Callable[..., Any]:
+def import_function(path: str | Callable[..., Any], archive: str | None = None) -> Callable[..., Any]:
     """Return the function of ``module:function``.
 
     Args:
-        path: The import path.
+        path: The import path, or the function itself.
         archive: Name of the zip with the user's module that was shipped to this worker. A module of that name which
             came from somewhere else, as an older version in a reused worker did, is imported anew.
 
     Raises:
         ConfigError: ``FUNCTION_NOT_FOUND`` if there is no such module or function.
     """
+    if callable(path):
+        return path
     module_name, _, name = path.partition(":")
     if archive is not None:
         loaded = sys.modules.get(module_name)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from lakemill_udfs.callables import must_travel, name_of
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import STEP_KINDS, Check, Step
+from lakemill_udfs.steps import STEP_KINDS, Check, PythonStep, Step
 from lakemill_udfs.tensors import TensorSpec, declared
 
 KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}
@@ -51,7 +52,16 @@ class Pipeline:
             raise ConfigError("CHECK_NAME", f"two checks have the same name: {', '.join(names)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: ``{"steps": [{"image": {...}}], "checks": [...]}``, defaults left out."""
+        """Return the JSON form: ``{"steps": [{"image": {...}}], "checks": [...]}``, defaults left out.
+
+        Raises:
+            ConfigError: ``FUNCTION_LOCAL`` if a function has no import path.
+        """
+        for function in self.functions:
+            must_travel(function, "YAML or a registry")
+        return self._form()
+
+    def _form(self) -> dict[str, Any]:
         form: dict[str, Any] = {"steps": [{KIND_OF_STEP[type(step)]: _changed(step)} for step in self.steps]}
         if self.checks:
             form["checks"] = [_changed(check) for check in self.checks]
@@ -60,6 +70,12 @@ class Pipeline:
         if self.inputs:
             form["inputs"] = {spec.name: spec.to_dict() for spec in self.inputs}
         return form
+
+    @property
+    def functions(self) -> tuple[Any, ...]:
+        """The users' functions of its steps and checks: import paths, or the functions that have none."""
+        steps = [step.function for step in self.steps if isinstance(step, PythonStep)]
+        return (*steps, *(check.function for check in self.checks if check.function is not None))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -78,7 +94,7 @@ class Pipeline:
     @property
     def version(self) -> str:
         """Hash of the JSON form; of a resolved pipeline it also covers the models' sha256."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self._form(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def step_from_dict(raw: Mapping[str, Any]) -> Step:
@@ -116,7 +132,9 @@ def _changed(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with lists for tuples and dicts for mappings, at any depth."""
+    """Return a value with lists for tuples and dicts for mappings, at any depth, and names for functions."""
+    if callable(value):
+        return name_of(value)
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

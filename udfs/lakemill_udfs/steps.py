@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lakemill_udfs.callables import IMPORT_PATH, as_import_path, name_of
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.tensors import TensorSpec
 
@@ -114,21 +115,22 @@ class PythonStep:
     """Run a function of the user's on tensors.
 
     Args:
-        function: ``module:function``. It takes and returns a dict of arrays, a pandas DataFrame or an Arrow table,
-            as its first argument's annotation says; without one, a dict of arrays.
+        function: ``module:function``, or the function itself. It takes and returns a dict of arrays, a pandas
+            DataFrame or an Arrow table, as its first argument's annotation says; without one, a dict of arrays. One
+            without an import path, such as a lambda, works in ``infer`` only.
         inputs: Name in the function to the column or earlier output that feeds it.
         outputs: Every output's declaration: ``{name: {dtype, shape}}``.
     """
 
     __pydantic_config__ = FORBID
 
-    function: str
+    function: Any  # str or a callable, for which pydantic has no JSON schema
     outputs: Mapping[str, Mapping[str, Any]]
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        module, colon, name = self.function.partition(":")
-        if not (module and colon and name):
+        object.__setattr__(self, "function", as_import_path(self.function))
+        if not callable(self.function) and not IMPORT_PATH.fullmatch(str(self.function)):
             raise ConfigError(
                 "PYTHON_STEP",
                 f"the function of a Python step is 'module:function'; got '{self.function}'.",
@@ -136,8 +138,13 @@ class PythonStep:
             )
         if not self.outputs:
             raise ConfigError(
-                "PYTHON_STEP", f"'{self.function}' declares no outputs.", hint="outputs: {score: {dtype: float32}}"
+                "PYTHON_STEP", f"'{self.name}' declares no outputs.", hint="outputs: {score: {dtype: float32}}"
             )
+
+    @property
+    def name(self) -> str:
+        """What to call its function."""
+        return name_of(self.function)
 
 
 @dataclass(frozen=True)
@@ -240,16 +247,28 @@ class Check:
 
     Args:
         name: Name of its field in ``anomaly``.
-        expr: Polars SQL over the structs ``in`` and ``out``, row by row: ``out.probability < 0.5``.
+        expr: Polars SQL over the structs ``in`` and ``out``, row by row: ``out.probability < 0.5``; or
+            ``module:function``, or the function itself, which takes nothing and returns a ``polars.Expr`` over them:
+            ``pl.col("out").struct.field("probability") < 0.5``. A function without an import path works in ``infer``
+            only.
     """
 
     __pydantic_config__ = FORBID
 
     name: str
-    expr: str
+    expr: Any  # str or a callable, for which pydantic has no JSON schema
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "expr", as_import_path(self.expr))
+        if not isinstance(self.expr, str) and not callable(self.expr):
+            raise ConfigError("CHECK_EXPRESSION", f"check '{self.name}' is a text or a function.")
         if self.name == "count":
             raise ConfigError(
                 "CHECK_NAME", "a check cannot be called 'count': anomaly.count is the number of failed checks."
             )
+
+    @property
+    def function(self) -> Any:
+        """The function, or its import path; None if ``expr`` is SQL."""
+        is_function = callable(self.expr) or IMPORT_PATH.fullmatch(self.expr) is not None
+        return self.expr if is_function else None

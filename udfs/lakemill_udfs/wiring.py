@@ -233,7 +233,7 @@ def _declared(step: ModelStep, model: ModelSpec, who: str) -> list[tuple[TensorS
 
 
 def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
-    who = f"function '{step.function}'"
+    who = f"function '{step.name}'"
     inputs = dict(step.inputs) or {name: name for name in builder.leaves}
     if not inputs:
         raise ModelError(

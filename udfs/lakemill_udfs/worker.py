@@ -117,7 +117,10 @@ class ResultWriter:
 
     def __init__(self, plan: PredictPlan) -> None:
         self.plan = plan
-        self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
+        archives = dict(plan.archives)
+        self._checks = {
+            check.name: compile_check(check, archives.get(check.function)) for check in plan.pipeline.checks
+        }
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
         origin = plan.provenance
         self._constant = {
