@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,20 +35,20 @@ class InputForm:
     copies: bool
 
 
-def input_forms(pipeline: Pipeline, wiring: Wiring, schema: pa.Schema) -> list[InputForm]:
+def input_forms(pipeline: Pipeline, wiring: Wiring, types: Mapping[str, pa.DataType | str]) -> list[InputForm]:
     """Return the form of each column that a pipeline reads.
 
     Args:
         pipeline: Its steps name what they read.
         wiring: Which columns feed tensors.
-        schema: Of the source.
+        types: Arrow type of each column, or in words what Python holds.
     """
     forms = [
         InputForm(
             step.column, "encoded image", (f"step {at}: image",), str(step.spec), "decoded and prepared", copies=True
         )
         for at, step in enumerate(pipeline.steps, 1)
-        if isinstance(step, ImageStep) and step.column in schema.names
+        if isinstance(step, ImageStep) and step.column in types
     ]
     for column in wiring.columns:
         feeds = [
@@ -56,16 +57,18 @@ def input_forms(pipeline: Pipeline, wiring: Wiring, schema: pa.Schema) -> list[I
             for name, source in step.inputs
             if source == column.spec.name
         ]
-        form, conversion, copies = reading(schema.field(column.spec.name).type, column)
+        form, conversion, copies = reading(types[column.spec.name], column)
         if column.dims:
             form = f"flattened, with {', '.join(column.dims)}"
         forms.append(InputForm(column.spec.name, form, tuple(feeds), str(column.spec), conversion, copies=copies))
     return forms
 
 
-def reading(kind: pa.DataType, column: InputColumn) -> tuple[str, str, bool]:
+def reading(kind: pa.DataType | str, column: InputColumn) -> tuple[str, str, bool]:
     """Return a column's form, what is done to read it, and whether that copies."""
     spec = column.spec
+    if isinstance(kind, str):
+        return _numbers(kind, kind.rpartition(" ")[2], spec.dtype)
     if pa.types.is_struct(kind):
         return "bytes with their shape", "read row by row, batched by shape", True
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

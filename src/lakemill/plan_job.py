@@ -9,7 +9,7 @@ from lakemill import tables
 from lakemill.checkpoint import Checkpoint
 from lakemill.commits import prepare_output
 from lakemill.micro_batches import check_identity, job_identity
-from lakemill.plan_report import PlanReport, add_probe, arrow_schema, ddl, describe, resolve_all
+from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, ddl, describe, resolve_all
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
 from lakemill.predict_config import PredictConfig
@@ -58,7 +58,7 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
             report,
             resolved,
             models,
-            arrow_schema(rows.schema),
+            SourceColumns.of(arrow_schema(rows.schema)),
             passthrough=[name for name in carried if name in rows.columns],
             batch_rows=config.engine.batch_rows,
             batch_bytes=config.engine.batch_bytes,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill.planning import make_plan
@@ -17,18 +17,21 @@ from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models import Arrays, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import TensorSpec, arrow_tensors
-from lakemill_udfs.worker import columns_of
+from lakemill_udfs.tensors import Kind, TensorSpec
 
 UNKNOWN = TensorSpec("output")
 
 
-def probe(resolved: Resolved, table: pa.Table) -> dict[str, dict[str, Any]]:
+def probe(
+    resolved: Resolved, columns: Mapping[str, Any], kinds: Mapping[str, Kind], rows: int
+) -> dict[str, dict[str, Any]]:
     """Run each model and each Python step on one batch and return what it gave.
 
     Args:
         resolved: The pipeline; its models need not say their outputs.
-        table: Some rows of the source.
+        columns: Some rows of the source, each column as the runner takes it.
+        kinds: What each column holds.
+        rows: Rows of each.
 
     Returns:
         For each such step, its outputs as they are declared: ``{name: {dtype, shape}}``.
@@ -44,10 +47,14 @@ def probe(resolved: Resolved, table: pa.Table) -> dict[str, dict[str, Any]]:
         elif not isinstance(step, PythonStep):
             continue
         name = step.uri if isinstance(step, ModelStep) else step.name
-        given = _last_step(steps[: at + 1], models, resolved.pipeline.inputs, table)
-        if given is None:
-            raise ModelError("PROBE_EMPTY", f"step {at + 1}, {name}, gave nothing for {table.num_rows} rows.")
-        specs = [_spec(output, array) for output, array in given.items()]
+        runner = _runner(steps[: at + 1], models, resolved.pipeline.inputs, kinds)
+        results: list[Arrays] = []
+        runner.observe_last(results.append)
+        with suppress(ModelError):  # the result is not what was declared, which is why it is looked at
+            runner.run(columns, rows)
+        if not results:
+            raise ModelError("PROBE_EMPTY", f"step {at + 1}, {name}, gave nothing for {rows} rows.")
+        specs = [_spec(output, array) for output, array in results[0].items()]
         found[f"step {at + 1}, {name}"] = {spec.name: spec.to_dict() for spec in specs}
         if isinstance(step, PythonStep):
             steps[at] = replace(step, outputs=found[f"step {at + 1}, {name}"])
@@ -56,19 +63,14 @@ def probe(resolved: Resolved, table: pa.Table) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _last_step(
-    steps: list[Step], models: list[ModelSpec], inputs: tuple[TensorSpec, ...], table: pa.Table
-) -> Arrays | None:
-    """Return what the last step gives before it is compared with what is declared; None if it was not reached."""
+def _runner(
+    steps: list[Step], models: list[ModelSpec], inputs: tuple[TensorSpec, ...], kinds: Mapping[str, Kind]
+) -> PipelineRunner:
+    """Return the runner of these steps; if the last one's outputs are not known, it runs until they are there."""
     is_open = isinstance(steps[-1], ModelStep) and not models[-1].outputs
     wired = [*models[:-1], replace(models[-1], outputs=(UNKNOWN,))] if is_open else models
-    plan = make_plan(Resolved(Pipeline(tuple(steps), inputs=inputs), tuple(wired)), arrow_tensors(table.schema))
-    results: list[Arrays] = []
-    runner = PipelineRunner(replace(plan, models=tuple(models)))
-    runner.observe_last(results.append)
-    with suppress(ModelError):  # the result is not what was declared, which is why it is looked at
-        runner.run(columns_of(table), table.num_rows)
-    return results[0] if results else None
+    plan = make_plan(Resolved(Pipeline(tuple(steps), inputs=inputs), tuple(wired)), kinds)
+    return PipelineRunner(replace(plan, models=tuple(models)))
 
 
 def _spec(name: str, array: NDArray[Any]) -> TensorSpec:

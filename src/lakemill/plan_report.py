@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from lakemill.input_forms import InputForm, input_forms
+from lakemill.plan_probe import probe as run_probe
 from lakemill.planning import make_plan, task_threads
 from lakemill.resolving import Resolved, resolve
 from lakemill_udfs.checks import compile_check
@@ -19,7 +21,9 @@ from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep, PythonStep, Step
+from lakemill_udfs.tensors import Kind, arrow_tensors
 from lakemill_udfs.wiring import wire
+from lakemill_udfs.worker import columns_of
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
@@ -28,6 +32,24 @@ if TYPE_CHECKING:
 
 
 PROBE_ROWS = 16
+
+
+@dataclass(frozen=True)
+class SourceColumns:
+    """The columns of a source.
+
+    Args:
+        kinds: What each holds.
+        types: Arrow type of each, or in words what Python holds.
+    """
+
+    kinds: Mapping[str, Kind]
+    types: Mapping[str, pa.DataType | str]
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> SourceColumns:
+        """Return those of an Arrow schema."""
+        return cls(arrow_tensors(schema), dict(zip(schema.names, schema.types, strict=True)))
 
 
 @dataclass
@@ -87,7 +109,7 @@ class PlanReport:
 
 def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
     """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
-    from lakemill.inference import to_table
+    from lakemill.infer_input import given
     from lakemill.pipeline import carried_columns
 
     report = PlanReport()
@@ -97,19 +119,28 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
             report,
             resolved,
             models,
-            arrow_schema(source.schema),
+            SourceColumns.of(arrow_schema(source.schema)),
             threads=task_threads(source.sparkSession),
             passthrough=carried_columns(source.schema),
         )
         if plan is not None:
             report.output_schema = ddl(plan, source.schema)
-    else:
-        table = to_table(source)
-        describe(report, resolved, models, table.schema)
+        if probe and None not in models:
+            add_probe(report, resolved, lambda count: source.limit(count).toArrow())
+        return report
+    data = given(source)
+    types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
+    describe(report, resolved, models, SourceColumns(data.kinds, types))
     if probe and None not in models:
-        is_spark = hasattr(source, "sparkSession")
-        add_probe(report, resolved, lambda count: source.limit(count).toArrow() if is_spark else table.slice(0, count))
+        with report.noting():
+            count = min(data.rows, int(report.batch.get("rows", PROBE_ROWS)))
+            columns = {name: column[:count] for name, column in data.columns.items()}
+            report.probe = run_probe(resolved, columns, data.kinds, count)
     return report
+
+
+def _python_form(column: Any) -> str:
+    return f"numpy array of {column.dtype}" if isinstance(column, np.ndarray) else "Python values"
 
 
 def resolve_all(
@@ -137,7 +168,7 @@ def resolve_all(
 
 
 def describe(
-    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], schema: pa.Schema, **options: Any
+    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], source: SourceColumns, **options: Any
 ) -> PredictPlan | None:
     """Fill in what follows from a pipeline and its source's columns, and note what does not fit.
 
@@ -145,14 +176,12 @@ def describe(
         report: To fill in.
         resolved: The pipeline.
         models: One for each model step; None for one that was not found.
-        schema: Of the source.
+        source: What it has.
         options: As ``make_plan`` takes them.
 
     Returns:
         The plan; None if there is a problem.
     """
-    from lakemill_udfs.tensors import arrow_tensors
-
     report.models = [
         {"uri": model.uri, "name": model.name, "version": model.version, "sha256": model.sha256}
         for model in models
@@ -166,15 +195,15 @@ def describe(
             with report.noting():
                 import_function(step.function)
     problems: list[LakemillError] = []
-    wiring = wire(resolved.pipeline, models, arrow_tensors(schema), problems)
+    wiring = wire(resolved.pipeline, models, source.kinds, problems)
     for problem in problems:
         report.add(problem)
-    report.inputs = input_forms(resolved.pipeline, wiring, schema)
+    report.inputs = input_forms(resolved.pipeline, wiring, source.types)
     if report.problems:
         return None
     report.pipeline = {"name": resolved.name, "version": resolved.pipeline.version}
     with report.noting():
-        plan = make_plan(resolved, arrow_tensors(schema), **options)
+        plan = make_plan(resolved, source.kinds, **options)
         report.batch = batch_facts(plan, is_automatic=options.get("batch_rows", "auto") == "auto")
         return plan
     return None
@@ -234,7 +263,6 @@ def add_probe(report: PlanReport, resolved: Resolved, first: Callable[[int], pa.
         resolved: The pipeline.
         first: Returns so many rows of the source.
     """
-    from lakemill.plan_probe import probe
-
     with report.noting():
-        report.probe = probe(resolved, first(int(report.batch.get("rows", PROBE_ROWS))))
+        table = first(int(report.batch.get("rows", PROBE_ROWS)))
+        report.probe = run_probe(resolved, columns_of(table), arrow_tensors(table.schema), table.num_rows)

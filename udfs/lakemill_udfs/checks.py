@@ -107,7 +107,8 @@ def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) 
     names = list(checks)
     if not names:
         return pa.StructArray.from_arrays([pa.repeat(pa.scalar(0, pa.int32()), len(outputs))], names=["count"])
-    frame = pl.DataFrame({"in": pl.Series(inputs), "out": pl.Series(outputs)})
+    sides = {"in": inputs, "out": outputs}  # a struct without fields has no length
+    frame = pl.DataFrame({name: pl.Series(side) for name, side in sides.items() if side.type.num_fields})
     result = frame.select(
         pl.Expr.fill_null(expression.alias(name).cast(pl.Boolean), value=False) for name, expression in checks.items()
     )
