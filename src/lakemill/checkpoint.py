@@ -7,6 +7,7 @@ checkpoint may be on a store.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +149,42 @@ class Checkpoint:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
+
+
+def job_identity(config: PredictConfig, key: Sequence[str]) -> dict[str, Any]:
+    """Return what a checkpoint is for; with any of it changed, its progress would skip or double rows.
+
+    Args:
+        config: The job.
+        key: Columns that tell the source's rows apart.
+    """
+    source = config.source
+    return {
+        "job": config.name,
+        "source": source.table,
+        "where": source.where,
+        "key": list(key),
+        "output": config.output.table,
+        "changes": source.changes,
+        "change_column": source.change_column,
+    }
+
+
+def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Compare what a checkpoint was made for with what a job is.
+
+    Raises:
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` if they differ.
+    """
+    changed = [key for key in identity if known.get(key) != identity[key]]
+    if changed:
+        raise ConfigError(
+            "CHECKPOINT_OTHER_JOB",
+            "the job's checkpoint was made with another "
+            + ", ".join(f"{key} ({known.get(key)!r}, now {identity[key]!r})" for key in changed)
+            + ".",
+            hint="give the changed job another name and output; or start over with --reset or mode: full.",
+        )
 
 
 @dataclass(frozen=True)

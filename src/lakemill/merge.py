@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakemill import tables
@@ -31,7 +32,9 @@ def merge(
     write_options: Mapping[str, str],
     *,
     deleted: DataFrame | None = None,
+    replaces: str | None = None,
     metrics: bool = True,
+    before_commit: Callable[[], None] | None = None,
 ) -> Committed:
     """Run the inference once, judge the share of errors, and merge the rows into the predictions in one Delta commit.
 
@@ -44,7 +47,12 @@ def merge(
         key: Columns that tell rows apart; each key at most once in ``scored`` and ``deleted`` together.
         write_options: Delta's ``txnAppId`` and ``txnVersion``; a transaction that is there already is skipped.
         deleted: Keys whose predictions are taken out in the same commit.
+        replaces: SQL predicate on the predictions: this job's others that it holds for are taken out too.
         metrics: Whether ``scored`` has ``_task``.
+        before_commit: Called when the batch is judged and about to be written.
+
+    Returns:
+        What was written; no rows if the transaction was there already.
 
     Raises:
         TooManyErrorsError: ``TOO_MANY_ERRORS``; nothing was written.
@@ -54,24 +62,26 @@ def merge(
     from pyspark.sql import functions as fn
 
     with judged(scored, config, metrics=metrics) as (kept, batch):
+        if not batch.rows and replaces is None and (deleted is None or deleted.isEmpty()):
+            return batch
         rows = kept.withColumn(DELETED, fn.lit(False))
         if deleted is not None:
             gone = deleted.select(*key, fn.lit(True).alias(DELETED))
             rows = rows.unionByName(gone, allowMissingColumns=True)
-        elif not batch.rows:
-            return batch
-        statement = _statement(config, key, kept.columns)
+        if before_commit is not None:
+            before_commit()
+        statement = _statement(config, key, kept.columns, replaces)
         rows.createOrReplaceTempView(VIEW)
         try:
             with transaction(rows.sparkSession, write_options):
-                retry_conflicts(lambda: rows.sparkSession.sql(statement).collect(), config.output.table)
+                done = retry_conflicts(lambda: rows.sparkSession.sql(statement).collect(), config.output.table)
         except SPARK_FAILURES as error:
             if "DELTA_MULTIPLE_SOURCE_ROW_MATCHING" in spark_text(error):
                 raise key_not_unique(config, key) from error
             raise
         finally:
             rows.sparkSession.catalog.dropTempView(VIEW)
-    return batch
+    return batch if done else replace(batch, rows=0, rows_error=0)
 
 
 @contextmanager
@@ -100,13 +110,15 @@ def key_not_unique(config: PredictConfig, key: Sequence[str]) -> TableError:
     )
 
 
-def _statement(config: PredictConfig, key: Sequence[str], columns: Sequence[str]) -> str:
+def _statement(config: PredictConfig, key: Sequence[str], columns: Sequence[str], replaces: str | None) -> str:
     same_key = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in key)
     update = ", ".join(f"t.`{name}` = s.`{name}`" for name in columns)
     names, values = (", ".join(f"{prefix}`{name}`" for name in columns) for prefix in ("", "s."))
+    own = f"t.metadata.job = {tables.sql_text(config.name)}"
+    others = f" WHEN NOT MATCHED BY SOURCE AND {own} AND ({replaces}) THEN DELETE" if replaces is not None else ""
     return (
         f"MERGE INTO {tables.sql_name(config.output.table)} t USING {VIEW} s "  # noqa: S608 -- names are quoted
-        f"ON t.metadata.job = {tables.sql_text(config.name)} AND {same_key} "
+        f"ON {own} AND {same_key} "
         f"WHEN MATCHED AND s.{DELETED} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
-        f"WHEN NOT MATCHED AND NOT s.{DELETED} THEN INSERT ({names}) VALUES ({values})"
+        f"WHEN NOT MATCHED AND NOT s.{DELETED} THEN INSERT ({names}) VALUES ({values}){others}"
     )

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
-from lakemill.checkpoint import Checkpoint
+from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import Committed, commit, write_quarantine
 from lakemill.model_updates import ModelUpdates
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
-from lakemill_udfs.errors import ConfigError, LakemillError, RunError
+from lakemill.spark_errors import SPARK_FAILURES, spark_failure, spark_text
+from lakemill.upserts import check_feed, remove_orphans, score_changes
+from lakemill_udfs.errors import LakemillError, RunError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from lakemill.stream_progress import StreamProgress
 
 CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
+
+GONE = (
+    "DELTA_MISSING_CHANGE_DATA",
+    "DELTA_CHANGE_DATA_FILE_NOT_FOUND",
+    "DELTA_LOG_FILE_NOT_FOUND",
+    "but the earliest available version",
+    "FAILED_READ_FILE.FILE_NOT_EXIST",
+)
 
 
 def start_query(
@@ -54,28 +62,46 @@ def start_query(
 
 
 def added_rows(run: Run) -> DataFrame:
-    """Return the stream of rows that are added to the source."""
+    """Return the stream of rows that are added to the source; of ``changes: upsert`` all changes, not filtered.
+
+    Raises:
+        ConfigError: ``FEED_DISABLED``.
+    """
     config = run.config
     # From the source as it is, not from the filtered snapshot: a stream reads commits.
     reader = run.spark.readStream.format("delta").option("maxBytesPerTrigger", str(config.engine.max_bytes_per_trigger))
+    if config.source.changes == "upsert":
+        check_feed(run)
+        reader = reader.option("readChangeFeed", "true")
     stream = (
         reader.load(tables.location(config.source.table))
         if tables.is_path(config.source.table)
         else reader.table(tables.sql_name(config.source.table))
     )
-    return tables.filtered(stream, config.source.where)
+    return stream if config.source.changes == "upsert" else tables.filtered(stream, config.source.where)
 
 
 def stream_failure(error: Exception, batches: MicroBatches, config: PredictConfig) -> LakemillError:
     """Return the error to raise for one of a query: the batch's own, or what Delta says of the source."""
     if batches.failure is not None:
         return batches.failure
-    if any(sign in str(error) for sign in CHANGED):
+    return source_failure(error, config)
+
+
+def source_failure(error: Exception, config: PredictConfig) -> LakemillError:
+    """Return the error to raise for one of Spark's, with what it says of the source's history."""
+    text, source = spark_text(error), config.source.table
+    if any(sign in text for sign in CHANGED):
         return RunError(
             "SOURCE_CHANGED",
-            f"rows of the source '{config.source.table}' were changed or deleted, or its schema was, since the last "
-            "run.",
-            hint="mode: full scores the table as it is now.",
+            f"rows of the source '{source}' were changed or deleted, or its schema was, since the last run.",
+            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
+        )
+    if any(sign in text for sign in GONE):
+        return RunError(
+            "SOURCE_VERSIONS_GONE",
+            f"versions of the source '{source}' that this job has not seen were vacuumed or have no change feed.",
+            hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
         )
     return spark_failure(error)
 
@@ -86,48 +112,19 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if it was made for something else.
     """
-    config = run.config
-    identity = job_identity(config, run.source.key)
+    config, identity = run.config, job_identity(run.config, run.source.key)
     if damage := checkpoint.damage():
         # Its batches cannot be told apart from those of a new start, so it is as good as lost: the keys decide.
         run.tell(f"the checkpoint is damaged ({damage}) and starts anew; what has a prediction is not scored again")
         checkpoint.remove()
     known = checkpoint.identity()
-    if known is None:
-        earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
-        identity["has_earlier_rows"] = not run.is_new_output and not earlier.isEmpty()
-        checkpoint.claim(identity)
-        return bool(identity["has_earlier_rows"])
-    check_identity(known, identity)
-    return bool(known.get("has_earlier_rows"))
-
-
-def job_identity(config: PredictConfig, key: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a checkpoint belongs to; none of it may change between runs."""
-    return {
-        "job": config.name,
-        "source": config.source.table,
-        "where": config.source.where,
-        "key": list(key),
-        "output": config.output.table,
-    }
-
-
-def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Compare what a checkpoint was made for with what a job is.
-
-    Raises:
-        ConfigError: ``CHECKPOINT_OTHER_JOB`` if they differ.
-    """
-    changed = [key for key in identity if known.get(key) != identity[key]]
-    if changed:
-        raise ConfigError(
-            "CHECKPOINT_OTHER_JOB",
-            "the job's checkpoint was made with another "
-            + ", ".join(f"{key} ({known.get(key)!r}, now {identity[key]!r})" for key in changed)
-            + ".",
-            hint="give the changed job another name and output; or run once with mode: full, which starts over.",
-        )
+    if known is not None:
+        check_identity(known, identity)
+        return bool(known.get("has_earlier_rows"))
+    earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
+    has_earlier_rows = not run.is_new_output and not earlier.isEmpty()
+    checkpoint.claim(identity | {"has_earlier_rows": has_earlier_rows})
+    return has_earlier_rows
 
 
 class MicroBatches:
@@ -163,7 +160,7 @@ class MicroBatches:
             self.failure = error
             raise
         except SPARK_FAILURES as error:
-            self.failure = spark_failure(error)
+            self.failure = source_failure(error, self.run.config)
             raise self.failure from error
 
     def look_for_models(self) -> None:
@@ -189,7 +186,7 @@ class MicroBatches:
             run.tell(f"batch {batch_id} was committed by the last run already")
         else:
             if self.has_earlier_rows and offset.is_snapshot:
-                rows = not_scored(rows, run)
+                rows = self._not_done(rows, batch_id, offset.version)
             began = time.perf_counter()
             batch = self._score(rows, batch_id, query_id, offset.version)
             run.result.add(batch, batch_id, offset.version)
@@ -209,11 +206,23 @@ class MicroBatches:
             {"txnAppId": f"{config.name}/{query_id}/quarantine", "txnVersion": str(batch_id)},
         )
 
+    def _not_done(self, rows: DataFrame, batch_id: int, source_version: int) -> DataFrame:
+        if self.run.config.source.changes == "append":
+            return not_scored(rows, self.run)
+        if batch_id == 0:
+            self.run.tell("the job's progress is lost: every row is scored again, as any may have changed since")
+            if self.run.config.source.deleted == "remove":
+                remove_orphans(self.run, source_version)
+        return rows
+
     def _score(self, rows: DataFrame, batch_id: int, query_id: str | None, source_version: int) -> Committed:
         config = self.run.config
-        scored = self.run.scored(rows, query_id=query_id, batch_id=batch_id, source_version=source_version)
-        ids = {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)}
-        return commit(scored, config, ids | {"mergeSchema": "true"})  # a new model may have added outputs
+        origin = {"query_id": query_id, "batch_id": batch_id}
+        transaction = {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)}
+        if config.source.changes == "upsert":
+            return score_changes(self.run, rows, origin, transaction, source_version)
+        scored = self.run.scored(rows, source_version=source_version, **origin)
+        return commit(scored, config, transaction | {"mergeSchema": "true"})  # a new model may have added outputs
 
 
 def not_scored(rows: DataFrame, run: Run) -> DataFrame:

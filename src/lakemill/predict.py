@@ -38,7 +38,7 @@ class PredictResult:
     Args:
         job: Name of the job.
         run_id: Of this run, as in the rows' ``metadata``.
-        mode: ``incremental`` or ``full``.
+        mode: ``incremental``, ``full``, ``where``, ``missing`` or ``retry``.
         table: The predictions.
         table_version: Its version after the run.
         source_version: Newest version of the source that was scored; None if nothing was.
@@ -134,41 +134,74 @@ class Run:
 
 
 def predict_table(
-    config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None
+    config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None, wait: bool = False
 ) -> PredictResult:
     """Score a Delta table into a Delta table.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about
-    ``engine.max_bytes_per_trigger``; ``mode: full`` scores everything into a new version of the output and forgets how
-    far incremental runs were.
+    ``engine.max_bytes_per_trigger``. The others are one commit each and forget how far incremental runs were: ``full``
+    scores everything into a new version of the output, ``where`` replaces the predictions of ``source.where``, and
+    ``missing`` scores what has no prediction of this pipeline's version.
 
     Args:
         config: The job.
         spark: The session; by default the active one, or a new one.
         progress: Gets a line of text for each thing that happens.
+        wait: While another run of the job goes on, wait instead of stopping with ``JOB_RUNNING``.
 
     Raises:
         ConfigError: the configuration, a table, a model or the set-up does not fit; nothing was scored.
         TooManyErrorsError: a batch had more errors than ``quarantine.max_ratio``; earlier batches are committed.
         RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
+            ``JOB_RUNNING`` if the job runs already.
     """
-    from lakemill.predict_modes import run_full, run_incremental
+    from lakemill.predict_modes import MODES
+
+    return run_job(config, config.mode, MODES[config.mode], spark, progress=progress, wait=wait)
+
+
+def run_job(
+    config: PredictConfig,
+    mode: str,
+    way: Callable[[Run], None],
+    spark: SparkSession | None = None,
+    *,
+    progress: Progress | None = None,
+    wait: bool = False,
+) -> PredictResult:
+    """Prepare a run, hold the job's lock while it goes ``way`` through the source, and write down what it did.
+
+    Args:
+        config: The job.
+        mode: What the run tables call it.
+        way: Scores and commits.
+        spark: The session.
+        progress: Gets a line of text for each thing that happens.
+        wait: For another run of the job.
+
+    Raises:
+        LakemillError: as ``predict_table``.
+    """
+    from lakemill.locks import hold
 
     started, began = now_utc(), time.perf_counter()
-    run = prepare(config, spark, progress or (lambda _: None))
-    status: LakemillError | None = None
-    try:
-        (run_full if config.mode == "full" else run_incremental)(run)
-    except LakemillError as error:
-        status = error
-        raise
-    except SPARK_FAILURES as error:
-        status = spark_failure(error)
-        raise status from error
-    finally:
-        run.result.seconds = time.perf_counter() - began
-        if run.result.batches or status:
-            write_run(run, started, status)
+    tell = progress or (lambda _: None)
+    with hold(config, tell, wait=wait):
+        run = prepare(config, spark, tell)
+        run.result.mode = mode
+        status: LakemillError | None = None
+        try:
+            way(run)
+        except LakemillError as error:
+            status = error
+            raise
+        except SPARK_FAILURES as error:
+            status = spark_failure(error)
+            raise status from error
+        finally:
+            run.result.seconds = time.perf_counter() - began
+            if run.result.batches or status:
+                write_run(run, started, status)
     run.result.table_version = tables.version(run.spark, config.output.table)
     run.result.seconds = time.perf_counter() - began
     return run.result
@@ -259,7 +292,7 @@ def plan_for(
     plan = make_plan(
         resolved,
         spark_tensors(source.rows.schema),
-        passthrough=(*source.key, *config.source.columns, *config.engine.group_by),
+        passthrough=(*source.key, *config.source.carried, *config.engine.group_by),
         batch_rows=config.engine.batch_rows,
         batch_bytes=config.engine.batch_bytes,
         device=config.engine.device,
@@ -276,7 +309,7 @@ def write_run(run: Run, started: datetime, status: LakemillError | None) -> None
     from lakemill.checkpoint import Checkpoint
 
     result = run.result
-    query_id = Checkpoint.of(run.config).query_id() if run.config.mode == "incremental" else None
+    query_id = Checkpoint.of(run.config).query_id() if result.mode == "incremental" else None
     write_measures(
         run.user_session,
         run.config,

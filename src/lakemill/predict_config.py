@@ -81,6 +81,12 @@ class SourceConfig(Strict):
         version: Version number or timestamp to score (``full`` runs only).
         key: Columns that tell rows apart; ``path`` if the table has one.
         columns: Further columns that are carried into the predictions.
+        changes: What incremental runs do about rows that change. ``append`` stops at a commit that changes or deletes
+            rows; ``upsert`` scores changed rows again and replaces their predictions, from the table's change feed or
+            by ``change_column``.
+        change_column: A column that differs whenever a row changed, for tables without a change feed; it is carried
+            into the predictions.
+        deleted: Whether ``upsert`` removes or keeps the predictions of rows that left the source.
     """
 
     table: str
@@ -88,10 +94,24 @@ class SourceConfig(Strict):
     version: int | str | None = None
     key: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    changes: Literal["append", "upsert"] = "append"
+    change_column: str | None = None
+    deleted: Literal["remove", "keep"] = "remove"
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns that are carried into the predictions besides the key, once each."""
+        return tuple(dict.fromkeys((*self.columns, *((self.change_column,) if self.change_column else ()))))
+
+    @model_validator(mode="after")
+    def _upsert_only(self) -> Self:
+        if self.change_column is not None and self.changes != "upsert":
+            raise ValueError("source.change_column needs source.changes: upsert")
+        return self
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Self:
-        taken = [name for name in (*self.key, *self.columns) if name in RESERVED]
+        taken = [name for name in (*self.key, *self.carried) if name in RESERVED]
         if taken:
             raise ConfigError(
                 "COLUMN_RESERVED",
@@ -165,7 +185,9 @@ class PredictConfig(JobConfig):
         pipeline: How.
         output: Where to.
         quarantine: What happens to rows with errors.
-        mode: ``incremental`` scores what is new since the last run, ``full`` everything, into a new table version.
+        mode: ``incremental`` scores what is new since the last run; ``full`` everything, into a new table version;
+            ``where`` the rows of ``source.where``, whose predictions are replaced; ``missing`` the rows that have no
+            prediction of this pipeline's version.
         trigger: In a stream, how often it looks for new rows (``10 seconds``), or ``available_now``: score what is
             there and end. ``lakemill predict`` always does the latter.
         engine: How it runs.
@@ -177,7 +199,7 @@ class PredictConfig(JobConfig):
     pipeline: PipelineConfig
     output: OutputConfig
     quarantine: QuarantineConfig = QuarantineConfig()
-    mode: Literal["incremental", "full"] = "incremental"
+    mode: Literal["incremental", "full", "where", "missing"] = "incremental"
     trigger: str = "available_now"
     engine: EngineConfig = EngineConfig()
     ingest: IngestConfig | None = None
@@ -202,4 +224,6 @@ class PredictConfig(JobConfig):
             raise ValueError("source.version (time travel) needs mode: full")
         if self.mode != "full" and self.engine.group_by:
             raise ValueError("engine.group_by needs mode: full")
+        if self.mode == "where" and self.source.where is None:
+            raise ValueError("mode: where needs source.where, the predicate whose predictions are replaced")
         return self

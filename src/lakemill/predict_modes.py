@@ -1,4 +1,4 @@
-"""The ways through a source: everything in one commit, or what is new in a commit for each micro-batch."""
+"""The ways through a source: what is new in a commit for each micro-batch, or a part of it in one commit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
 from lakemill.commits import commit, write_quarantine
+from lakemill.merge import merge
 from lakemill.micro_batches import start_query, stream_failure
 from lakemill.spark_errors import SPARK_FAILURES
+from lakemill.upserts import run_change_column
+from lakemill_udfs.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyspark.sql import DataFrame
+
     from lakemill.predict import Run
 
 
@@ -44,6 +51,9 @@ def run_incremental(run: Run) -> None:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
         RunError: ``SOURCE_CHANGED`` if the source had rows changed or deleted since.
     """
+    if run.config.source.change_column is not None:
+        run_change_column(run)
+        return
     query, batches = start_query(run, availableNow=True)
     try:
         query.awaitTermination()
@@ -51,3 +61,79 @@ def run_incremental(run: Run) -> None:
         raise stream_failure(error, batches, run.config) from error
     finally:
         query.stop()
+
+
+def run_where(run: Run) -> None:
+    """Score the rows of ``source.where`` and replace the job's predictions that it holds for, in one commit.
+
+    It is a MERGE and not Delta's ``replaceWhere``: a row that came to fulfil the predicate since it was scored replaces
+    its prediction, which ``replaceWhere`` would leave beside the new one.
+
+    Raises:
+        ConfigError: ``WHERE_NOT_CARRIED`` if the predicate uses a column that the predictions lack.
+    """
+    from pyspark.errors import AnalysisException
+
+    config = run.config
+    assert config.source.where is not None  # noqa: S101 -- the configuration's own check
+    carried = (*run.source.key, *config.source.carried)
+    try:
+        _ = tables.read(run.spark, config.output.table).select(*carried).where(config.source.where).schema
+    except AnalysisException as error:
+        raise ConfigError(
+            "WHERE_NOT_CARRIED",
+            f"mode: where needs source.where on key and carried columns ({', '.join(carried)}): "
+            f"{config.source.where!r} uses another.",
+            hint="name its columns in source: {columns: [...]} and run once with mode: full.",
+        ) from error
+    _replace(run, run.source.rows, replaces=config.source.where)
+
+
+def run_missing(run: Run) -> None:
+    """Score the rows that have no prediction of this pipeline's version, in one commit."""
+    key, config = list(run.source.key), run.config
+    scored = tables.read(run.spark, config.output.table).where(
+        f"metadata.job = {tables.sql_text(config.name)} AND metadata.pipeline_version = '{run.result.pipeline_version}'"
+    )
+    _replace(run, run.source.rows.join(scored.select(*key).distinct(), on=key, how="left_anti"))
+
+
+def run_retry(run: Run) -> None:
+    """Score the rows whose prediction is an error again; how far incremental runs are stays as it is."""
+    key, config = list(run.source.key), run.config
+    failed = tables.read(run.spark, config.output.table).where(
+        f"metadata.job = {tables.sql_text(config.name)} AND error IS NOT NULL"
+    )
+    rows = run.source.rows.join(failed.select(*key).distinct(), on=key, how="left_semi")
+    _replace(run, rows, keeps_progress=True)
+
+
+def _replace(run: Run, rows: DataFrame, *, replaces: str | None = None, keeps_progress: bool = False) -> None:
+    config, result = run.config, run.result
+    source_version = tables.version(run.spark, config.source.table)
+    # The output's version as it was when the rows were chosen: of two such runs at once only one is committed.
+    transaction = {
+        "txnAppId": f"{config.name}/{result.mode}",
+        "txnVersion": str(tables.version(run.spark, config.output.table)),
+    }
+    scored = run.scored(rows, source_version=source_version)
+    before = None if keeps_progress else Checkpoint.of(config).remove
+    batch = merge(scored, config, run.source.key, transaction, replaces=replaces, before_commit=before)
+    if batch.tasks and not batch.rows:
+        raise RunError(
+            "RUN_OVERTAKEN",
+            f"another run of '{config.name}' was committed to '{config.output.table}' first; this one wrote nothing.",
+            hint="run it again.",
+        )
+    if batch.rows or replaces:
+        result.add(batch, None, source_version)
+        run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
+        write_quarantine(run.spark, config, f"metadata.run_id = '{result.run_id}'", {})
+
+
+MODES: Mapping[str, Callable[[Run], None]] = {
+    "incremental": run_incremental,
+    "full": run_full,
+    "where": run_where,
+    "missing": run_missing,
+}

@@ -64,7 +64,7 @@ def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[C
             f"source '{table}' has no column 'path', so its key must be named; it has: {', '.join(columns)}.",
             hint="source: {key: [id]}, or --key id",
         )
-    for name in (*key, *config.source.columns, *config.engine.group_by):
+    for name in (*key, *config.source.carried, *config.engine.group_by):
         if name not in columns:
             yield TableError(
                 "COLUMN_MISSING",

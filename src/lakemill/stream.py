@@ -17,6 +17,7 @@ from lakemill.blob_tables import blob_session
 from lakemill.commits import now_utc
 from lakemill.config import interval_seconds
 from lakemill.ingest import Ingest
+from lakemill.locks import hold
 from lakemill.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.predict import PredictResult, Progress, Run, prepare, write_run
 from lakemill.predict_config import PredictConfig
@@ -62,10 +63,14 @@ def predict_stream(
     """
     if config.mode != "incremental":
         raise ConfigError("STREAM_MODE", f"a stream is incremental; mode is '{config.mode}'.", hint="lakemill predict")
+    if config.source.change_column is not None:
+        raise ConfigError(
+            "STREAM_MODE", "a stream cannot find changes by source.change_column.", hint="use the change feed instead."
+        )
     from lakemill.session import get_session
 
     base, tell = spark or get_session(config.name), progress or (lambda _: None)
-    with stop_signals() as stop, _ingest(config, base, tell) as ingest:
+    with stop_signals() as stop, hold(config, tell), _ingest(config, base, tell) as ingest:
         ingest()  # makes the source table, if need be
         run = prepare(config, base, tell)
         return _Stream(run, stop, ingest).run_to_end()

@@ -103,7 +103,7 @@ def test_what_is_wrong_is_named(lake: Path, spark: SparkSession, code: str, chan
     assert says.format(lake=lake) in caught.value.message
     assert caught.value.hint
     assert caught.value.exit_code == 2
-    assert not (lake / "never_checkpoint").exists()
+    assert not (lake / "never_checkpoint/job").exists()
 
 
 def test_an_unknown_alias_is_told_from_an_unknown_model(lake: Path, spark: SparkSession) -> None:

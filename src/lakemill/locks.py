@@ -1,0 +1,130 @@
+"""One run of a job at a time: a lock file that gives a clear message.
+
+It is only for the message. Two runs that do not see each other's lock still double nothing: Delta refuses the second
+commit of a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lakemill.checkpoint import Checkpoint
+from lakemill.predict_config import PredictConfig
+from lakemill_udfs.errors import RunError, TableError
+from lakemill_udfs.files import filesystem
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 30.0
+STALE_SECONDS = 300.0
+POLL_SECONDS = 1.0
+
+
+@contextmanager
+def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = False) -> Iterator[None]:
+    """Hold a job's lock: the file ``<checkpoint>.lock``.
+
+    A lock whose process is dead is taken over: on the same host that is known from the process, elsewhere from a
+    heartbeat older than ``STALE_SECONDS``.
+
+    Args:
+        config: The job.
+        tell: Gets a line when this run waits or takes a dead run's lock over.
+        wait: Wait until the other run ends.
+
+    Raises:
+        RunError: ``JOB_RUNNING`` if another run holds it and ``wait`` is false.
+        TableError: ``OUTPUT_NOT_WRITABLE`` if there is no place for it.
+    """
+    path = f"{Checkpoint.of(config).location}.lock"
+    own = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    told = False
+    while (other := _read(path)) is not None:
+        if not is_alive(other):
+            tell(f"taking over the lock that a dead run left (process {other['pid']} on {other['host']})")
+            break
+        where = f"process {other['pid']} on {other['host']}"
+        if not wait:
+            raise RunError(
+                "JOB_RUNNING",
+                f"a run of '{config.name}' is going on ({where}).",
+                hint=f"--wait starts when it ends. Its lock is '{path}'.",
+            )
+        if not told:
+            tell(f"waiting for the run that is going on ({where})")
+            told = True
+        time.sleep(POLL_SECONDS)
+    _write(path, own)
+    done = threading.Event()
+    beats = threading.Thread(target=_beat, args=(path, own, done), daemon=True, name="lakemill-lock")
+    beats.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beats.join()
+        if (_read(path) or {}).get("id") == own["id"]:
+            store, inside = filesystem(path)
+            store.delete_file(inside)
+
+
+def is_alive(lock: dict[str, Any]) -> bool:
+    """Return whether the run that wrote a lock may still be going on."""
+    if lock["host"] != socket.gethostname():
+        return bool(time.time() - lock["heartbeat"] < STALE_SECONDS)
+    try:
+        os.kill(lock["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's process
+    return bool(_started(lock["pid"]) == lock["started"])
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started, in the kernel's own units: the next process with its number has another."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[19] if stat.exists() else None
+
+
+def _beat(path: str, own: dict[str, Any], done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_SECONDS):
+        try:
+            _write(path, own)
+        except TableError as error:  # a full disk may be free again at the next beat
+            logger.warning("%s", error)
+
+
+def _write(path: str, own: dict[str, Any]) -> None:
+    store, inside = filesystem(path)
+    try:
+        store.create_dir(inside.rpartition("/")[0], recursive=True)
+        with store.open_output_stream(inside) as stream:
+            stream.write(json.dumps({**own, "heartbeat": time.time()}).encode())
+    except OSError as error:
+        raise TableError(
+            "OUTPUT_NOT_WRITABLE",
+            f"the lock '{path}' beside the output cannot be made ({type(error).__name__}).",
+            hint="check the path and permissions of output.table, or set output.checkpoint.",
+        ) from error
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    store, inside = filesystem(path)
+    try:
+        with store.open_input_stream(inside) as stream:
+            text = bytes(stream.read())
+    except FileNotFoundError:
+        return None
+    # Empty while the other run is writing it; its next reader sees it whole.
+    return dict(json.loads(text)) if text else None
