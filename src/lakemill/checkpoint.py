@@ -89,11 +89,11 @@ class Checkpoint:
         return sorted(int(file.base_name) for file in found if file.base_name.isdigit())
 
     def _is_whole(self, name: str) -> bool:
-        """Return whether a file's last line is JSON and its checksum, where Hadoop wrote one, is not cut short."""
+        """Return whether a file (Spark's: its last line) is JSON, and its checksum, if it has one, is not cut short."""
         folder, _, base = name.rpartition("/")
-        text, checksum = self._read(name), self._size(f"{folder}/.{base}.crc".lstrip("/"))
+        text, checksum = self._read(name) or "", self._size(f"{folder}/.{base}.crc".lstrip("/"))
         try:
-            json.loads((text or "").strip().rpartition("\n")[2])
+            json.loads(text if name == IDENTITY_FILE else text.strip().rpartition("\n")[2])
         except json.JSONDecodeError:
             return False
         return checksum is None or checksum >= CHECKSUM_BYTES
