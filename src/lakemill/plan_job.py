@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakemill import tables
-from lakemill.checkpoint import Checkpoint
+from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import prepare_output
-from lakemill.micro_batches import check_identity, job_identity
 from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, ddl, describe, resolve_all
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
@@ -47,7 +46,7 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
         if rows is None:
             return report
         _check_source(config, rows, report)
-        carried = (*source_key(config, rows.columns), *config.source.columns, *config.engine.group_by)
+        carried = (*source_key(config, rows.columns), *config.source.carried, *config.engine.group_by)
         with report.noting():
             _check_checkpoint(config, source_key(config, rows.columns))
             report.waiting = waiting(spark, config, rows)
