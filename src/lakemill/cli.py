@@ -227,6 +227,40 @@ def optimize(table: Annotated[str, typer.Argument(help="Delta table of images.")
 
 
 @app.command()
+def infer(  # noqa: PLR0917 -- typer makes each an option by name
+    pipeline: Annotated[str, typer.Argument(help="YAML, .onnx file, MLflow model's folder or models:/name@alias.")],
+    file: Annotated[Path, typer.Argument(help=".arrow, .parquet, .json, .df.json or an image.")],
+    output: Annotated[
+        Path | None, typer.Option(help=".arrow, .parquet or .json; without it JSON is printed.", show_default=False)
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="*, time, in, out, out.<name>, anomaly, metadata; by default *.")
+    ] = None,
+    dataset_exclude: Annotated[list[str] | None, typer.Option(help="What is left out.", show_default=False)] = None,
+    dataset_separator: Annotated[str, typer.Option(help="Between a part and a name.")] = ".",
+    timeout: Annotated[float | None, typer.Option(help="Seconds.", show_default=False)] = None,
+    registry: Registry = None,
+) -> int:
+    """Score one file in this process, without Spark."""
+    from lakemill.infer_command import as_json, infer_file, write_result
+
+    result = infer_file(
+        pipeline,
+        file,
+        dataset=dataset or ("*",),
+        dataset_exclude=dataset_exclude or (),
+        dataset_separator=dataset_separator,
+        timeout=timeout,
+        registry=registry,
+    )
+    if output is None:
+        print(as_json(result, records=file.name.endswith(".df.json")), flush=True)
+        return 0
+    write_result(result, output)
+    return finish(f"written: {output}", {}, as_json=False)
+
+
+@app.command()
 def report(
     config: Config = None,
     overrides: Overrides = None,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from lakemill_udfs.cells import Column, describe
+from lakemill_udfs.cells import ARROW, Column, describe
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.tensors import Kind, arrow_tensors, tensor_of
 
@@ -57,7 +57,7 @@ def given(data: Any) -> Given:
 
 
 def _batch(name: Any, values: Any) -> Column:
-    if isinstance(values, list | pa.Array | pa.ChunkedArray) or (isinstance(values, np.ndarray) and values.ndim):
+    if isinstance(values, (list, *ARROW)) or (isinstance(values, np.ndarray) and values.ndim):
         return values
     if hasattr(values, "to_numpy"):  # a pandas Series
         return _series(values)
@@ -79,7 +79,7 @@ def _series(series: Any) -> Column:
 
 def _kinds(columns: Mapping[str, Column]) -> dict[str, Kind]:
     return {
-        name: tensor_of(name, column.type) if isinstance(column, pa.Array | pa.ChunkedArray) else describe(name, column)
+        name: tensor_of(name, column.type) if isinstance(column, ARROW) else describe(name, column)
         for name, column in columns.items()
     }
 
@@ -101,12 +101,12 @@ def _rows(columns: Mapping[str, Column]) -> int:
 
 def part(column: Column, start: int, stop: int) -> Column:
     """Return some rows of a column, without a copy of their values."""
-    return column.slice(start, stop - start) if isinstance(column, pa.Array | pa.ChunkedArray) else column[start:stop]
+    return column.slice(start, stop - start) if isinstance(column, ARROW) else column[start:stop]
 
 
 def to_arrow(column: Column) -> pa.Array | pa.ChunkedArray:
     """Return a column as Arrow: matrices and more as fixed-shape tensors if all rows are of one size, else lists."""
-    if isinstance(column, pa.Array | pa.ChunkedArray):
+    if isinstance(column, ARROW):
         return column
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and column.ndim > 1 and column.size:
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(column))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from lakemill.infer_dataset import Field
 from lakemill.infer_input import Given, one_array, to_arrow
+from lakemill_udfs.cells import ARROW
 from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.ragged import from_rows, is_ragged
 from lakemill_udfs.tensors import OBJECTS, TensorSpec
@@ -47,13 +49,18 @@ def formatted(
     arrays = [_arrow(given, field, outputs, anomaly, metadata) for field in fields]
     schema = pa.schema(
         [
-            pa.field(field.name, array.type, metadata=outputs[field.key][0].metadata() if field.part == "out" else None)
+            pa.field(field.name, array.type, metadata=_metadata(outputs[field.key][0]) if field.part == "out" else None)
             for field, array in zip(fields, arrays, strict=True)
         ]
     )
     if given.form == "table":
         return pa.Table.from_arrays(arrays, schema=schema)
     return pa.RecordBatch.from_arrays([one_array(array) for array in arrays], schema=schema)
+
+
+@lru_cache
+def _metadata(spec: TensorSpec) -> dict[str, str]:
+    return spec.metadata()
 
 
 def _arrow(
@@ -112,7 +119,7 @@ def _pandas(
     for field in fields:
         if field.part == "in":
             column = given.columns[field.key]
-            columns[field.name] = column.to_pandas() if isinstance(column, pa.Array | pa.ChunkedArray) else column
+            columns[field.name] = column.to_pandas() if isinstance(column, ARROW) else column
         elif field.part == "out":
             columns[field.name] = cells(*outputs[field.key])
         elif field.part == "anomaly":
@@ -150,7 +157,7 @@ def _plain(
 
 def plain(values: Any) -> Any:
     """Return values as JSON holds them: lists for arrays, ISO 8601 for dates, base64 for bytes."""
-    if isinstance(values, pa.Array | pa.ChunkedArray):
+    if isinstance(values, ARROW):
         values = values.to_pylist()
     elif isinstance(values, np.ndarray | np.generic):
         is_plain = values.dtype.kind in "biufU"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from lakemill.infer_dataset import Field, choose
@@ -123,8 +122,8 @@ class Scorer:
             spec.name: (spec, join([batch.values[spec.name] for batch in batches], spec))
             for spec in self.plan.wiring.outputs
         }
-        times = np.array([[batch.read_ns, *batch.elapsed_ns] for batch in batches]).sum(axis=0)
-        return results, times.tolist()
+        times = zip(*([batch.read_ns, *batch.elapsed_ns] for batch in batches), strict=True)
+        return results, [sum(nanoseconds) for nanoseconds in times]
 
     def judge(self, source: Given, outputs: Mapping[str, Output]) -> dict[str, Any]:
         """Return the count of failed checks and each check, as ``infer_result.formatted`` takes them."""

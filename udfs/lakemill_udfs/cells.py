@@ -41,6 +41,7 @@ PYTHON_TYPES = {
 }
 """What a Python value is, in the names of tensors and of Arrow."""
 
+ARROW = (pa.Array, pa.ChunkedArray)
 NO_TENSOR = (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
 """What reading a value raises that is no such tensor."""
 
@@ -49,7 +50,7 @@ def read_column(
     column: Column, spec: TensorSpec, stored_dtype: str, dims: Sequence[Column] = ()
 ) -> tuple[NDArray[Any], Failures | None]:
     """Turn a column of any form into one batch; arguments and result are those of ``columns.read_tensor``."""
-    if isinstance(column, pa.Array | pa.ChunkedArray):
+    if isinstance(column, ARROW):
         return read_tensor(column, spec, stored_dtype, [_arrow(dim) for dim in dims])
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and not dims:
         try:
@@ -62,7 +63,7 @@ def read_column(
 
 def contents(column: Column) -> list[Any]:
     """Return each value of a binary column as a buffer or None; of an Arrow column without a copy."""
-    if isinstance(column, pa.Array | pa.ChunkedArray):
+    if isinstance(column, ARROW):
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
         return [value.as_buffer() if value.is_valid else None for chunk in chunks for value in chunk]
     return [cell if isinstance(cell, bytes | bytearray | memoryview) else None for cell in column]
@@ -70,12 +71,12 @@ def contents(column: Column) -> list[Any]:
 
 def texts(column: Column) -> list[str | None]:
     """Return each value of a string column, or None."""
-    cells = column.to_pylist() if isinstance(column, pa.Array | pa.ChunkedArray) else column
+    cells = column.to_pylist() if isinstance(column, ARROW) else column
     return [cell if isinstance(cell, str) else None for cell in cells]
 
 
 def _arrow(column: Column) -> pa.Array | pa.ChunkedArray:
-    return column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
+    return column if isinstance(column, ARROW) else pa.array(column)
 
 
 def _read_cells(

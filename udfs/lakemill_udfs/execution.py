@@ -192,11 +192,14 @@ class PipelineRunner:
                 places.append(np.delete(here, list(errors)) if errors else here)
                 failed.update({int(here[at]): (stage, error) for at, error in errors.items()})
                 start += rows
-        batch.drop(failed)
-        order = np.concatenate(places) if len(places) > 1 else None
+        if failed:
+            batch.drop(failed)
+        order = np.argsort(np.concatenate(places)) if len(places) > 1 and ragged else None
         for spec, name in wiring.outputs:
             result = join([part[spec.name] for part in parts], spec)
-            batch.set(replace(spec, name=name), result if order is None else result[np.argsort(order)])
+            batch.set(
+                spec if spec.name == name else replace(spec, name=name), result if order is None else result[order]
+            )
 
     def observe_last(self, observer: Callable[[Arrays], None]) -> None:
         """Show ``observer`` what the last step, a model or function, gives for each batch, before it is checked."""

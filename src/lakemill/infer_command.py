@@ -1,0 +1,96 @@
+"""``lakemill infer``: a pipeline, from wherever it is, on one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lakemill.config import read_yaml, validate
+from lakemill.infer_files import read_data
+from lakemill.infer_input import given, to_arrow
+from lakemill.infer_result import plain
+from lakemill.inference import Inference
+from lakemill.parallel import within
+from lakemill.predict_config import PipelineConfig
+from lakemill.resolving import Resolved, resolve, resolve_uri
+from lakemill_udfs.errors import ConfigError
+
+
+def infer_file(
+    pipeline: str,
+    file: Path,
+    *,
+    dataset: Sequence[str] = ("*",),
+    dataset_exclude: Sequence[str] = (),
+    dataset_separator: str = ".",
+    timeout: float | None = None,
+    registry: str | None = None,
+) -> Any:
+    """Score a file and return the result in the file's own form, as ``Pipeline.infer``.
+
+    Args:
+        pipeline: YAML file, ``.onnx`` file, an MLflow model's folder or ``models:/...``.
+        file: As ``infer_files.read_data`` takes it.
+        dataset: What comes back.
+        dataset_exclude: What is left out of that.
+        dataset_separator: Between a part and a name.
+        timeout: Seconds after which it is given up.
+        registry: MLflow registry of its models.
+
+    Raises:
+        LakemillError: as ``Pipeline.infer``.
+    """
+
+    def call() -> Any:
+        resolved = find_pipeline(pipeline, registry)
+        data = read_data(file, resolved.pipeline)
+        return Inference(resolved).run(data, dataset, dataset_exclude, dataset_separator)
+
+    return within(timeout, call)
+
+
+def find_pipeline(pipeline: str, registry: str | None = None) -> Resolved:
+    """Return the pipeline of a YAML file, an ``.onnx`` file, a folder or a ``models:/`` URI, with its models found."""
+    if not pipeline.endswith((".yaml", ".yml")):
+        return resolve_uri(pipeline, registry)
+    raw = read_yaml(pipeline)
+    config = validate(PipelineConfig, raw.get("pipeline", raw), where=pipeline)
+    registry = registry or raw.get("registry")
+    return resolve_uri(config.uri, registry) if config.uri else resolve(config.declared(), registry)
+
+
+def as_json(result: Any, *, records: bool) -> str:
+    """Return a result as JSON: one list for each column, or one object for each row."""
+    columns = {name: plain(column) for name, column in given(result).columns.items()}
+    if not records:
+        return json.dumps(columns)
+    return json.dumps([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+def write_result(result: Any, output: Path) -> None:
+    """Write a result to an ``.arrow``, ``.parquet`` or ``.json`` file.
+
+    Raises:
+        ConfigError: ``FILE_FORMAT`` for another ending.
+    """
+    if output.suffix == ".json":
+        output.write_text(as_json(result, records=output.name.endswith(".df.json")) + "\n", encoding="utf-8")
+        return
+    table = (
+        result
+        if isinstance(result, pa.Table)
+        else pa.table({name: to_arrow(column) for name, column in given(result).columns.items()})
+    )
+    if output.suffix == ".parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(table, output)
+    elif output.suffix == ".arrow":
+        with pa.ipc.new_file(str(output), table.schema) as file:
+            file.write_table(table)
+    else:
+        raise ConfigError("FILE_FORMAT", f"'{output.name}': expected .arrow, .parquet or .json; got '{output.suffix}'.")
