@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lakemill.config import read_yaml, validate
 from lakemill.infer_files import read_data
-from lakemill.infer_input import given, to_arrow
+from lakemill.infer_input import given, to_table
 from lakemill.infer_result import plain
 from lakemill.inference import Inference
 from lakemill.parallel import within
@@ -80,11 +80,7 @@ def write_result(result: Any, output: Path) -> None:
     if output.suffix == ".json":
         output.write_text(as_json(result, records=output.name.endswith(".df.json")) + "\n", encoding="utf-8")
         return
-    table = (
-        result
-        if isinstance(result, pa.Table)
-        else pa.table({name: to_arrow(column) for name, column in given(result).columns.items()})
-    )
+    table = to_table(result)
     if output.suffix == ".parquet":
         from pyarrow import parquet
 

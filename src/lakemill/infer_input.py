@@ -116,6 +116,17 @@ def to_arrow(column: Column) -> pa.Array | pa.ChunkedArray:
     return pa.array([cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells])
 
 
+def to_table(data: Any) -> pa.Table:
+    """Return data of any of the forms as an Arrow table.
+
+    Raises:
+        ConfigError: as ``given``.
+    """
+    if isinstance(data, pa.Table):
+        return data
+    return pa.table({name: to_arrow(column) for name, column in given(data).columns.items()})
+
+
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return a column as one array, without a copy where it is in one chunk."""
     if not isinstance(column, pa.ChunkedArray):

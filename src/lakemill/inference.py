@@ -136,12 +136,18 @@ class Scorer:
         try:
             judged = run_checks(
                 self._checks,
-                pa.StructArray.from_arrays([*inputs.values()], names=[*inputs]),
-                pa.StructArray.from_arrays(results, names=[*outputs]),
+                _struct(inputs, source.rows),
+                _struct(dict(zip(outputs, results, strict=True)), source.rows),
             ).cast(self.plan.anomaly_type)
         except PolarsError as error:
             raise RowError("CHECK_FAILED", f"check: a check raised {type(error).__name__}.") from None
         return dict(zip(self._keys["anomaly"], judged.flatten(), strict=True))
+
+
+def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.StructArray:
+    if not columns:
+        return pa.array([{}] * rows, pa.struct([]))
+    return pa.StructArray.from_arrays([*columns.values()], names=[*columns])
 
 
 def _raise_first(batch: Batch, start: int) -> None:

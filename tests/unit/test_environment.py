@@ -12,6 +12,7 @@ import pytest
 from lakemill import environment
 from lakemill.session import heap_bytes
 from lakemill_udfs.errors import SetupError
+from tests.processes import session_error
 
 PLATFORMS = ("Debian", "Fedora", "macOS", "Windows")
 
@@ -23,15 +24,6 @@ def fake_java(folder: Path, listing: str) -> Path:
     program.write_text(f"#!/bin/sh\n{listing}\n")
     program.chmod(0o755)
     return folder
-
-
-def session_error(**variables: str) -> str:
-    """Return the last line that a process prints when it asks for a session."""
-    script = "from lakemill.session import get_session; get_session()"
-    env = {key: value for key, value in os.environ.items() if key not in {"JAVA_HOME", "PYSPARK_PYTHON"}} | variables
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    return done.stderr.strip().splitlines()[-1]
 
 
 def test_no_java_says_what_to_install_on_every_system(tmp_path: Path) -> None:
@@ -101,14 +93,6 @@ def test_without_the_spark_extra() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "[EXTRA_MISSING]" in done.stderr
     assert "pip install 'lakemill[spark]'" in done.stderr
-
-
-def test_no_repository_to_fetch_from(tmp_path: Path) -> None:
-    """An empty cache and a network that goes nowhere: one message instead of a page of Ivy's."""
-    nowhere = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
-    error = session_error(XDG_CACHE_HOME=str(tmp_path), JAVA_TOOL_OPTIONS=nowhere)
-    assert error.startswith("lakemill_udfs.errors.SetupError: [DELTA_JARS] Spark could not fetch io.delta:delta-spark")
-    assert not list((tmp_path / "lakemill").iterdir())
 
 
 @pytest.mark.parametrize(("text", "size"), [("1g", 2**30), ("512m", 2**29), ("2048", 2**31), ("4GB", 2**32)])

@@ -276,3 +276,16 @@ print([name for name in ("pyspark", "mlflow", "pandas", "polars", "pydantic") if
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_check_over_outputs_needs_no_column_but_the_image() -> None:
+    pipeline = Pipeline(
+        (ImageStep(mode="L", size=(1, 1), layout="flat", output="x"), function("first", {"y": {}})),
+        (Check("dark", "out.y < 0.1"),),
+    )
+    assert pipeline.infer({"content": ROWS["content"].to_pylist()}, dataset="anomaly.dark")["anomaly.dark"] == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -19,7 +19,7 @@ from lakemill_udfs.errors import ModelError
 from lakemill_udfs.steps import Check, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
 from tests.lake import image_rows, onnx_classifier
-from tests.unit.conftest import Registry
+from tests.models.conftest import Registry
 
 IMAGES = pd.DataFrame({"content": image_rows(0, 6)["content"].to_pylist()})
 
