@@ -15,7 +15,7 @@ import pyarrow as pa
 from lakemill.predict import Run, plan_for, resolve_config
 from lakemill.predict_source import open_source
 from lakemill.registry import alias_version
-from lakemill.schemas import lost_fields
+from lakemill.schemas import lost_fields, select
 from lakemill.shipping import ship
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError, ModelError
@@ -81,7 +81,7 @@ class ModelUpdates:
                 f"the new models' output differs from the one in use: {'; '.join(lost)}.",
                 hint="a new version may only add outputs; give other outputs a job and a table of their own.",
             )
-        try_plan(plan, source.rows.select(*plan.source_columns).limit(TRIED_ROWS).toArrow())
+        try_plan(plan, select(source.rows, plan.source_columns).limit(TRIED_ROWS).toArrow())
         for session in sessions:
             shipped = ship(session, plan)
         models = ", ".join(f"{model.name} {model.version or model.sha256[:12]}" for model in plan.models)

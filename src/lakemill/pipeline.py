@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lakemill.planning import make_plan, task_threads
 from lakemill.resolving import Resolved, resolve
 from lakemill_udfs import pipeline as declared
+from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.worker import predict_batches
 
 if TYPE_CHECKING:
@@ -184,9 +185,13 @@ class Pipeline(declared.Pipeline):
     ) -> DataFrame:
         """Score a DataFrame, batch or stream, lazily and in one pass; every row comes out, with a nullable ``error``.
 
+        The result can be the next pipeline's source: what is ``out.mask`` here is called so there too, in-process and
+        on Spark, and keeps its dtype and shape through Delta.
+
         Args:
             df: The source.
-            columns: Columns that are carried into the result; by default all that are not binary.
+            columns: Columns that are carried into the result; by default all that are not binary, nor an earlier
+                result's own (``time``, ``out``, ...).
             registry: MLflow registry of its models.
 
         Raises:
@@ -248,19 +253,19 @@ class Pipeline(declared.Pipeline):
 
 def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
-    from lakemill.schemas import result_schema, spark_tensors
+    from lakemill.schemas import result_schema, select, spark_tensors
     from lakemill.shipping import ship
 
     carried = carried_columns(df.schema) if columns is None else list(columns)
     plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))
     plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
-    return df.select(*plan.source_columns).mapInArrow(
+    return select(df, plan.source_columns).mapInArrow(
         functools.partial(predict_batches, plan), result_schema(plan, df.schema)
     )
 
 
 def carried_columns(schema: StructType) -> list[str]:
-    """Return the columns that ``transform`` carries by itself: all that are not binary."""
+    """Return the columns that ``transform`` carries by itself: all that are not binary, nor an earlier result's own."""
     from pyspark.sql.types import BinaryType
 
-    return [field.name for field in schema if not isinstance(field.dataType, BinaryType)]
+    return [field.name for field in schema if not isinstance(field.dataType, BinaryType) and field.name not in RESERVED]

@@ -235,11 +235,14 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
 
 
 def arrow_schema(schema: StructType) -> pa.Schema:
-    """Return a Spark schema in Arrow's terms, with the columns' metadata."""
-    from lakemill.schemas import arrow_type
+    """Return the columns of a Spark schema, and the fields of its structs, in Arrow's terms with their metadata."""
+    from lakemill.schemas import arrow_type, spark_fields
 
     return pa.schema(
-        [pa.field(column.name, arrow_type(column.dataType), metadata=_texts(column.metadata)) for column in schema]
+        [
+            pa.field(name, arrow_type(column.dataType), metadata=_texts(column.metadata))
+            for name, column in spark_fields(schema).items()
+        ]
     )
 
 

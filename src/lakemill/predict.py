@@ -17,6 +17,7 @@ from lakemill.measures import write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import Source, open_source, scan_session
 from lakemill.resolving import Resolved, resolve, resolve_uri
+from lakemill.schemas import select
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import PredictPlan, Provenance
@@ -125,7 +126,7 @@ class Run:
     def scored(self, rows: DataFrame, **origin: Any) -> DataFrame:
         """Return the predictions of ``rows``, lazily; ``origin`` completes their provenance."""
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
-        rows = rows.select(*plan.source_columns)
+        rows = select(rows, plan.source_columns)
         if self.config.engine.group_by:
             return rows.groupBy(*self.config.engine.group_by).applyInArrow(
                 functools.partial(predict_group, plan), self.schema

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.predict_config import PredictConfig
+from lakemill.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import PredictPlan
 
@@ -107,7 +108,8 @@ def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) ->
         "spark.sql.files.maxPartitionBytes": (str(LARGEST_SPLIT_BYTES), "tasks even in cost, not in bytes"),
         "spark.sql.files.openCostInBytes": (str(SMALLEST_SPLIT_BYTES), "small files share tasks"),
     }
-    if any(isinstance(schema[name].dataType, BinaryType) for name in plan.source_columns if name in schema.names):
+    columns = spark_fields(schema)
+    if any(isinstance(columns[name].dataType, BinaryType) for name in plan.source_columns):
         blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
         settings |= {
             "spark.sql.parquet.columnarReaderBatchSize": ("128", blobs),

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
 from lakemill_udfs.tensors import Kind, tensor_of
+from lakemill_udfs.worker import DOT
 
 if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import DataType, StructField, StructType
 
 
+def spark_fields(schema: StructType) -> dict[str, StructField]:
+    """Return the columns of a Spark table and, as ``out.label``, the fields of its structs.
+
+    That is also what ``infer`` calls a result, so a next pipeline reads ``out.label`` in either place.
+    """
+    from pyspark.sql.types import StructType
+
+    fields = {field.name: field for field in schema}
+    for field in schema:
+        if isinstance(field.dataType, StructType):
+            fields |= {f"{field.name}.{inner.name}": inner for inner in field.dataType if inner.name}
+    return fields | {field.name: field for field in schema}
+
+
+def select(rows: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Return these columns for a worker; ``out.label`` is the field of a struct, unless a column is called so."""
+    from pyspark.sql import functions as fn
+
+    def column(name: str) -> Column:
+        parts = [name] if name in rows.columns else name.split(".", 1)
+        return fn.col(".".join(f"`{part.replace('`', '``')}`" for part in parts)).alias(name.replace(".", DOT))
+
+    return rows.select(*(column(name) for name in names))
+
+
 def spark_tensors(schema: StructType) -> dict[str, Kind]:
-    """Return what each column of a Spark table holds."""
-    return {field.name: tensor_of(field.name, arrow_type(field.dataType), field.metadata) for field in schema}
+    """Return what each column of a Spark table holds, and each field of its structs."""
+    return {
+        name: tensor_of(name, arrow_type(field.dataType), field.metadata)
+        for name, field in spark_fields(schema).items()
+    }
 
 
 def arrow_type(kind: DataType) -> pa.DataType:
@@ -38,10 +69,15 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
     """
     from pyspark.sql.types import StructField, StructType, TimestampType
 
-    fields = [source[name] for name in plan.passthrough]
+    known = spark_fields(source)
+
+    def column(name: str) -> StructField:
+        return StructField(name, known[name].dataType, known[name].nullable, known[name].metadata)
+
+    fields = [column(name) for name in plan.passthrough]
     parts: dict[str, DataType] = {
         "time": TimestampType(),
-        "in": StructType([source[name] for name in plan.input_columns]),
+        "in": StructType([column(name) for name in plan.input_columns]),
         "out": _struct(plan.out_type),
         "anomaly": _spark_type(plan.anomaly_type),
     }

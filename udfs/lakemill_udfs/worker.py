@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,11 @@ from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
+
+DOT = "\u2024"
+"""Stands for a dot in column names on the way to a worker: PySpark's ``mapInArrow`` looks columns up without quotes."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -48,7 +53,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
     clock = _TaskClock()
     runner, writer = PipelineRunner(plan), ResultWriter(plan)
     waiting: pa.Table | None = None
-    for table in fill(clock.timed(batches), plan.batch_rows, plan.batch_bytes):
+    for table in fill(map(with_dots, clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
         batch = runner.run(columns_of(table), table.num_rows)
@@ -73,8 +78,17 @@ def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 def predict_whole(plan: PredictPlan, table: pa.Table) -> pa.Table:
     """Score a table as one batch, which fails as one; a table without rows gives the columns without rows."""
+    table = with_dots(table)
     batch = PipelineRunner(plan, bisect=False).run(columns_of(table), table.num_rows)
     return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(table, batch), None, plan)])
+
+
+def with_dots(rows: Rows) -> Rows:
+    """Return a batch or table whose columns are named as in the plan again."""
+    if not any(DOT in name for name in rows.schema.names):
+        return rows
+    named: Rows = rows.rename_columns([name.replace(DOT, ".") for name in rows.schema.names])
+    return named
 
 
 def fill(batches: Iterable[pa.RecordBatch], max_rows: int, max_bytes: int) -> Iterator[pa.Table]:
