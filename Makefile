@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test borders lint types dist lock clean
+.PHONY: help setup demo test chaos borders lint types dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -29,6 +29,10 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 
 test: setup .venv/browser.stamp ## every test, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+
+KILLS := 100
+chaos: setup ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled
+	@.venv/bin/python -m tests.chaos.random_kills --kills $(KILLS)
 
 borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py

@@ -13,6 +13,7 @@ from lakemill import tables
 from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import Committed, commit, write_quarantine
 from lakemill.model_updates import ModelUpdates
+from lakemill.rescore import Rescoring
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.upserts import check_feed, remove_orphans, score_changes
 from lakemill_udfs.errors import LakemillError, RunError
@@ -144,6 +145,7 @@ class MicroBatches:
     ) -> None:
         self.run, self.checkpoint, self.has_earlier_rows = run, checkpoint, has_earlier_rows
         self.progress, self.models = progress, ModelUpdates(run)
+        self.rescoring = Rescoring()
         self.lock = threading.Lock()  # a batch in Spark's thread, or what is done between batches in the main thread
         self.session = run.spark
         self.failure: LakemillError | None = None
@@ -169,6 +171,11 @@ class MicroBatches:
         """Look for new models while there is no batch, so that the next one need not wait for their test."""
         with self.lock:
             self.run = self.models.apply(self.run, self.run.spark, self.session)
+
+    def rescore(self) -> bool:
+        """Score one batch of earlier rows again, if the job wants it; return whether there may be more."""
+        with self.lock:
+            return self.rescoring.batch(self.run)
 
     def end(self) -> None:
         """Wait for the running batch, and let no other begin."""

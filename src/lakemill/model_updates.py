@@ -45,6 +45,7 @@ class ModelUpdates:
         in_use = {uri: m.version for m in run.plan.models for uri in self.aliases if uri in (m.uri, config.uri)}
         self.versions: tuple[str | None, ...] = tuple(in_use.get(uri) for uri in self.aliases)
         self.problem: LakemillError | None = None
+        self.unwritten_code: str | None = None  # of a problem that no run row has yet
 
     def apply(self, run: Run, *sessions: SparkSession) -> Run:
         """Return the run with the models that its aliases stand for now, or the same run.
@@ -94,6 +95,7 @@ class ModelUpdates:
         if self.problem is None or str(error) != str(self.problem):
             run.tell(f"{outcome}: {error}")
             logger.warning("%s: %s", outcome, error)
+            self.unwritten_code = error.code
         self.problem = error
 
 

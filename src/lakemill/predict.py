@@ -46,6 +46,7 @@ class PredictResult:
         pipeline_version: Hash of the resolved pipeline.
         rows: Rows written.
         rows_error: Of those, rows with an error.
+        rows_rescored: Earlier rows that were scored again, with new models.
         batches: Commits.
         seconds: From the call to the return.
     """
@@ -59,6 +60,7 @@ class PredictResult:
     source_version: int | None = None
     rows: int = 0
     rows_error: int = 0
+    rows_rescored: int = 0
     batches: int = 0
     seconds: float = 0.0
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -72,7 +74,9 @@ class PredictResult:
         if not self.batches:
             return f"nothing new: {self.table} is up to date, {self.seconds:.1f} s"
         return (
-            f"{self.rows:,} rows scored, {self.rows_error:,} with errors, into {self.table} "
+            f"{self.rows:,} rows scored, {self.rows_error:,} with errors, "
+            + (f"{self.rows_rescored:,} earlier rows scored again, " if self.rows_rescored else "")
+            + f"into {self.table} "
             f"(version {self.table_version}), {self.seconds:.1f} s"
         )
 
@@ -83,7 +87,13 @@ class PredictResult:
             self.rows_error + part.rows_error,
             self.batches + part.batches,
         )
+        self.rows_rescored += part.rows_rescored
         self.source_version, self.pipeline_version = part.source_version, part.pipeline_version
+
+    def add_rescored(self, batch: Committed, batch_id: int) -> None:
+        """Count a committed batch of earlier rows."""
+        self.rows_rescored, self.batches = self.rows_rescored + batch.rows, self.batches + 1
+        self.tasks += [{**task, "batch_id": batch_id} for task in batch.tasks]
 
     def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
         """Count a committed batch."""
@@ -305,7 +315,7 @@ def plan_for(
     return plan, result_schema(plan, source.rows.schema)
 
 
-def write_run(run: Run, started: datetime, status: LakemillError | None) -> None:
+def write_run(run: Run, started: datetime, status: LakemillError | None, code: str | None = None) -> None:
     """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
     from lakemill.checkpoint import Checkpoint
 
@@ -322,7 +332,7 @@ def write_run(run: Run, started: datetime, status: LakemillError | None) -> None
             "started": started,
             "seconds": result.seconds,
             "status": "failed" if status else "done",
-            "code": status.code if status else None,
+            "code": status.code if status else code,
             "rows": result.rows,
             "rows_error": result.rows_error,
             "batches": result.batches,

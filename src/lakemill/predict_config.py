@@ -190,6 +190,7 @@ class PredictConfig(JobConfig):
             prediction of this pipeline's version.
         trigger: In a stream, how often it looks for new rows (``10 seconds``), or ``available_now``: score what is
             there and end. ``lakemill predict`` always does the latter.
+        rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.
         engine: How it runs.
         ingest: In a stream, an ingest job that fills the source table, run before each look.
     """
@@ -201,6 +202,7 @@ class PredictConfig(JobConfig):
     quarantine: QuarantineConfig = QuarantineConfig()
     mode: Literal["incremental", "full", "where", "missing"] = "incremental"
     trigger: str = "available_now"
+    rescore: Literal["changed", "none"] = "none"
     engine: EngineConfig = EngineConfig()
     ingest: IngestConfig | None = None
 

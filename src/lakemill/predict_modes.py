@@ -57,6 +57,8 @@ def run_incremental(run: Run) -> None:
     query, batches = start_query(run, availableNow=True)
     try:
         query.awaitTermination()
+        while batches.rescore():
+            pass
     except SPARK_FAILURES as error:
         raise stream_failure(error, batches, run.config) from error
     finally:

@@ -116,7 +116,7 @@ class _Stream:
 
     def _until_stopped(self, query: StreamingQuery, batches: MicroBatches, every: int | None) -> None:
         models_looked = files_looked = time.monotonic()
-        while not query.awaitTermination(POLL_SECONDS):
+        while not query.awaitTermination(POLL_SECONDS):  # the pause also lets a waiting batch of new rows go first
             if self.stop.is_set():
                 self.run.tell("stopping after the running batch")
                 batches.end()
@@ -129,19 +129,24 @@ class _Stream:
             if every is not None and now - files_looked >= every:
                 self.ingest()
                 files_looked = now
+            batches.rescore()
             if now - self.written >= RUN_ROW_SECONDS:
                 self._write_run(batches, None)
+        while not self.stop.is_set() and batches.rescore():
+            pass
 
     def _write_run(self, batches: MicroBatches, status: LakemillError | None) -> None:
         """Write what the batches since the last run row came to, and add it to the whole."""
         with batches.lock:
             part = replace(self.run.result)
             self.run.result.rows = self.run.result.rows_error = self.run.result.batches = 0
+            self.run.result.rows_rescored = 0
             self.run.result.tasks = []
         part.seconds = time.monotonic() - self.written
-        status = status or batches.models.problem
-        if part.batches or status:
-            write_run(replace(self.run, result=part), self.started, status)
+        code = batches.models.unwritten_code
+        batches.models.unwritten_code = None
+        if part.batches or status or code:
+            write_run(replace(self.run, result=part), self.started, status, code)
         self.started, self.written = now_utc(), time.monotonic()
         self.total.count(part)
 

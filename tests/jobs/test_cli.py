@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from jobs import predict_batch
+from jobs import predict_batch, predict_stream
 from lakemill.cli import guarded, run
 from tests.lake import onnx_classifier, steps, write_images
 
@@ -46,6 +46,17 @@ def test_the_command_and_the_job_do_the_same(
     printed = capsys.readouterr()
     assert json.loads(printed.out.splitlines()[-1])["rows"] == 0
     assert "nothing new" in printed.err
+
+
+def test_the_stream_command_and_its_job_share_the_checkpoint(
+    job: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lakemill("stream", "--config", job, "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["rows"] == 10
+    assert "behind 0 rows" in printed.err
+    assert predict_stream.main(["--config", str(job), "--json"], spark) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 0
 
 
 def test_too_many_errors_is_exit_code_3(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,13 @@ def folder(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, folder: Path, spark: SparkSession) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
-    runners = {"python": run_python, "sh": run_shell, "yaml": run_yaml, "sql": lambda text: spark.sql(text).collect()}
+    runners = {
+        "python": run_python,
+        "sh": run_shell,
+        "yaml": run_yaml,
+        "sql": lambda text: spark.sql(text).collect(),
+        "mermaid": len,  # a drawing
+    }
     for language, code in blocks:
         runners[language](absolute(code, folder) if language in ("python", "sql") else code)
     assert (ROOT / page).read_text().count("```") == 2 * len(blocks), "a block without a language"

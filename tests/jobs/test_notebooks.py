@@ -26,3 +26,14 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (names["rows"], names["errors"]) == (demo.rows, demo.errors)
     assert len(table) == demo.rows
     assert names["report"].is_file()
+
+
+@pytest.mark.usefixtures("spark")
+def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
+    names = runpy.run_path(str(NOTEBOOKS / "03_streaming.py"), run_name="__main__")
+    assert [names[run].rows for run in ("first", "second", "third")] == [40, 10, 10]
+    assert names["third"].rows_rescored == 50
+    table = DeltaTable(demo.lake / "streaming").to_pandas()
+    assert len(set(table["path"])) == len(table) == 60
+    assert {row["models"][0]["version"] for row in table["metadata"]} == {"2"}

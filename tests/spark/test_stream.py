@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream
+from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
 from lakemill.source_log import SourceLog
 from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
 
@@ -109,6 +109,24 @@ def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_pat
     assert "out.label is gone" in refused[0]
     runs = DeltaTable(f"{tmp_path}/predictions_runs").to_pyarrow_table().to_pylist()
     assert "OUTPUT_SCHEMA" in {run["code"] for run in runs}
+
+
+def test_earlier_rows_are_scored_again_with_the_new_model(tmp_path: Path, spark: SparkSession) -> None:
+    registry = f"sqlite:///{tmp_path}/mlflow.db"
+    log_model(tmp_path, registry, bias=0.0, with_format=False)
+    write_images(spark, tmp_path / "images", 0, 5)
+    uri = {"pipeline__uri": "models:/live@production", "registry": registry}
+    predict_table(stream_config(tmp_path, trigger="available_now", **uri), spark)
+    log_model(tmp_path, registry, bias=1.0, with_format=False)
+    write_images(spark, tmp_path / "images", 5, 2)
+    spark.sql(f"DELETE FROM delta.`{tmp_path}/predictions` WHERE path = 'img/0004.png'")  # noqa: S608 -- own path
+    result = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
+    assert (result.rows, result.rows_rescored) == (2, 4)
+    rows = rows_of(tmp_path)
+    assert [row["path"] for row in rows] == [f"img/{number:04d}.png" for number in (0, 1, 2, 3, 5, 6)]
+    assert {row["metadata"]["models"][0]["version"] for row in rows} == {"2"}
+    again = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
+    assert (again.rows, again.rows_rescored, again.batches) == (0, 0, 0)
 
 
 def test_files_to_predictions_in_one_process(tmp_path: Path, spark: SparkSession) -> None:

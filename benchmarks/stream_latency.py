@@ -1,0 +1,151 @@
+"""How long a row waits in a stream: a trickle of small appends, from the commit in the source to that in the output.
+
+    python benchmarks/stream_latency.py --json docs/benchmarks/stream_latency.json \
+        --plot docs/benchmarks/stream_latency.png
+
+Another writer (``deltalake``) appends some rows every second or two; the stream has a trigger of one second. Times are
+those of the files of both tables' logs, so what is measured is when another reader could have seen the rows. The first
+appends warm everything up and do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from lakemill import PredictConfig, get_session, predict_stream
+
+PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "onnxruntime")
+ROWS, WARM_UP = 20, 10
+INPUTS = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--appends", type=int, default=60, help="that count, after the warm-up")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds = measure(Path(scratch), options.appends, options.cores)
+    result = {
+        "p50_seconds": round(float(np.percentile(seconds, 50)), 3),
+        "p99_seconds": round(float(np.percentile(seconds, 99)), 3),
+        "appends": len(seconds),
+        "rows_each": ROWS,
+        "seconds": [round(one, 3) for one in seconds],
+        "trigger": "1 second",
+        "cores": options.cores,
+        "machine": platform.platform(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.plot:
+        plot(seconds, options.plot)
+
+
+def measure(lake: Path, appends: int, cores: int) -> list[float]:
+    """Return how long each append waited, in seconds."""
+    write_model(lake / "model.onnx")
+    append(lake)
+    config = PredictConfig.load(
+        name="latency",
+        source={"table": f"{lake}/source", "key": ["id"]},
+        pipeline={"steps": [{"model": {"uri": f"{lake}/model.onnx"}}]},
+        output={"table": f"{lake}/predictions"},
+        trigger="1 second",
+    )
+    threading.Thread(target=trickle, args=(lake, WARM_UP + appends), daemon=True).start()
+    predict_stream(config, get_session("latency", {"spark.master": f"local[{cores}]"}), progress=print)
+    source, output = commit_times(lake / "source"), commit_times(lake / "predictions")
+    scored = DeltaTable(lake / "predictions").to_pyarrow_table(columns=["metadata"])["metadata"].to_pylist()
+    batches = dict(sorted({(row["source_version"], row["batch_id"]) for row in scored}))
+    done = batch_versions(lake / "predictions")
+    waits = []
+    for number in range(WARM_UP + 1, WARM_UP + appends + 1):
+        batch = batches[min(last for last in batches if last >= number)]
+        waits.append(output[done[batch]] - source[number])
+    return waits
+
+
+def trickle(lake: Path, count: int) -> None:
+    """Append again and again, once the stream is up, and stop it when all is scored."""
+    chance = random.Random(1)  # noqa: S311 -- the same pauses in every run
+    while not DeltaTable.is_deltatable(f"{lake}/predictions") or DeltaTable(lake / "predictions").version() < 1:
+        time.sleep(0.2)
+    for _ in range(count):
+        time.sleep(chance.uniform(1, 2))
+        append(lake)
+    while DeltaTable(lake / "predictions").count() < (count + 1) * ROWS:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def append(lake: Path) -> None:
+    start = time.time_ns()
+    pixels = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(ROWS * INPUTS, np.float32)), INPUTS)
+    rows = pa.table({"id": pa.array(range(start, start + ROWS), pa.int64()), "pixels": pixels})
+    write_deltalake(lake / "source", rows, mode="append")
+
+
+def commit_times(table: Path) -> dict[int, float]:
+    return {int(file.stem): file.stat().st_mtime for file in (table / "_delta_log").glob("*.json")}
+
+
+def batch_versions(table: Path) -> dict[int, int]:
+    """Return the table's version that each of the stream's batches made."""
+    found: dict[int, int] = {}
+    for file in (table / "_delta_log").glob("*.json"):
+        actions: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
+        found |= {action["txn"]["version"]: int(file.stem) for action in actions if "txn" in action}
+    return found
+
+
+def write_model(path: Path) -> None:
+    """Write a linear model ``pixels (n, 64) -> logits (n, 10)``: what is measured is the way, not the network."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["pixels", "weights"], ["logits"])],
+        "linear",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", INPUTS])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(np.ones((INPUTS, 10), np.float32), "weights")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+def plot(seconds: list[float], file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3))
+    axes.plot(seconds, ".", label="an append")
+    for share in (50, 99):
+        value = float(np.percentile(seconds, share))
+        axes.axhline(value, linewidth=0.8, color="grey")
+        axes.annotate(f"p{share} {value:.1f} s", (0, value), textcoords="offset points", xytext=(2, 3))
+    axes.set(xlabel="append", ylabel="seconds, commit to commit", ylim=(0, None), title="Stream latency, 1 s trigger")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
