@@ -117,7 +117,9 @@ def _statement(config: PredictConfig, key: Sequence[str], columns: Sequence[str]
     own = f"t.metadata.job = {tables.sql_text(config.name)}"
     others = f" WHEN NOT MATCHED BY SOURCE AND {own} AND ({replaces}) THEN DELETE" if replaces is not None else ""
     return (
-        f"MERGE WITH SCHEMA EVOLUTION INTO {tables.sql_name(config.output.table)} t USING {VIEW} s "  # noqa: S608 -- names are quoted
+        # Evolution: a new model may have added outputs.
+        f"MERGE WITH SCHEMA EVOLUTION INTO {tables.sql_name(config.output.table)} t "  # noqa: S608 -- names are quoted
+        f"USING {VIEW} s "
         f"ON {own} AND {same_key} "
         f"WHEN MATCHED AND s.{DELETED} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
         f"WHEN NOT MATCHED AND NOT s.{DELETED} THEN INSERT ({names}) VALUES ({values}){others}"
