@@ -68,6 +68,13 @@ class Checkpoint:
         with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
             stream.write(json.dumps(identity, indent=1).encode())
 
+    def scored_version(self) -> int | None:
+        """Return the source's version up to which all is scored; None if the checkpoint does not say."""
+        if done := self._batches("commits"):
+            return self.offset(done[-1]).version
+        version = (self.identity() or {}).get("source_version")
+        return None if version is None else int(version)
+
     def damage(self) -> str | None:
         """Return what a power loss or a careless hand spoiled, None if the next start can go on from here.
 

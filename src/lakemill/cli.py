@@ -139,11 +139,16 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     output: Annotated[str | None, typer.Option(help="Delta table of predictions.", show_default=False)] = None,
     where: Annotated[str | None, typer.Option(help="SQL predicate on the source.", show_default=False)] = None,
     key: Annotated[list[str] | None, typer.Option(help="Key column; by default path.", show_default=False)] = None,
-    mode: Annotated[str | None, typer.Option(help="incremental or full.", show_default=False)] = None,
+    mode: Annotated[str | None, typer.Option(help="incremental, full, where or missing.", show_default=False)] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Score N rows and show them; writes nothing.", show_default=False)
     ] = None,
     registry: Registry = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Delete the job's predictions and progress first; asks.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")] = False,
     as_json: Json = False,
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
@@ -166,7 +171,13 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     if limit is not None:
         _show(preview(job, limit), as_json=as_json)
         return 0
-    result = predict_table(job, progress=tell)
+    if reset:
+        from lakemill.cli_jobs import confirm_reset
+        from lakemill.redo import reset_job
+
+        confirm_reset(job.name, job.output.table, yes=yes)
+        tell(f"deleted {reset_job(job, progress=tell)} predictions")
+    result = predict_table(job, progress=tell, wait=wait)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
@@ -215,15 +226,6 @@ def _show(frame: Any, *, as_json: bool) -> None:
     from lakemill.preview_table import preview_table
 
     Console().print(preview_table(frame))
-
-
-@app.command()
-def optimize(table: Annotated[str, typer.Argument(help="Delta table of images.")], as_json: Json = False) -> int:
-    """Compact an images table, keeping its layout for blobs."""
-    from lakemill.blob_tables import optimize_table
-
-    facts = optimize_table(table)
-    return finish(f"compacted {table}", facts, as_json=as_json)
 
 
 @app.command()
@@ -285,3 +287,6 @@ def demo(
 
     result = run_demo(lake, progress=tell)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
+
+
+import lakemill.cli_jobs  # noqa: E402, F401 -- adds its commands to the app

@@ -156,6 +156,21 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
     return True
 
 
+def add_new_fields(spark: SparkSession, table: str, schema: StructType) -> None:
+    """Add the outputs and checks that a new model or pipeline has to an output that fits otherwise.
+
+    Earlier rows have null there. A field's metadata, which holds its tensor's shape, comes along.
+
+    Args:
+        spark: The session.
+        table: The output; ``prepare_output`` has checked it.
+        schema: Of the rows to come.
+    """
+    if lost_fields(schema, tables.read(spark, table).schema):
+        writer = spark.createDataFrame([], schema).write.mode("append").option("mergeSchema", "true")
+        retry_conflicts(lambda: tables.save(writer, table), table)
+
+
 def _difference(wanted: Mapping[str, str], present: Mapping[str, str]) -> str:
     missing = [name for name in wanted if name not in present]
     extra = [name for name in present if name not in wanted]

@@ -78,6 +78,12 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
             store.delete_file(inside)
 
 
+def running(config: PredictConfig) -> str | None:
+    """Return process and host of the run of a job that is going on; None if there is none."""
+    lock = _read(f"{Checkpoint.of(config).location}.lock")
+    return f"process {lock['pid']} on {lock['host']}" if lock is not None and is_alive(lock) else None
+
+
 def is_alive(lock: dict[str, Any]) -> bool:
     """Return whether the run that wrote a lock may still be going on."""
     if lock["host"] != socket.gethostname():

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
-from lakemill.commits import Committed, now_utc, prepare_output
+from lakemill.commits import Committed, add_new_fields, now_utc, prepare_output
 from lakemill.measures import write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import Source, open_source, scan_session
@@ -136,6 +136,13 @@ class Run:
     def scored(self, rows: DataFrame, **origin: Any) -> DataFrame:
         """Return the predictions of ``rows``, lazily; ``origin`` completes their provenance."""
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
+        if self.config.deduplicate is not None:
+            from lakemill.duplicates import score_once
+
+            return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan))
+        return self._one_pass(rows, plan)
+
+    def _one_pass(self, rows: DataFrame, plan: PredictPlan) -> DataFrame:
         rows = select(rows, plan.source_columns)
         if self.config.engine.group_by:
             return rows.groupBy(*self.config.engine.group_by).applyInArrow(
@@ -283,6 +290,8 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
 
             table_schema = StructType([column for column in schema if column.name != "_task"])
             is_new = prepare_output(base, config.output.table, table_schema, replace=config.mode == "full")
+            if not is_new and config.mode != "full":
+                add_new_fields(base, config.output.table, table_schema)
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)

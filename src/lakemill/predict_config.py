@@ -188,6 +188,7 @@ class PredictConfig(JobConfig):
         mode: ``incremental`` scores what is new since the last run; ``full`` everything, into a new table version;
             ``where`` the rows of ``source.where``, whose predictions are replaced; ``missing`` the rows that have no
             prediction of this pipeline's version.
+        deduplicate: ``content`` scores rows with the same input once in a commit, and writes a row for each.
         trigger: In a stream, how often it looks for new rows (``10 seconds``), or ``available_now``: score what is
             there and end. ``lakemill predict`` always does the latter.
         rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.
@@ -201,6 +202,7 @@ class PredictConfig(JobConfig):
     output: OutputConfig
     quarantine: QuarantineConfig = QuarantineConfig()
     mode: Literal["incremental", "full", "where", "missing"] = "incremental"
+    deduplicate: Literal["content"] | None = None
     trigger: str = "available_now"
     rescore: Literal["changed", "none"] = "none"
     engine: EngineConfig = EngineConfig()
@@ -226,6 +228,8 @@ class PredictConfig(JobConfig):
             raise ValueError("source.version (time travel) needs mode: full")
         if self.mode != "full" and self.engine.group_by:
             raise ValueError("engine.group_by needs mode: full")
+        if self.engine.group_by and self.deduplicate:
+            raise ValueError("engine.group_by scores whole groups: it does not go with deduplicate")
         if self.mode == "where" and self.source.where is None:
             raise ValueError("mode: where needs source.where, the predicate whose predictions are replaced")
         return self

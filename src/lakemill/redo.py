@@ -97,7 +97,7 @@ def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, p
         # The checkpoint goes first: without it the next run finds by their key which rows lack a prediction.
         Checkpoint.of(config).remove()
         try:
-            deleted = delete(config.output.table)
+            deleted = delete(config.output.table) if tables.exists(session, config.output.table) else 0
             if config.quarantine.table is not None and tables.exists(session, config.quarantine.table):
                 delete(config.quarantine.table)
         except SPARK_FAILURES as error:

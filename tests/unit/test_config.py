@@ -84,7 +84,7 @@ def test_sizes_have_units(written: Any, size: int) -> None:
         ("sources.table=x", "unknown key 'sources', did you mean 'source'?"),
         ("engine.batch_bytes=64 apples", "'64 apples' is no size; write a number of bytes or 512KiB, 64MiB, 2GiB"),
         ("engine.batch_rows=0", "engine.batch_rows"),
-        ("mode=incremntal", "'mode': input should be 'incremental' or 'full'"),
+        ("mode=incremntal", "'mode': input should be 'incremental', 'full', 'where' or 'missing'"),
         ("quarantine.max_ratio=1.5", "'quarantine.max_ratio': input should be less than or equal to 1"),
         ("pipeline.uri=models:/x@y", "'pipeline': give either 'uri' or 'steps'"),
         ("source.version=3", "source.version (time travel) needs mode: full"),

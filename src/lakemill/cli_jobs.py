@@ -1,0 +1,95 @@
+"""Commands that look after jobs: status, retry, undo, optimize and vacuum. ``cli`` takes them into its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lakemill.cli import Config, Json, Overrides, Registry, app, console, finish, tell
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")]
+
+
+@app.command()
+def status(config: Config = None, overrides: Overrides = None, as_json: Json = False) -> int:
+    """What a job did last, how far behind its source it is, and its errors."""
+    from lakemill.predict_config import PredictConfig
+    from lakemill.status import job_status
+
+    found = job_status(PredictConfig.load(config, overrides or ()))
+    return finish(found.summary(), found.to_dict(), as_json=as_json)
+
+
+@app.command()
+def retry(
+    config: Config = None,
+    overrides: Overrides = None,
+    registry: Registry = None,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> int:
+    """Score the rows with errors again."""
+    from lakemill.predict_config import PredictConfig
+    from lakemill.redo import retry_errors
+
+    job = PredictConfig.load(config, overrides or (), registry=registry)
+    result = retry_errors(job, progress=tell, wait=wait)
+    return finish(result.summary(), result.to_dict(), as_json=as_json)
+
+
+@app.command()
+def undo(
+    run_id: Annotated[str, typer.Argument(help="As in metadata.run_id; `lakemill status` lists the last runs.")],
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Delete what a run wrote; the next run scores it again. What the run had replaced is not restored."""
+    from lakemill.predict_config import PredictConfig
+    from lakemill.redo import undo_run
+
+    rows = undo_run(PredictConfig.load(config, overrides or ()), run_id, progress=tell)
+    return finish(f"{rows:,} predictions of run {run_id} deleted", {"rows": rows}, as_json=as_json)
+
+
+@app.command()
+def optimize(
+    table: Annotated[str | None, typer.Argument(help="Delta table of images or predictions.")] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Compact a table's small files, or those of all tables that a predict job writes; jobs may run meanwhile."""
+    from lakemill.upkeep import optimize_tables
+
+    facts = optimize_tables(_tables(table, config, overrides))
+    return finish(f"compacted {', '.join(facts)}", facts, as_json=as_json)
+
+
+@app.command()
+def vacuum(
+    table: Annotated[str | None, typer.Argument(help="Delta table.")] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Delete files that no version of the last 7 days (or the table's own retention) needs."""
+    from lakemill.upkeep import vacuum_tables
+
+    facts = vacuum_tables(_tables(table, config, overrides))
+    return finish(f"vacuumed {', '.join(facts)}", facts, as_json=as_json)
+
+
+def _tables(table: str | None, config: Config, overrides: Overrides) -> list[str]:
+    from lakemill.predict_config import PredictConfig
+    from lakemill.upkeep import job_tables
+
+    return [table] if table else job_tables(PredictConfig.load(config, overrides or ()))
+
+
+def confirm_reset(name: str, table: str, *, yes: bool) -> None:
+    """Ask before all predictions of a job are deleted."""
+    if not yes:
+        console.print(f"This deletes all predictions of the job '{name}' in {table}, and its progress.", markup=False)
+        typer.confirm("Start over?", abort=True, err=True)

@@ -1,0 +1,114 @@
+"""Looking after a job: its state, compaction, new outputs, rows that are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from deltalake import DeltaTable
+
+from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill.cli import run
+from tests.lake import onnx_classifier, steps, write_images
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def lake(tmp_path: Path, spark: SparkSession) -> Path:
+    """Yield a folder with 6 images, one of them broken, a model and a job."""
+    write_images(spark, tmp_path / "images", 0, 6, broken=(4,))
+    onnx_classifier(tmp_path / "model.onnx")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job(tmp_path)))
+    return tmp_path
+
+
+def job(lake: Path) -> dict[str, Any]:
+    return {
+        "name": "digits",
+        "source": {"table": f"{lake}/images", "columns": ["label"]},
+        "pipeline": {"steps": steps(lake / "model.onnx")},
+        "output": {"table": f"{lake}/predictions"},
+    }
+
+
+def config_of(lake: Path, *overrides: str) -> PredictConfig:
+    return PredictConfig.load(lake / "job.yaml", overrides)
+
+
+def predictions(lake: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = DeltaTable(f"{lake}/predictions").to_pyarrow_table().sort_by("path").to_pylist()
+    return rows
+
+
+def command(lake: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Run a command of the command line and return the facts it prints."""
+    assert run([*arguments, "--config", f"{lake}/job.yaml", "--json"]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return facts
+
+
+def test_status_tells_lag_runs_and_errors(lake: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    result = predict_table(config_of(lake), spark)
+    write_images(spark, lake / "images", 6, 2)
+    spark.sql(f"OPTIMIZE delta.`{lake}/images`")
+    facts = command(lake, capsys, "status")
+    assert (facts["scored_version"], facts["source_version"], facts["lag_versions"], facts["lag_rows"]) == (0, 2, 2, 2)
+    assert (facts["rows"], facts["rows_error"], facts["running"]) == (6, 1, None)
+    assert facts["pipeline_versions"] == {result.pipeline_version: 6}
+    assert [(one["run_id"], one["status"], one["rows"]) for one in facts["runs"]] == [(result.run_id, "done", 6)]
+
+
+def test_retry_undo_and_reset_are_commands(lake: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    result = predict_table(config_of(lake), spark)
+    assert command(lake, capsys, "retry")["rows_error"] == 1
+    assert command(lake, capsys, "undo", result.run_id) == {"rows": 5}
+    assert command(lake, capsys, "predict", "--reset", "--yes")["rows"] == 6
+    assert len(predictions(lake)) == 6
+
+
+def test_compaction_of_the_output_hinders_no_run(
+    lake: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict_table(config_of(lake), spark)
+    write_images(spark, lake / "images", 6, 1)
+    predict_table(config_of(lake), spark)
+    facts = command(lake, capsys, "optimize")
+    assert facts[f"{lake}/predictions"]["files_removed"] == 2
+    assert set(facts) == {f"{lake}/predictions{suffix}" for suffix in ("", "_runs", "_tasks")}
+    write_images(spark, lake / "images", 7, 1)
+    assert predict_table(config_of(lake), spark).rows == 1
+    assert len(predictions(lake)) == 8
+
+
+def test_new_checks_and_outputs_are_added_to_the_output(lake: Path, spark: SparkSession) -> None:
+    predict_table(config_of(lake), spark)
+    unsure = 'pipeline.checks=[{name: unsure, expr: "out.probability < 2.0"}]'
+    again = predict_table(config_of(lake, unsure, "mode=missing"), spark)
+    assert again.rows == 6
+    assert all(row["anomaly"]["unsure"] for row in predictions(lake) if row["error"] is None)
+    with pytest.raises(LakemillError, match=r"^\[OUTPUT_SCHEMA\]"):
+        predict_table(config_of(lake), spark)
+
+
+def test_the_same_content_is_scored_once_and_has_a_row_each(lake: Path, spark: SparkSession) -> None:
+    copies = (
+        spark.read.format("delta")
+        .load(f"{lake}/images")
+        .selectExpr(
+            "concat('copy/', path) AS path", "modification_time", "concat(label, '-copy') AS label", "number", "content"
+        )
+    )
+    copies.write.format("delta").mode("append").save(f"{lake}/images")
+    result = predict_table(config_of(lake, "deduplicate=content"), spark)
+    assert (result.rows, result.rows_error) == (12, 2)
+    assert sum(task["rows"] for task in result.tasks) == 6
+    rows = predictions(lake)
+    copied, first = rows[:6], rows[6:]
+    assert [row["label"] for row in copied] == [f"{row['label']}-copy" for row in first]
+    assert [row["out"] for row in copied] == [row["out"] for row in first]
+    assert len({row["path"] for row in rows}) == 12

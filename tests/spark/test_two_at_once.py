@@ -1,0 +1,122 @@
+"""Two runs at once: the lock gives the message, and without it Delta's transactions let nothing double."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from deltalake import DeltaTable
+
+from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill.commits import commit
+from lakemill.locks import hold
+from lakemill.predict import prepare
+from lakemill.predict_modes import run_missing
+from tests.lake import onnx_classifier, steps, write_images
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def lake(tmp_path: Path, spark: SparkSession) -> Path:
+    """Yield a folder with 4 images and a model."""
+    write_images(spark, tmp_path / "images", 0, 4)
+    onnx_classifier(tmp_path / "model.onnx")
+    return tmp_path
+
+
+def config_of(lake: Path, name: str = "digits", **values: str) -> PredictConfig:
+    return PredictConfig.load(
+        None,
+        (),
+        name=name,
+        source__table=f"{lake}/images",
+        pipeline__steps=steps(lake / "model.onnx"),
+        output__table=f"{lake}/predictions",
+        **values,
+    )
+
+
+def paths(lake: Path) -> list[str]:
+    return sorted(DeltaTable(f"{lake}/predictions").to_pyarrow_table(columns=["path"])["path"].to_pylist())
+
+
+def at_once(*runs: Callable[[], object]) -> list[str]:
+    """Run all at the same time and return the codes of those that fail."""
+    codes: list[str] = []
+    start = threading.Barrier(len(runs))
+
+    def one(run: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            run()
+        except LakemillError as error:
+            codes.append(error.code)
+
+    threads = [threading.Thread(target=one, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return codes
+
+
+def test_the_second_run_stops_or_waits(lake: Path, spark: SparkSession) -> None:
+    config, said = config_of(lake), []
+    with hold(config, said.append), pytest.raises(LakemillError, match=r"^\[JOB_RUNNING\] .*\(process \d+ on"):
+        predict_table(config, spark)
+    codes = at_once(
+        lambda: predict_table(config, spark, progress=said.append, wait=True),
+        lambda: predict_table(config, spark, progress=said.append, wait=True),
+    )
+    assert codes == []
+    assert any(line.startswith("waiting for the run") for line in said)
+    assert len(paths(lake)) == 4
+    assert not list((lake / "predictions_checkpoint").glob("*.lock"))
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
+    config, said = config_of(lake), []
+    script = (
+        "import os, sys; from lakemill import PredictConfig; from lakemill.locks import hold\n"
+        "config = PredictConfig.model_validate_json(sys.stdin.read())\n"
+        "with hold(config, print): os._exit(9)"
+    )
+    dead = subprocess.run([sys.executable, "-c", script], input=config.model_dump_json(), text=True, check=False)
+    assert dead.returncode == 9
+    with hold(config, said.append):
+        assert [line.partition(" (")[0] for line in said] == ["taking over the lock that a dead run left"]
+    lock = lake / "predictions_checkpoint/digits.lock"
+    far = {"id": "x", "host": "elsewhere", "pid": 1, "started": "1", "heartbeat": 0.0}
+    lock.write_text(json.dumps(far))
+    with hold(config, said.append):
+        assert len(said) == 2
+
+
+def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
+    config = config_of(lake)
+    runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
+    ids = {"txnAppId": "digits/one", "txnVersion": "0"}
+    assert at_once(*(lambda run=run: commit(run.scored(run.source.rows), config, ids) for run in runs)) == []
+    assert len(paths(lake)) == 4
+
+
+def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spark: SparkSession) -> None:
+    config = config_of(lake, mode="missing")
+    runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
+    codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
+    assert codes in ([], ["RUN_OVERTAKEN"])
+    assert len(paths(lake)) == 4
+
+
+def test_different_jobs_share_a_table(lake: Path, spark: SparkSession) -> None:
+    configs = [config_of(lake, "one"), config_of(lake, "two")]
+    assert at_once(*(lambda config=config: predict_table(config, spark) for config in configs)) == []
+    assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
