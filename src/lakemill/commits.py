@@ -146,7 +146,8 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
             )
         return False
     try:
-        tables.save(spark.createDataFrame([], schema).write.mode("append"), table)
+        # Two jobs may make it at the same time.
+        retry_conflicts(lambda: tables.save(spark.createDataFrame([], schema).write.mode("append"), table), table)
     except SPARK_FAILURES as error:
         raise TableError(
             "OUTPUT_NOT_WRITABLE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.steps import ImageStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,15 +56,17 @@ def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
     from pyspark.sql import functions as fn
     from pyspark.sql.types import BinaryType, StringType
 
-    read = [name for name in plan.source_columns if name not in plan.passthrough or name in plan.wiring.raw_columns]
-    read = [name for name in read if name in rows.columns]
-    if len(read) != 1 or not isinstance(rows.schema[read[0]].dataType, BinaryType | StringType):
+    # An image step reads its file's path only where the row has no content.
+    paths = {step.path_column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
+    read = {*plan.wiring.raw_columns, *(column.spec.name for column in plan.wiring.columns)} - paths
+    names = [name for name in plan.source_columns if name in read]
+    if len(names) != 1 or not isinstance(rows.schema[names[0]].dataType, BinaryType | StringType):
         raise ConfigError(
             "DEDUPLICATE_COLUMNS",
             f"deduplicate: content needs a pipeline that reads one column of bytes or text; it reads: "
-            f"{', '.join(read)}.",
+            f"{', '.join(names)}.",
             hint="leave deduplicate out.",
         )
-    if read == ["content"] and "sha256" in rows.columns:
+    if names == ["content"] and "sha256" in rows.columns:
         return fn.col("sha256")  # ingest's; computing it would read every image once more
-    return fn.sha2(fn.col(read[0]), 256)
+    return fn.sha2(fn.col(names[0]), 256)
