@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ PYTHON_TYPES = {
 """What a Python value is, in the names of tensors and of Arrow."""
 
 ARROW = (pa.Array, pa.ChunkedArray)
+SHORT = 64
+"""Lists shorter than this, as a pixel's colours, are put together first: one call for each would cost more."""
+
 NO_TENSOR = (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
 """What reading a value raises that is no such tensor."""
 
@@ -177,6 +181,9 @@ def _fill(add: Callable[[list[Any]], None], cells: Any, shape: list[int], spec: 
         raise RowError("TENSOR_RAGGED", f"{spec.name}: expected lists of one size, got {shape[0]} and {len(cells)}.")
     if len(shape) == 1:
         add(cells if isinstance(cells, list) else list(cells))
+        return
+    if len(shape) == 2 and shape[1] < SHORT and set(map(type, cells)) == {list} and set(map(len, cells)) == {shape[1]}:
+        add(list(chain.from_iterable(cells)))
         return
     for inner in cells:
         _fill(add, inner, shape[1:], spec)
