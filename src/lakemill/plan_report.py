@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lakemill.input_forms import InputForm, input_forms
 from lakemill.plan_probe import probe as run_probe
-from lakemill.planning import make_plan, task_threads
+from lakemill.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
 from lakemill.resolving import Resolved, resolve
 from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, LakemillError
@@ -21,7 +21,7 @@ from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import Kind, arrow_tensors
+from lakemill_udfs.tensors import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
 
@@ -211,20 +211,13 @@ def describe(
 
 def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
     """Return the size of a model batch and why it is so; bytes are None where a tensor's size is free."""
-    from lakemill.planning import AUTO_BATCH_BYTES
-
     tensors = [spec for step in plan.wiring.steps for spec, _ in step.outputs]
     tensors += [column.spec for column in plan.wiring.columns]
     sizes = [spec.row_bytes for spec in tensors]
     known = [size for size in sizes if size is not None]
     row_bytes = sum(known) if len(known) == len(sizes) else None
     largest = max((spec for spec in tensors if spec.row_bytes), key=lambda spec: spec.row_bytes or 0, default=None)
-    reason = "engine.batch_rows says so"
-    if is_automatic:
-        filled = (
-            f"a batch of '{largest}' fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB" if largest else "no tensor has a size"
-        )
-        reason = f"automatic: {filled}"
+    reason = _automatic(plan.batch_rows, largest) if is_automatic else "engine.batch_rows says so"
     return {
         "rows": plan.batch_rows,
         "row_bytes": row_bytes,
@@ -232,6 +225,16 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
         "source_bytes_at_most": plan.batch_bytes,
         "reason": reason,
     }
+
+
+def _automatic(rows: int, largest: TensorSpec | None) -> str:
+    if largest is None:
+        return "automatic: no tensor has a known size"
+    if rows in (FEWEST_ROWS, MOST_ROWS):
+        return (
+            f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
+        )
+    return f"automatic: a batch of {largest} fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB"
 
 
 def arrow_schema(schema: StructType) -> pa.Schema:

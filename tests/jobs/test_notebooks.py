@@ -29,6 +29,22 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("spark")
+def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
+    with mlflow_at(demo.registry):
+        names = runpy.run_path(str(NOTEBOOKS / "02_pipelines.py"), run_name="__main__")
+    assert len(names["scored"]) == 10
+    assert all(labels == names["results"]["dict of an array"] for labels in names["results"].values())
+    assert set(names["traced"]["out.weight"]) <= {"thin", "bold"}
+    assert names["traced"]["out.where"][0].startswith(b"\x89PNG")
+    assert names["refused"].code == "FUNCTION_LOCAL"
+    assert not names["plan"].problems
+    predicted = DeltaTable(demo.lake / "pipelines").to_pandas().set_index("path")
+    assert list(predicted.loc[names["ten"]["path"], "out"].str["label"]) == list(names["scored"]["out.label"])
+    assert sum(names["counts"]["count"]) == len(predicted)
+
+
+@pytest.mark.usefixtures("spark")
 def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     names = runpy.run_path(str(NOTEBOOKS / "03_streaming.py"), run_name="__main__")
