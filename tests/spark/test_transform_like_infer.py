@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lakemill import Pipeline, PredictConfig, predict_table
 from lakemill_udfs.columns import read_tensor, write_tensor
+from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import Check, PythonStep
 from lakemill_udfs.tensors import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
 
@@ -186,3 +187,9 @@ def test_a_job_scores_the_predictions_of_another(tmp_path: Path, spark: SparkSes
     assert predict_table(config, spark).rows == 2
     rows = DeltaTable(tmp_path / "areas").to_pyarrow_table().sort_by("id")["out"].to_pylist()
     assert [row["area"] for row in rows] == [2, 6]
+
+
+def test_a_function_without_an_import_path_does_not_travel_to_spark(spark: SparkSession) -> None:
+    step = PythonStep(lambda inputs: {"y": inputs["id"] + 1}, {"y": {"dtype": "int64"}}, {"id": "id"})
+    with pytest.raises(ConfigError, match=r"^\[FUNCTION_LOCAL\] .*<lambda>' has no import path, .* Spark's workers"):
+        Pipeline((step,)).transform(spark.range(2))
