@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,12 +73,55 @@ def forms(batch: NDArray[Any], spec: TensorSpec) -> dict[str, tuple[Any, list[An
 @given(batches())
 def test_every_form_gives_the_same_tensor(case: tuple[TensorSpec, NDArray[Any]]) -> None:
     spec, batch = case
-    for form, (column, dims) in forms(batch, spec).items():
+    whole = forms(batch, spec)
+    arrow = {form: pair for form, pair in whole.items() if isinstance(pair[0], pa.Array)}
+    chunked = {
+        f"{form}, in two chunks": (pa.chunked_array([column.slice(0, 1), column.slice(1)]), dims)
+        for form, (column, dims) in arrow.items()
+    }
+    for form, (column, dims) in (whole | chunked).items():
         got, failures = read_column(column, spec, spec.dtype, dims)
         assert failures is None, form
         assert got.dtype == spec.numpy_dtype, form
         assert got.shape == batch.shape, form
         np.testing.assert_array_equal(got, batch, form)
+    for form, (column, dims) in arrow.items():
+        got, _ = read_column(column.slice(1), spec, spec.dtype, [dim.slice(1) for dim in dims])
+        assert len(got) == len(batch) - 1
+        for row, one in zip(got, batch[1:], strict=True):
+            np.testing.assert_array_equal(row, one, form)
+
+
+@settings(max_examples=40)
+@given(batches(), st.data())
+def test_a_null_fails_its_row_or_is_left_out_where_it_may_be_in_every_form(
+    case: tuple[TensorSpec, NDArray[Any]], data: st.DataObject
+) -> None:
+    spec, batch = case
+    bad = data.draw(st.integers(0, len(batch) - 1))
+    optional = replace(spec, nullable=True)
+    for form, (column, dims) in forms(batch, spec).items():
+        if isinstance(column, pa.FixedShapeTensorArray) or (isinstance(column, np.ndarray) and column.dtype != object):
+            continue  # neither holds nulls
+        cells = column.to_pylist() if isinstance(column, pa.Array) else list(column)
+        cells[bad] = None
+        holed = pa.array(cells, column.type) if isinstance(column, pa.Array) else cells
+        got, failures = read_column(holed, spec, spec.dtype, dims)
+        assert failures is not None, form
+        assert [failure and failure.code for failure in failures] == [
+            "INPUT_NULL" if row == bad else None for row in range(len(batch))
+        ], form
+        for row, one in zip(got, np.delete(batch, bad, axis=0), strict=True):
+            np.testing.assert_array_equal(row, one, form)
+        got, failures = read_column(holed, optional, spec.dtype, dims)
+        assert failures is None, form
+        for row in range(len(batch)):
+            if row != bad:
+                np.testing.assert_array_equal(got[row], batch[row], form)
+            elif spec.shape or not spec.dtype.startswith("float"):
+                assert got[row] is None, form
+            else:
+                assert np.isnan(got[row]), form
 
 
 def run(table: pa.Table, inputs: dict[str, str] | None = None, declared: tuple[TensorSpec, ...] = ()) -> Batch:

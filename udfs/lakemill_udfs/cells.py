@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.casts import cast_numpy, of_shape, row_shape
+from lakemill_udfs.casts import cast_arrow, cast_numpy, of_shape, row_shape
 from lakemill_udfs.columns import Failures, no_value, read_tensor
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.ragged import stacked
@@ -38,7 +39,7 @@ PYTHON_TYPES = {
         "str": "string",
         "NoneType": "float64",
     },  # None: an empty list
-    **{"bytes": "binary", "bytearray": "binary", "dict": "struct"},
+    **{"bytes": "binary", "bytearray": "binary", "dict": "struct", "Decimal": "decimal"},
 }
 """What a Python value is, in the names of tensors and of Arrow."""
 
@@ -191,6 +192,8 @@ def _fill(add: Callable[[list[Any]], None], cells: Any, shape: list[int], spec: 
 
 def _by_numpy(cells: Any, spec: TensorSpec) -> NDArray[Any]:
     values = np.stack([_by_numpy(cell, spec) for cell in cells]) if _holds_arrays(cells) else np.asarray(cells)
+    if values.dtype == object and all(isinstance(value, Decimal) for value in values.flat):  # Delta's form of uint64
+        return cast_arrow(pa.array(values.reshape(-1)), spec).reshape(values.shape)
     if values.dtype.kind not in "biuf":
         kinds = "text" if values.dtype.kind in "US" else "values that are no numbers, or null"
         raise RowError("INPUT_TYPE", f"{spec.name}: expected {spec}, got {kinds}.")
