@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "onnxruntime", "pillow", "numpy", "pyarrow")
 COMMITS_A_CHECKPOINT = 1000
 FIRST_ROWS = 10
+FUNCTION = {
+    "function": "trivial_model:largest",
+    "inputs": {"x": "x"},
+    "outputs": {"y": {"dtype": "float64", "shape": []}},
+}
 
 
 def main() -> None:
@@ -69,11 +74,7 @@ def idle_seconds(folder: Path, commits: int, repeats: int, spark: SparkSession) 
         (),
         name="idle",
         source={"table": str(folder / "source"), "key": ["id"]},
-        pipeline={
-            "steps": [
-                {"python": {"function": "trivial_model:largest", "outputs": {"y": {"dtype": "float64", "shape": []}}}}
-            ]
-        },
+        pipeline={"steps": [{"python": FUNCTION}]},
         output={"table": str(folder / "predictions")},
     )
     assert predict_table(job, spark).rows == commits * FIRST_ROWS

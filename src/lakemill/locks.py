@@ -100,7 +100,10 @@ def is_alive(lock: dict[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """Return when a process started, in the kernel's own units: the next process with its number has another."""
     stat = Path(f"/proc/{pid}/stat")
-    return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[19] if stat.exists() else None
+    if not stat.exists():
+        return None
+    state, *numbers = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+    return None if state == "Z" else numbers[18]  # a zombie is dead, only nobody has asked how it ended
 
 
 def _beat(path: str, own: dict[str, Any], done: threading.Event) -> None:
