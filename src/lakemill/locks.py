@@ -133,7 +133,7 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         with store.open_input_stream(inside) as stream:
             text = bytes(stream.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     # Empty while the other run is writing it; its next reader sees it whole.
     return dict(json.loads(text)) if text else None

@@ -47,7 +47,7 @@ def browse(page: Path) -> tuple[str, str]:
             "--hide-scrollbars",
             "--dump-dom",
             "--allow-file-access-from-files",
-            "--virtual-time-budget=5000",
+            "--virtual-time-budget=60000",  # of a clock that runs ahead: a busy machine loads the frame late
             "--enable-logging=stderr",
             page.as_uri(),
         ],

@@ -1,7 +1,9 @@
-"""One MLflow store for all tests that need one: making it takes seconds."""
+"""One MLflow store for the tests of a module: making it takes seconds."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +32,9 @@ class Registry:
     folder: Path
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """Return an SQLite store with a logged pipeline, beside models of scikit-learn."""
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Yield an SQLite store with a logged pipeline, beside models of scikit-learn."""
     import mlflow.sklearn
     import pandas as pd
     from mlflow.models import infer_signature
@@ -63,4 +65,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
         (Check("unsure", "out.probability < 0.5"),),
     )
     logged = pipeline.log(registered_model_name="digits", alias="production", registry=uri)
-    return Registry(uri, pipeline, logged, folder)
+    yield Registry(uri, pipeline, logged, folder)
+    # MLflow has no way to leave an experiment; in another store there is none of that number.
+    mlflow.tracking.fluent._active_experiment_id = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
