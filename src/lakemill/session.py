@@ -182,5 +182,6 @@ def _quiet_query_log() -> None:
 def _java_options() -> str:
     options = [f"-Dlog4j2.configurationFile={importlib.resources.files('lakemill') / 'log4j2.properties'}"]
     if os.environ.get("LAKEMILL_FAST_START") == "1":
-        options.append("-XX:TieredStopAtLevel=1")
+        # With one compiler the JVM reserves 48 MiB for its code: a long process would fill it and compile without end.
+        options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]
     return " ".join(options)
