@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,60 +24,96 @@ Output = tuple[TensorSpec, NDArray[Any]]
 """A tensor of every row."""
 
 TIME = pa.timestamp("us", "UTC")
-LAST_MODEL = pa.struct([("model_name", pa.string()), ("model_sha", pa.string())])
+FACTS = {
+    "elapsed": pa.list_(pa.int64()),
+    "last_model": pa.struct([("model_name", pa.string()), ("model_sha", pa.string())]),
+}
+"""Arrow types of ``metadata``; the others are strings."""
 
 
-def formatted(
-    given: Given,
-    fields: Sequence[Field],
-    outputs: Mapping[str, Output],
-    anomaly: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-) -> Any:
-    """Return the result in the form that the data had.
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a call came to.
 
     Args:
         given: The data.
-        fields: The columns wanted, in order.
         outputs: By name.
         anomaly: The count and each check: one value a row as an Arrow array, or one number for all rows.
         metadata: One value for all rows, by name; also ``time``.
     """
-    if given.form == "pandas":
-        return _pandas(given, fields, outputs, anomaly, metadata)
-    if given.form == "dict":
-        return {field.name: _plain(given, field, outputs, anomaly, metadata) for field in fields}
-    arrays = [_arrow(given, field, outputs, anomaly, metadata) for field in fields]
-    schema = pa.schema(
-        [
-            pa.field(field.name, array.type, metadata=_metadata(outputs[field.key][0]) if field.part == "out" else None)
-            for field, array in zip(fields, arrays, strict=True)
-        ]
-    )
-    if given.form == "table":
-        return pa.Table.from_arrays(arrays, schema=schema)
-    return pa.RecordBatch.from_arrays([one_array(array) for array in arrays], schema=schema)
+
+    given: Given
+    outputs: Mapping[str, Output]
+    anomaly: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+    def formatted(self, fields: Sequence[Field]) -> Any:
+        """Return the columns wanted, in order, in the form that the data had."""
+        if self.given.form == "pandas":
+            import pandas as pd
+
+            columns = {field.name: self._pandas(field) for field in fields}
+            return pd.DataFrame(columns, index=self.given.index, copy=False)
+        if self.given.form == "dict":
+            return {field.name: self._plain(field) for field in fields}
+        arrays = [self._arrow(field) for field in fields]
+        schema = pa.schema(
+            [
+                pa.field(field.name, array.type, metadata=self._field_metadata(field))
+                for field, array in zip(fields, arrays, strict=True)
+            ]
+        )
+        if self.given.form == "table":
+            return pa.Table.from_arrays(arrays, schema=schema)
+        return pa.RecordBatch.from_arrays([one_array(array) for array in arrays], schema=schema)
+
+    def _field_metadata(self, field: Field) -> dict[str, str] | None:
+        return _metadata(self.outputs[field.key][0]) if field.part == "out" else None
+
+    def _arrow(self, field: Field) -> pa.Array | pa.ChunkedArray:
+        if field.part == "in":
+            return to_arrow(self.given.columns[field.key])
+        if field.part == "out":
+            return tensor_array(*self.outputs[field.key])
+        if field.part == "anomaly":
+            value = self.anomaly[field.key]
+            return value if isinstance(value, pa.Array) else pa.array(np.full(self.given.rows, value, np.int32))
+        if field.part == "time":
+            return pa.repeat(pa.scalar(self.metadata["time"], TIME), self.given.rows)
+        return pa.array([self.metadata[field.key]] * self.given.rows, FACTS.get(field.key, pa.string()))
+
+    def _pandas(self, field: Field) -> Any:
+        if field.part == "in":
+            column = self.given.columns[field.key]
+            return column.to_pandas() if isinstance(column, ARROW) else column
+        if field.part == "out":
+            return cells(*self.outputs[field.key])
+        if field.part == "anomaly":
+            value = self.anomaly[field.key]
+            is_array = isinstance(value, pa.Array)
+            return value.to_numpy(zero_copy_only=False) if is_array else np.full(self.given.rows, value, np.int32)
+        if field.part == "time":
+            import pandas as pd
+
+            now = np.datetime64(self.metadata["time"].replace(tzinfo=None), "us")
+            return pd.DatetimeIndex(np.full(self.given.rows, now)).tz_localize("UTC")
+        return from_rows([self.metadata[field.key]] * self.given.rows)
+
+    def _plain(self, field: Field) -> Any:
+        if field.part == "in":
+            return plain(self.given.columns[field.key])
+        if field.part == "out":
+            return plain(self.outputs[field.key][1])
+        if field.part == "anomaly":
+            value = self.anomaly[field.key]
+            return value.to_pylist() if isinstance(value, pa.Array) else [value] * self.given.rows
+        value = self.metadata[field.part if field.part == "time" else field.key]
+        return [value.isoformat() if field.part == "time" else value] * self.given.rows
 
 
 @lru_cache
 def _metadata(spec: TensorSpec) -> dict[str, str]:
     return spec.metadata()
-
-
-def _arrow(
-    given: Given, field: Field, outputs: Mapping[str, Output], anomaly: Mapping[str, Any], metadata: Mapping[str, Any]
-) -> pa.Array | pa.ChunkedArray:
-    if field.part == "in":
-        return to_arrow(given.columns[field.key])
-    if field.part == "out":
-        return tensor_array(*outputs[field.key])
-    if field.part == "anomaly":
-        value = anomaly[field.key]
-        return value if isinstance(value, pa.Array) else pa.array(np.full(given.rows, value, np.int32))
-    if field.part == "time":
-        return pa.repeat(pa.scalar(metadata["time"], TIME), given.rows)
-    kind = {"elapsed": pa.list_(pa.int64()), "last_model": LAST_MODEL}.get(field.key, pa.string())
-    return pa.array([metadata[field.key]] * given.rows, kind)
 
 
 def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
@@ -106,53 +143,9 @@ def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
     return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(flat, type=kind.storage_type))
 
 
-def _pandas(
-    given: Given,
-    fields: Sequence[Field],
-    outputs: Mapping[str, Output],
-    anomaly: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-) -> Any:
-    import pandas as pd
-
-    columns: dict[str, Any] = {}
-    for field in fields:
-        if field.part == "in":
-            column = given.columns[field.key]
-            columns[field.name] = column.to_pandas() if isinstance(column, ARROW) else column
-        elif field.part == "out":
-            columns[field.name] = cells(*outputs[field.key])
-        elif field.part == "anomaly":
-            value = anomaly[field.key]
-            is_array = isinstance(value, pa.Array)
-            columns[field.name] = (
-                value.to_numpy(zero_copy_only=False) if is_array else np.full(given.rows, value, np.int32)
-            )
-        elif field.part == "time":
-            now = np.datetime64(metadata["time"].replace(tzinfo=None), "us")
-            columns[field.name] = pd.DatetimeIndex(np.full(given.rows, now)).tz_localize("UTC")
-        else:
-            columns[field.name] = from_rows([metadata[field.key]] * given.rows)
-    return pd.DataFrame(columns, index=given.index, copy=False)
-
-
 def cells(spec: TensorSpec, batch: NDArray[Any]) -> NDArray[Any]:
     """Return one value a row: numbers and strings as they are, tensors as one numpy array in each cell."""
     return batch if not spec.shape or is_ragged(batch, spec) else from_rows(list(batch))
-
-
-def _plain(
-    given: Given, field: Field, outputs: Mapping[str, Output], anomaly: Mapping[str, Any], metadata: Mapping[str, Any]
-) -> Any:
-    if field.part == "in":
-        return plain(given.columns[field.key])
-    if field.part == "out":
-        return plain(outputs[field.key][1])
-    if field.part == "anomaly":
-        value = anomaly[field.key]
-        return value.to_pylist() if isinstance(value, pa.Array) else [value] * given.rows
-    value = metadata[field.part if field.part == "time" else field.key]
-    return [value.isoformat() if field.part == "time" else value] * given.rows
 
 
 def plain(values: Any) -> Any:

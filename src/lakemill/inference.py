@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lakemill.infer_dataset import Field, choose
 from lakemill.infer_input import Given, given, one_array, part, to_arrow
-from lakemill.infer_result import Output, formatted
+from lakemill.infer_result import Output, Result
 from lakemill.planning import make_plan
 from lakemill.resolving import Resolved
 from lakemill_udfs.checks import compile_check, run_checks
@@ -64,7 +64,7 @@ class Inference:
         now = dt.datetime.now(dt.UTC)
         outputs, elapsed = scorer.outputs(source)
         anomaly = scorer.judge(source, outputs)
-        return formatted(source, fields, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed})
+        return Result(source, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed}).formatted(fields)
 
     def _make_scorer(self, kinds: tuple[tuple[str, Any], ...]) -> Scorer:
         return Scorer(make_plan(self.resolved, dict(kinds)), tuple(name for name, _ in kinds))
@@ -126,7 +126,7 @@ class Scorer:
         return results, [sum(nanoseconds) for nanoseconds in times]
 
     def judge(self, source: Given, outputs: Mapping[str, Output]) -> dict[str, Any]:
-        """Return the count of failed checks and each check, as ``infer_result.formatted`` takes them."""
+        """Return the count of failed checks and each check, as ``infer_result.Result`` takes them."""
         if not self._checks:
             return {"count": 0}
         inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._keys["in"]}

@@ -35,7 +35,7 @@ def nested(batch: NDArray[Any], dtype: str) -> pa.Array:
     return pa.array(batch.astype("float32" if dtype == "float16" else dtype).tolist(), kind)
 
 
-def same(column: Any, spec: TensorSpec, batch: NDArray[Any], stored: str | None = None) -> None:
+def assert_reads(column: Any, spec: TensorSpec, batch: NDArray[Any], stored: str | None = None) -> None:
     got, failures = read_tensor(column, spec, stored or spec.dtype)
     assert failures is None or not any(failures)
     assert got.dtype == spec.numpy_dtype
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back_the_same(case: tuple[TensorSpec, NDArray[A
     spec, batch = case
     column = write_tensor(batch, spec)
     assert column.type == spec.arrow_type()
-    same(column, spec, batch)
+    assert_reads(column, spec, batch)
 
 
 @given(batches(rank=(1, 3)))
@@ -56,7 +56,7 @@ def test_a_free_dimension_is_written_with_its_shape(case: tuple[TensorSpec, NDAr
     spec, batch = case
     free = TensorSpec("x", spec.dtype, (None, *spec.shape[1:]))
     if len(batch):
-        same(write_tensor(batch, free), free, batch)
+        assert_reads(write_tensor(batch, free), free, batch)
 
 
 @pytest.mark.parametrize("storage", ["auto", "array"])
@@ -70,7 +70,7 @@ def test_rows_of_different_size_are_written_each_with_its_own(storage: Literal["
         np.testing.assert_array_equal(np.array(got).reshape(row.shape), row)
     stacked = write_tensor(np.ones((3, 4, 2), "float32"), spec)
     assert stacked.type == spec.arrow_type()
-    same(stacked, spec, np.ones((3, 4, 2), "float32"))
+    assert_reads(stacked, spec, np.ones((3, 4, 2), "float32"))
 
 
 @settings(max_examples=40)
@@ -88,17 +88,17 @@ def test_every_form_and_every_slice_gives_the_same_batch(
         forms.append(nested(batch.reshape(rows, -1), spec.dtype))
         forms.append(pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(batch)))
     for form in forms:
-        same(form, spec, batch)
-        same(form.slice(start), spec, batch[start:])
+        assert_reads(form, spec, batch)
+        assert_reads(form.slice(start), spec, batch[start:])
         chunks = pa.chunked_array([form.slice(0, cut), form.slice(cut)])
-        same(chunks, spec, batch)
+        assert_reads(chunks, spec, batch)
 
 
 def test_a_tensor_array_with_turned_axes_is_read_as_it_is_meant() -> None:
     batch = np.arange(24, dtype="float32").reshape(2, 3, 4).transpose(0, 2, 1)
     column = pa.FixedShapeTensorArray.from_numpy_ndarray(batch)
     assert column.type.permutation == [1, 0]
-    same(column, TensorSpec("x", "float32", (4, 3)), batch)
+    assert_reads(column, TensorSpec("x", "float32", (4, 3)), batch)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_tensor_array_with_turned_axes_is_read_as_it_is_meant() -> None:
 def test_casts_without_loss_are_made_in_every_form(stored: str, wanted: str, values: list[float]) -> None:
     batch = np.array(values, dtype=stored)
     spec = TensorSpec("x", wanted)
-    same(write_tensor(batch, TensorSpec("x", stored)), spec, batch.astype(wanted))
+    assert_reads(write_tensor(batch, TensorSpec("x", stored)), spec, batch.astype(wanted))
     square = np.stack([batch, batch])[:, :, np.newaxis]
     column = write_tensor(square, TensorSpec("x", stored, (2, 1)))
-    same(column, TensorSpec("x", wanted, (2, 1)), square.astype(wanted), stored)
+    assert_reads(column, TensorSpec("x", wanted, (2, 1)), square.astype(wanted), stored)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_strings_of_any_rank(shape: tuple[int, ...]) -> None:
     batch = np.full((3, *shape), "é", dtype=object)
     spec = TensorSpec("x", "string", shape)
     column = write_tensor(batch, spec)
-    same(column, spec, batch)
-    same(column.slice(1), spec, batch[1:])
+    assert_reads(column, spec, batch)
+    assert_reads(column.slice(1), spec, batch[1:])
 
 
 def test_a_null_inside_a_tensor_of_strings_fails_its_row() -> None:
@@ -201,8 +201,8 @@ def test_text_is_no_number_and_bytes_are_no_text() -> None:
 
 
 def test_a_scalar_column_feeds_an_input_of_one_value() -> None:
-    same(pa.array([1.0, 2.0]), TensorSpec("x", "float64", (1,)), np.array([[1.0], [2.0]]))
-    same(pa.array([[1.0], [2.0]]), TensorSpec("x", "float64"), np.array([1.0, 2.0]))
+    assert_reads(pa.array([1.0, 2.0]), TensorSpec("x", "float64", (1,)), np.array([[1.0], [2.0]]))
+    assert_reads(pa.array([[1.0], [2.0]]), TensorSpec("x", "float64"), np.array([1.0, 2.0]))
 
 
 def test_rows_whose_free_dimensions_differ_keep_each_its_own() -> None:

@@ -17,9 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill_udfs.casts import cast_arrow, cast_numpy, of_shape, row_shape
-from lakemill_udfs.columns import Failures, no_value, read_tensor
+from lakemill_udfs.columns import NO_TENSOR, Failures, each_row, no_value, read_tensor
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.ragged import stacked
 from lakemill_udfs.tensors import DTYPES, OBJECTS, TensorSpec
 
 Column = Any
@@ -46,9 +45,6 @@ PYTHON_TYPES = {
 ARROW = (pa.Array, pa.ChunkedArray)
 SHORT = 64
 """Lists shorter than this, as a pixel's colours, are put together first: one call for each would cost more."""
-
-NO_TENSOR = (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
-"""What reading a value raises that is no such tensor."""
 
 
 def read_column(
@@ -94,20 +90,11 @@ def _read_cells(
             return batch.reshape(len(cells), *row_shape(spec, batch.shape[1:])), None
         except NO_TENSOR:
             pass
-    rows: list[NDArray[Any] | None] = []
-    failures: Failures = []
-    for index, cell in enumerate(cells):
-        try:
-            rows.append(_read_cell(cell, spec, stored_dtype, None if sizes is None else sizes[index]))
-        except RowError as error:
-            failures.append(error)
-        except NO_TENSOR as error:
-            message = f"{spec.name}: expected {spec}, got a value that does not convert ({type(error).__name__})."
-            failures.append(RowError("INPUT_CAST", message))
-        else:
-            failures.append(None)
-    empty = np.empty((0, *(size or 0 for size in spec.shape)), spec.numpy_dtype)
-    return stacked(rows) if rows else empty, failures if any(failures) else None
+
+    def read(index: int) -> NDArray[Any] | None:
+        return _read_cell(cells[index], spec, stored_dtype, None if sizes is None else sizes[index])
+
+    return each_row(len(cells), read, spec)
 
 
 def _read_cell(cell: Any, spec: TensorSpec, stored_dtype: str, size: list[int] | None) -> NDArray[Any] | None:

@@ -7,7 +7,7 @@ fails is a column looked at row by row, so that one bad row costs no good one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec, tens
 
 Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""
+
+NO_TENSOR = (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
+"""What reading a value raises that is no such tensor."""
 
 
 def read_tensor(
@@ -47,7 +50,7 @@ def read_tensor(
         shapes = np.broadcast_to(np.array(tensor_shape(column.type)), (len(array), len(column.type.shape)))
     try:
         return _read_whole(array, spec, stored_dtype, shapes), None
-    except (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+    except NO_TENSOR:
         return _read_rows(array, spec, stored_dtype, shapes)
 
 
@@ -185,15 +188,34 @@ def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
 def _read_rows(
     array: pa.Array, spec: TensorSpec, stored_dtype: str, shapes: NDArray[np.int64] | None
 ) -> tuple[NDArray[Any], Failures | None]:
+    def read(index: int) -> NDArray[Any] | None:
+        shape = None if shapes is None else shapes[index : index + 1]
+        return _read_row(array.slice(index, 1), spec, stored_dtype, shape)
+
+    return each_row(len(array), read, spec)
+
+
+def each_row(
+    count: int, read: Callable[[int], NDArray[Any] | None], spec: TensorSpec
+) -> tuple[NDArray[Any], Failures | None]:
+    """Read rows one by one, so that a bad one costs no good one.
+
+    Args:
+        count: Of rows.
+        read: Returns a row's tensor, None where an optional value is missing; raises one of ``NO_TENSOR``.
+        spec: Of the tensor.
+
+    Returns:
+        The batch of the good rows, and for each row why it failed or None; None if none failed.
+    """
     rows: list[NDArray[Any] | None] = []
     failures: Failures = []
-    for index in range(len(array)):
-        shape = None if shapes is None else shapes[index : index + 1]
+    for index in range(count):
         try:
-            rows.append(_read_row(array.slice(index, 1), spec, stored_dtype, shape))
+            rows.append(read(index))
         except RowError as error:
             failures.append(error)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        except NO_TENSOR as error:
             message = f"{spec.name}: expected {spec}, got a value that does not convert ({type(error).__name__})."
             failures.append(RowError("INPUT_CAST", message))
         else:
