@@ -6,11 +6,13 @@ import datetime as dt
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+
+from lakemill import PredictConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,6 +77,20 @@ FORMAT_STEP = {"format": {"input": "logits", "softmax": True, "labels": ["a", "b
 def steps(model: Path | str) -> list[dict[str, object]]:
     """Return image, model and format steps for ``onnx_classifier``."""
     return [IMAGE_STEP, {"model": {"uri": str(model)}}, FORMAT_STEP]
+
+
+def digits_job(lake: Path, *overrides: str, name: str = "digits", **values: Any) -> PredictConfig:
+    """Return a job from ``<lake>/images`` through ``<lake>/model.onnx`` to ``<lake>/predictions``."""
+    return PredictConfig.load(
+        None,
+        overrides,
+        name=name,
+        source__table=f"{lake}/images",
+        source__columns=["label"],
+        pipeline__steps=steps(lake / "model.onnx"),
+        output__table=f"{lake}/predictions",
+        **values,
+    )
 
 
 def photo_classifier(path: Path, *, classes: int) -> Path:

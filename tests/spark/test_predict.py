@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill import LakemillError, predict_table
 from lakemill.predict import preview
-from tests.lake import onnx_classifier, steps, write_images
+from tests.lake import digits_job, onnx_classifier, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,19 +25,6 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
     return tmp_path
 
 
-def config_of(lake: Path, *overrides: str, **values: Any) -> PredictConfig:
-    return PredictConfig.load(
-        None,
-        overrides,
-        name="digits",
-        source__table=f"{lake}/images",
-        source__columns=["label"],
-        pipeline__steps=steps(lake / "model.onnx"),
-        output__table=f"{lake}/predictions",
-        **values,
-    )
-
-
 def predictions(lake: Path, table: str = "predictions") -> list[dict[str, Any]]:
     """Read a table with the independent reader."""
     rows: list[dict[str, Any]] = DeltaTable(str(lake / table)).to_pyarrow_table().sort_by("path").to_pylist()
@@ -45,7 +32,7 @@ def predictions(lake: Path, table: str = "predictions") -> list[dict[str, Any]]:
 
 
 def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: SparkSession) -> None:
-    result = predict_table(config_of(lake), spark)
+    result = predict_table(digits_job(lake), spark)
     rows = predictions(lake)
     assert (result.rows, result.rows_error, result.batches) == (20, 2, 1)
     assert [row["path"] for row in rows] == [f"img/{number:04d}.png" for number in range(20)]
@@ -70,78 +57,78 @@ def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: Spark
 
 
 def test_a_second_run_scores_only_what_is_new(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
-    again = predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
+    again = predict_table(digits_job(lake), spark)
     assert (again.rows, again.batches) == (0, 0)
     write_images(spark, lake / "images", 20, 5)
-    assert predict_table(config_of(lake), spark).rows == 5
+    assert predict_table(digits_job(lake), spark).rows == 5
     rows = predictions(lake)
     assert len({row["path"] for row in rows}) == len(rows) == 25
     assert {row["metadata"]["source_version"] for row in rows} == {0, 1}
 
 
 def test_full_replaces_everything_and_the_next_incremental_run_doubles_nothing(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
-    full = predict_table(config_of(lake, mode="full"), spark)
+    predict_table(digits_job(lake), spark)
+    full = predict_table(digits_job(lake, mode="full"), spark)
     assert full.rows == 20
     assert {row["metadata"]["run_id"] for row in predictions(lake)} == {full.run_id}
     write_images(spark, lake / "images", 20, 2)
-    assert predict_table(config_of(lake), spark).rows == 2
+    assert predict_table(digits_job(lake), spark).rows == 2
     assert len(predictions(lake)) == 22
 
 
 def test_a_lost_checkpoint_scores_nothing_twice(lake: Path, spark: SparkSession) -> None:
     import shutil
 
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     shutil.rmtree(lake / "predictions_checkpoint")
     write_images(spark, lake / "images", 20, 1)
-    assert predict_table(config_of(lake), spark).rows == 1
+    assert predict_table(digits_job(lake), spark).rows == 1
     assert len(predictions(lake)) == 21
 
 
 def test_where_and_time_travel(lake: Path, spark: SparkSession) -> None:
     write_images(spark, lake / "images", 20, 10)
-    result = predict_table(config_of(lake, "source.where=number >= 18", "source.version=0", mode="full"), spark)
+    result = predict_table(digits_job(lake, "source.where=number >= 18", "source.version=0", mode="full"), spark)
     assert (result.rows, result.source_version) == (2, 0)
 
 
 def test_too_many_errors_commit_nothing(lake: Path, spark: SparkSession) -> None:
     with pytest.raises(LakemillError, match=r"^\[TOO_MANY_ERRORS\] 2 of 20 rows have errors \(10.0%\)") as caught:
-        predict_table(config_of(lake, "quarantine.max_ratio=0.05"), spark)
+        predict_table(digits_job(lake, "quarantine.max_ratio=0.05"), spark)
     assert caught.value.exit_code == 3
     assert predictions(lake) == []
-    assert predict_table(config_of(lake, "quarantine.max_ratio=0.1"), spark).rows == 20
+    assert predict_table(digits_job(lake, "quarantine.max_ratio=0.1"), spark).rows == 20
 
 
 def test_error_rows_are_copied_to_the_quarantine_table(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake, f"quarantine.table={lake}/bad"), spark)
+    predict_table(digits_job(lake, f"quarantine.table={lake}/bad"), spark)
     assert [row["path"] for row in predictions(lake, "bad")] == ["img/0003.png", "img/0007.png"]
 
 
 def test_changed_source_stops_with_a_hint(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     spark.sql(f"DELETE FROM delta.`{lake}/images` WHERE number = 5")  # noqa: S608 -- the test's own path
     with pytest.raises(LakemillError, match=r"^\[SOURCE_CHANGED\].*mode: full"):
-        predict_table(config_of(lake), spark)
-    assert predict_table(config_of(lake, mode="full"), spark).rows == 19
+        predict_table(digits_job(lake), spark)
+    assert predict_table(digits_job(lake, mode="full"), spark).rows == 19
 
 
 def test_a_changed_where_is_refused_for_an_existing_checkpoint(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     with pytest.raises(LakemillError, match=r"^\[CHECKPOINT_OTHER_JOB\].*where"):
-        predict_table(config_of(lake, "source.where=number > 3"), spark)
+        predict_table(digits_job(lake, "source.where=number > 3"), spark)
 
 
 def test_preview_touches_neither_table_nor_checkpoint(lake: Path, spark: SparkSession) -> None:
-    frame = preview(config_of(lake), 5, spark)
+    frame = preview(digits_job(lake), 5, spark)
     assert len(frame) == 5
     assert not (lake / "predictions").exists()
     assert not (lake / "predictions_checkpoint").exists()
 
 
 def test_run_and_task_tables_hold_seconds_per_stage(lake: Path, spark: SparkSession) -> None:
-    result = predict_table(config_of(lake), spark)
+    result = predict_table(digits_job(lake), spark)
     run = DeltaTable(str(lake / "predictions_runs")).to_pyarrow_table().to_pylist()[0]
     assert (run["run_id"], run["rows"], run["rows_error"], run["status"]) == (result.run_id, 20, 2, "done")
     assert all(run[f"{stage}_seconds"] >= 0 for stage in ("scan_wait", "decode", "preprocess", "predict", "format"))
@@ -151,7 +138,7 @@ def test_run_and_task_tables_hold_seconds_per_stage(lake: Path, spark: SparkSess
 
 
 def test_outputs_are_plain_sql_and_keep_their_tensor_metadata(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     schema = spark.read.format("delta").load(f"{lake}/predictions").schema
     assert schema["out"].dataType["probability"].metadata["lakemill.dtype"] == "float32"
     rows = DeltaTable(f"{lake}/predictions")

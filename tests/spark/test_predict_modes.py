@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill import LakemillError, predict_table
 from lakemill.redo import reset_job, retry_errors, undo_run
-from tests.lake import onnx_classifier, png, steps, write_images
+from tests.lake import digits_job, onnx_classifier, png, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,19 +24,6 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
     return tmp_path
 
 
-def config_of(lake: Path, *overrides: str, name: str = "digits", **values: Any) -> PredictConfig:
-    return PredictConfig.load(
-        None,
-        overrides,
-        name=name,
-        source__table=f"{lake}/images",
-        source__columns=["label"],
-        pipeline__steps=steps(lake / "model.onnx"),
-        output__table=f"{lake}/predictions",
-        **values,
-    )
-
-
 def predictions(lake: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Read the predictions with the independent reader, by job and number of the image."""
     rows = DeltaTable(f"{lake}/predictions").to_pyarrow_table().to_pylist()
@@ -46,12 +33,12 @@ def predictions(lake: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_where_replaces_the_predictions_of_a_predicate_and_no_others(lake: Path, spark: SparkSession) -> None:
-    first = predict_table(config_of(lake), spark)
-    other = predict_table(config_of(lake, name="other"), spark)
+    first = predict_table(digits_job(lake), spark)
+    other = predict_table(digits_job(lake, name="other"), spark)
     # Row 1 comes to the predicate, row 3 leaves the source.
     spark.sql(f"UPDATE delta.`{lake}/images` SET label = '0' WHERE number = 1")  # noqa: S608
     spark.sql(f"DELETE FROM delta.`{lake}/images` WHERE number = 3")  # noqa: S608
-    where = predict_table(config_of(lake, "source.where=label = '0'", mode="where"), spark)
+    where = predict_table(digits_job(lake, "source.where=label = '0'", mode="where"), spark)
     assert (where.rows, where.mode, where.source_version) == (2, "where", 2)
     rows = predictions(lake)
     mine = {number: row["metadata"]["run_id"] for (job, number), row in rows.items() if job == "digits"}
@@ -59,52 +46,52 @@ def test_where_replaces_the_predictions_of_a_predicate_and_no_others(lake: Path,
     assert [row["metadata"]["run_id"] for (job, _), row in rows.items() if job == "other"] == [other.run_id] * 6
     # The rest of the job goes on from there, and doubles nothing.
     write_images(spark, lake / "images", 6, 1)
-    assert predict_table(config_of(lake), spark).rows == 1
+    assert predict_table(digits_job(lake), spark).rows == 1
 
 
 def test_where_needs_carried_columns(lake: Path, spark: SparkSession) -> None:
     with pytest.raises(LakemillError, match=r"^\[WHERE_NOT_CARRIED\].* \(path, label\)"):
-        predict_table(config_of(lake, "source.where=number > 3", mode="where"), spark)
+        predict_table(digits_job(lake, "source.where=number > 3", mode="where"), spark)
     with pytest.raises(LakemillError, match=r"^\[CONFIG_INVALID\].*mode: where needs source.where"):
-        config_of(lake, mode="where")
+        digits_job(lake, mode="where")
 
 
 def test_missing_scores_what_lacks_a_prediction_of_this_version(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     write_images(spark, lake / "images", 6, 2)
-    assert predict_table(config_of(lake, mode="missing"), spark).rows == 2
+    assert predict_table(digits_job(lake, mode="missing"), spark).rows == 2
     onnx_classifier(lake / "model.onnx", bias=1.0)
     write_images(spark, lake / "images", 8, 1)
-    newer = predict_table(config_of(lake, mode="missing"), spark)
+    newer = predict_table(digits_job(lake, mode="missing"), spark)
     assert newer.rows == 9
     assert {row["metadata"]["pipeline_version"] for row in predictions(lake).values()} == {newer.pipeline_version}
     version = DeltaTable(f"{lake}/predictions").version()
-    assert predict_table(config_of(lake, mode="missing"), spark).batches == 0
-    assert predict_table(config_of(lake), spark).rows == 0
+    assert predict_table(digits_job(lake, mode="missing"), spark).batches == 0
+    assert predict_table(digits_job(lake), spark).rows == 0
     assert DeltaTable(f"{lake}/predictions").version() == version
 
 
 def test_retry_scores_the_rows_with_errors_again(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     good = png(4).hex()
     spark.sql(f"UPDATE delta.`{lake}/images` SET content = X'{good}' WHERE number = 4")  # noqa: S608
-    again = retry_errors(config_of(lake), spark)
+    again = retry_errors(digits_job(lake), spark)
     assert (again.rows, again.rows_error, again.mode) == (1, 0, "retry")
     rows = predictions(lake)
     assert rows["digits", "0004"]["metadata"]["run_id"] == again.run_id
     assert (len(rows), [row["error"] for row in rows.values()]) == (6, [None] * 6)
-    assert retry_errors(config_of(lake), spark).batches == 0
+    assert retry_errors(digits_job(lake), spark).batches == 0
 
 
 def test_undo_and_reset_let_the_next_run_score_again(lake: Path, spark: SparkSession) -> None:
-    first = predict_table(config_of(lake), spark)
+    first = predict_table(digits_job(lake), spark)
     write_images(spark, lake / "images", 6, 2)
-    second = predict_table(config_of(lake), spark)
-    assert undo_run(config_of(lake), second.run_id, spark) == 2
+    second = predict_table(digits_job(lake), spark)
+    assert undo_run(digits_job(lake), second.run_id, spark) == 2
     assert {row["metadata"]["run_id"] for row in predictions(lake).values()} == {first.run_id}
     with pytest.raises(LakemillError, match=r"^\[RUN_UNKNOWN\]"):
-        undo_run(config_of(lake), second.run_id, spark)
-    assert predict_table(config_of(lake), spark).rows == 2
-    assert reset_job(config_of(lake), spark) == 8
-    assert predict_table(config_of(lake), spark).rows == 8
+        undo_run(digits_job(lake), second.run_id, spark)
+    assert predict_table(digits_job(lake), spark).rows == 2
+    assert reset_job(digits_job(lake), spark) == 8
+    assert predict_table(digits_job(lake), spark).rows == 8
     assert len(predictions(lake)) == 8

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill import LakemillError, predict_table
 from lakemill.commits import commit
 from lakemill.locks import hold
 from lakemill.predict import prepare
 from lakemill.predict_modes import run_missing
-from tests.lake import onnx_classifier, steps, write_images
+from tests.lake import digits_job, onnx_classifier, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,18 +30,6 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
     write_images(spark, tmp_path / "images", 0, 4)
     onnx_classifier(tmp_path / "model.onnx")
     return tmp_path
-
-
-def config_of(lake: Path, name: str = "digits", **values: str) -> PredictConfig:
-    return PredictConfig.load(
-        None,
-        (),
-        name=name,
-        source__table=f"{lake}/images",
-        pipeline__steps=steps(lake / "model.onnx"),
-        output__table=f"{lake}/predictions",
-        **values,
-    )
 
 
 def paths(lake: Path) -> list[str]:
@@ -69,7 +57,7 @@ def at_once(*runs: Callable[[], object]) -> list[str]:
 
 
 def test_the_second_run_stops_or_waits(lake: Path, spark: SparkSession) -> None:
-    config, said = config_of(lake), []
+    config, said = digits_job(lake), []
     with hold(config, said.append), pytest.raises(LakemillError, match=r"^\[JOB_RUNNING\] .*\(process \d+ on"):
         predict_table(config, spark)
     codes = at_once(
@@ -83,7 +71,7 @@ def test_the_second_run_stops_or_waits(lake: Path, spark: SparkSession) -> None:
 
 
 def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
-    config, said = config_of(lake), []
+    config, said = digits_job(lake), []
     script = (
         "import os, sys; from lakemill import PredictConfig; from lakemill.locks import hold\n"
         "config = PredictConfig.model_validate_json(sys.stdin.read())\n"
@@ -101,7 +89,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
 
 
 def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
-    config = config_of(lake)
+    config = digits_job(lake)
     runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
     ids = {"txnAppId": "digits/one", "txnVersion": "0"}
     assert at_once(*(lambda run=run: commit(run.scored(run.source.rows), config, ids) for run in runs)) == []
@@ -109,7 +97,7 @@ def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSe
 
 
 def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spark: SparkSession) -> None:
-    config = config_of(lake, mode="missing")
+    config = digits_job(lake, mode="missing")
     runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
     assert codes in ([], ["RUN_OVERTAKEN"])
@@ -117,6 +105,6 @@ def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spa
 
 
 def test_different_jobs_share_a_table(lake: Path, spark: SparkSession) -> None:
-    configs = [config_of(lake, "one"), config_of(lake, "two")]
+    configs = [digits_job(lake, name="one"), digits_job(lake, name="two")]
     assert at_once(*(lambda config=config: predict_table(config, spark) for config in configs)) == []
     assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig, predict_table
-from tests.lake import onnx_classifier, png, steps, write_images
+from tests.lake import digits_job, onnx_classifier, png, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -27,21 +27,8 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
     return tmp_path
 
 
-def config_of(lake: Path, *overrides: str, **values: Any) -> PredictConfig:
-    return PredictConfig.load(
-        None,
-        overrides,
-        name="digits",
-        source__table=f"{lake}/images",
-        source__columns=["label"],
-        pipeline__steps=steps(lake / "model.onnx"),
-        output__table=f"{lake}/predictions",
-        **values,
-    )
-
-
 def upsert(lake: Path, *overrides: str) -> PredictConfig:
-    return config_of(lake, "source.changes=upsert", *overrides)
+    return digits_job(lake, "source.changes=upsert", *overrides)
 
 
 def predictions(lake: Path) -> dict[int, dict[str, Any]]:
@@ -111,7 +98,7 @@ def test_a_feed_that_is_off_or_came_too_late_is_said(lake: Path, spark: SparkSes
     off = "ALTER TABLE {images} SET TBLPROPERTIES (delta.enableChangeDataFeed = false)"
     predict_table(upsert(lake), spark)
     with pytest.raises(LakemillError, match=r"^\[CHECKPOINT_OTHER_JOB\].*changes"):
-        predict_table(config_of(lake), spark)
+        predict_table(digits_job(lake), spark)
     change(spark, lake, off)
     with pytest.raises(LakemillError, match=r"^\[FEED_DISABLED\].*delta.enableChangeDataFeed = true"):
         predict_table(upsert(lake), spark)
@@ -140,12 +127,12 @@ def test_a_column_that_changes_takes_the_place_of_the_feed(lake: Path, spark: Sp
 
 
 def test_append_stops_at_changed_rows_and_not_at_optimize(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     write_images(spark, lake / "images", 6, 1)
     change(spark, lake, "OPTIMIZE {images} ZORDER BY (number)")
-    assert predict_table(config_of(lake), spark).rows == 1
+    assert predict_table(digits_job(lake), spark).rows == 1
     change(spark, lake, "OPTIMIZE {images}")
-    assert predict_table(config_of(lake), spark).batches == 0
+    assert predict_table(digits_job(lake), spark).batches == 0
     # One MERGE that changes a row and adds one: neither is passed over.
     change(
         spark,
@@ -154,32 +141,32 @@ def test_append_stops_at_changed_rows_and_not_at_optimize(lake: Path, spark: Spa
         "WHEN MATCHED THEN UPDATE SET label = 'new' WHEN NOT MATCHED THEN INSERT (path) VALUES (s.path)",
     )
     with pytest.raises(LakemillError, match=r"^\[SOURCE_CHANGED\].*changes: upsert"):
-        predict_table(config_of(lake), spark)
+        predict_table(digits_job(lake), spark)
     assert len(predictions(lake)) == 7
 
 
 def test_files_that_were_vacuumed_unseen_stop_the_run(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     write_images(spark, lake / "images", 6, 1)
     change(spark, lake, "OPTIMIZE {images}")
     parts = set((lake / "images").glob("*.parquet"))
     for file in parts - {Path(uri) for uri in DeltaTable(f"{lake}/images").file_uris()}:  # as VACUUM after 7 days
         file.unlink()
     with pytest.raises(LakemillError, match=r"^\[SOURCE_VERSIONS_GONE\].*mode: missing"):
-        predict_table(config_of(lake), spark)
-    assert predict_table(config_of(lake, mode="missing"), spark).rows == 1
+        predict_table(digits_job(lake), spark)
+    assert predict_table(digits_job(lake, mode="missing"), spark).rows == 1
     assert len(predictions(lake)) == 7
 
 
 def test_versions_that_left_the_log_unseen_stop_the_run(lake: Path, spark: SparkSession) -> None:
-    predict_table(config_of(lake), spark)
+    predict_table(digits_job(lake), spark)
     for number in (6, 7, 8):
         write_images(spark, lake / "images", number, 1)
     DeltaTable(f"{lake}/images").create_checkpoint()
     for version in (0, 1, 2):  # as Delta's own clean-up does after 30 days
         (lake / f"images/_delta_log/{version:020}.json").unlink()
     with pytest.raises(LakemillError, match=r"^\[SOURCE_VERSIONS_GONE\].*mode: missing"):
-        predict_table(config_of(lake), spark)
-    assert predict_table(config_of(lake, mode="missing"), spark).rows == 3
-    assert predict_table(config_of(lake), spark).rows == 0
+        predict_table(digits_job(lake), spark)
+    assert predict_table(digits_job(lake, mode="missing"), spark).rows == 3
+    assert predict_table(digits_job(lake), spark).rows == 0
     assert sorted(predictions(lake)) == list(range(9))
