@@ -13,19 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 import uuid
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predict_data import ingest_photos, write_network, write_photos
 from predict_peers import PHOTO
+from results import parser, publish
 
 from lakemill import PredictConfig, get_session, predict_table
 
@@ -56,13 +55,8 @@ def main() -> None:
             if options.photos
             else None,
             "cores": options.cores,
-            "machine": {"system": platform.platform(), "load_average": round(os.getloadavg()[0], 1)},
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    publish(result, PACKAGES, options)
 
 
 def idle_seconds(folder: Path, commits: int, repeats: int, spark: SparkSession) -> list[float]:
@@ -166,15 +160,14 @@ def photo_job(images: Path, network: Path, output: Path, mode: str, trigger_byte
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commits", type=int, nargs="*", default=[10, 1000, 10_000])
-    parser.add_argument("--photos", type=int, default=12_000, help="0 leaves this part out")
-    parser.add_argument("--batches", type=int, default=4, help="into about how many commits incremental runs go")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, help="keep the photographs here, and use them again")
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--commits", type=int, nargs="*", default=[10, 1000, 10_000])
+    options.add_argument("--photos", type=int, default=12_000, help="0 leaves this part out")
+    options.add_argument("--batches", type=int, default=4, help="into about how many commits incremental runs go")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--cores", type=int, default=os.cpu_count())
+    options.add_argument("--folder", type=Path, help="keep the photographs here, and use them again")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,12 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from results import draw_rates, panels, parser, publish
 
 from lakemill import IngestConfig, get_session, ingest_images
 
@@ -50,15 +48,8 @@ def main() -> None:
     result = {"ratio_to_binaryFile": {name: ratios(one["seconds"]) for name, one in measured.items()}} | {
         "work": measured,
         "cores": options.cores,
-        "machine": {"processor": _processor(), "system": platform.platform()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot:
-        plot(result, options.plot)
+    publish(result, PACKAGES, options, plot)
 
 
 def write_images(
@@ -168,47 +159,27 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw each system's median rate as a bar, its rounds as dots, and its ratio to ``binaryFile``."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(len(result["work"]), figsize=(8, 4), layout="constrained")
-    for axes, (work, one) in zip(panels, result["work"].items(), strict=True):
-        for row, name in enumerate(reversed(SYSTEMS)):
-            rates = [one["bytes"] / 1e6 / own for own in one["seconds"][name]]
-            axes.barh(row, statistics.median(rates), color="#d1603d" if name == "lakemill" else "#9fb4c7", height=0.6)
-            axes.plot(rates, [row] * len(rates), "o", color="#333333", markersize=3)
-            ratio = f"{result['ratio_to_binaryFile'][work][name]:.2f}"
-            axes.annotate(ratio, (max(rates), row), (8, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(SYSTEMS)), list(reversed(SYSTEMS)))
-        axes.margins(x=0.12)
-        axes.spines[["top", "right"]].set_visible(False)
+def plot(result: dict[str, Any]) -> Any:
+    """Draw each system's rate and its ratio to ``binaryFile``."""
+    figure, all_axes = panels(len(result["work"]), 4)
+    for axes, (work, one) in zip(all_axes, result["work"].items(), strict=True):
+        rates = {name: [one["bytes"] / 1e6 / own for own in one["seconds"][name]] for name in reversed(SYSTEMS)}
+        draw_rates(axes, rates, {name: f"{result['ratio_to_binaryFile'][work][name]:.2f}" for name in rates})
         axes.set_title(
             f"{one['files']:,} {work}, {one['bytes'] / 1e9:.2f} GB, {result['cores']} cores", loc="left", fontsize=10
         )
-    panels[-1].set_xlabel("MB per second; bar: median, dots: rounds, number: times as fast as binaryFile")
-    figure.savefig(path, dpi=150)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    all_axes[-1].set_xlabel("MB per second; bar: median, dots: rounds, number: times as fast as binaryFile")
+    return figure
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small-files", type=int, default=20_000)
-    parser.add_argument("--photo-gb", type=float, default=2.0, help="photographs in gigabytes")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, help="keep the images here, and use them again")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--small-files", type=int, default=20_000)
+    options.add_argument("--photo-gb", type=float, default=2.0, help="photographs in gigabytes")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--cores", type=int, default=os.cpu_count())
+    options.add_argument("--folder", type=Path, help="keep the images here, and use them again")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -11,14 +11,10 @@ Python lists, ``numpy`` is ``np.array(cell, dtype=...)`` over the same lists.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from frame_model import HEIGHT, WIDTH
 from numpy.typing import NDArray
+from results import panels, parser, publish
 
 from lakemill import ModelStep, Pipeline, PythonStep, TensorSpec
 
@@ -43,18 +40,7 @@ def main() -> None:
         "images uint8": measure(image_forms(np.uint8), _first_value("uint8"), options.batches),
         "row": measure_rows(options.rows),
     }
-    result |= {
-        "unit": "milliseconds, median",
-        "load_average": round(os.getloadavg()[0], 1),
-        "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot:
-        plot(result, options.plot)
+    publish(result | {"unit": "milliseconds, median"}, PACKAGES, options, plot)
 
 
 def _stainer() -> Pipeline:
@@ -182,21 +168,16 @@ def _median(values: list[float]) -> float:
     return round(statistics.median(values), 4)
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
+def plot(result: dict[str, Any]) -> Any:
     """Draw each form's call as a bar, on a scale of powers of ten, and the reading of its input within it."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     titles = {
         "frame": "one frame (2052, 2456) uint16, four outputs of its size",
         "images float32": "32 images of 224x224x3 float32",
         "images uint8": "32 images of 224x224x3 uint8",
         "row": f"one row of {FEATURES} numbers, ONNX model",
     }
-    figure, panels = pyplot.subplots(len(titles), figsize=(8, 9), layout="constrained")
-    for axes, (work, title) in zip(panels, titles.items(), strict=True):
+    figure, all_axes = panels(len(titles), 9)
+    for axes, (work, title) in zip(all_axes, titles.items(), strict=True):
         names = sorted(result[work], key=lambda name, work=work: -result[work][name]["total"])
         for place, name in enumerate(names):
             one = result[work][name]
@@ -209,20 +190,17 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(names)), names)
         axes.set_xscale("log")
         axes.margins(x=0.2)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(title, loc="left", fontsize=10)
-    panels[-1].set_xlabel("milliseconds a call; grey: whole call, red: reading the input")
-    figure.savefig(path, dpi=150)
+    all_axes[-1].set_xlabel("milliseconds a call; grey: whole call, red: reading the input")
+    return figure
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=30, help="rounds with the frame")
-    parser.add_argument("--batches", type=int, default=15, help="rounds with each batch of images")
-    parser.add_argument("--rows", type=int, default=2000, help="rounds with one row")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--frames", type=int, default=30, help="rounds with the frame")
+    options.add_argument("--batches", type=int, default=15, help="rounds with each batch of images")
+    options.add_argument("--rows", type=int, default=2000, help="rounds with one row")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

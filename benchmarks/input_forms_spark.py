@@ -16,19 +16,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from deltalake import ColumnProperties, WriterProperties, write_deltalake
+from results import draw_rates, panels, parser, publish
 from trivial_model import SHAPE, largest_of_batch
 
 from lakemill import Pipeline, PythonStep, get_session
@@ -67,15 +66,8 @@ def main() -> None:
         result = measure(ways, options.rows, options.repeats)
     result |= {
         "work": {"rows": options.rows, "shape": SHAPE, "batch_rows": BATCH_ROWS, "cores": options.cores},
-        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot:
-        plot(result, options.plot)
+    publish(result, PACKAGES, options, plot)
 
 
 def write_tables(folder: Path, rows: int) -> None:
@@ -139,36 +131,22 @@ def measure(ways: dict[str, Callable[[], DataFrame]], rows: int, repeats: int) -
     }
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw each way's median rate as a bar, its rounds as dots, and its ratio."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+def plot(result: dict[str, Any]) -> Any:
+    """Draw each way's rate and its ratio to ``predict_batch_udf``."""
     rates, work = result["rows_per_second"], result["work"]
-    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(rates) + 1.4), layout="constrained")
-    for row, (name, rounds) in enumerate(rates.items()):
-        axes.barh(row, statistics.median(rounds), color="#d1603d" if "lakemill" in name else "#9fb4c7", height=0.6)
-        axes.plot(rounds, [row] * len(rounds), "o", color="#333333", markersize=3)
-        ratio = f"{result['ratio_to_predict_batch_udf'][name]:.1f}"
-        axes.annotate(ratio, (max(rounds), row), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rates)), list(rates))
+    figure, (axes,) = panels(1, 0.6 * len(rates) + 1.4)
+    draw_rates(axes, rates, {name: f"{ratio:.1f}" for name, ratio in result["ratio_to_predict_batch_udf"].items()})
     axes.set_xlabel("rows per second; bar: median, dots: rounds, number: ratio to predict_batch_udf")
-    axes.set_xlim(0, max(map(max, rates.values())) * 1.12)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{work['rows']:,} tensors of 224x224x3, {work['cores']} cores", loc="left", fontsize=10)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1600)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rows", type=int, default=1600)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--cores", type=int, default=os.cpu_count())
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ Runtime can batch: with a heavier one all systems wait for the same convolutions
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from results import draw_rates, panels, parser, publish
 
 if TYPE_CHECKING:
     from predict_peers import Work
@@ -49,12 +48,7 @@ def main() -> None:
             result = measure(work, options.images, options.repeats, options.systems)
         if options.cold:
             result["cold_seconds"] = {name: cold_seconds(name, folder, options.cores) for name in options.systems}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot:
-        plot(result, options.plot)
+    publish(result, PACKAGES, options, plot)
 
 
 def measure(work: Work, images: int, repeats: int, systems: Sequence[str]) -> dict[str, Any]:
@@ -83,8 +77,7 @@ def measure(work: Work, images: int, repeats: int, systems: Sequence[str]) -> di
             "network": "SqueezeNet 1.0, 224x224",
             "cores": work.cores,
         },
-        "machine": {"processor": _processor(), "system": platform.platform(), "load_average": loads},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": {"load_average": loads},
     }
 
 
@@ -153,28 +146,16 @@ def cold_seconds(name: str, folder: Path, cores: int) -> float:
     return round(time.perf_counter() - started, 1)
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw each system's median rate as a bar, its rounds as dots, and its ratio to the loop."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+def plot(result: dict[str, Any]) -> Any:
+    """Draw each system's rate and its ratio to the loop."""
     rates = dict(sorted(result["rows_per_second"].items(), key=lambda item: statistics.median(item[1])))
-    figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(rates) + 1.4), layout="constrained")
-    for row, (name, rounds) in enumerate(rates.items()):
-        axes.barh(row, statistics.median(rounds), color="#d1603d" if name == "lakemill" else "#9fb4c7", height=0.6)
-        axes.plot(rounds, [row] * len(rounds), "o", color="#333333", markersize=3)
-        ratio = f"{result['ratio_to_loop'][name]:.2f}"
-        axes.annotate(ratio, (max(rounds), row), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rates)), [name.replace("_", " ") for name in rates])
+    figure, (axes,) = panels(1, 0.6 * len(rates) + 1.4)
+    draw_rates(axes, rates, {name: f"{ratio:.2f}" for name, ratio in result["ratio_to_loop"].items()})
     axes.set_xlabel("rows per second; bar: median, dots: rounds, number: ratio to the loop")
-    axes.set_xlim(0, max(map(max, rates.values())) * 1.12)
-    axes.spines[["top", "right"]].set_visible(False)
     work = result["work"]
     title = f"{work['images']:,} photographs, Delta to Delta, {work['network']}, {work['cores']} cores"
     axes.set_title(title, loc="left", fontsize=10)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _run_once(name: str, folder: Path, cores: int) -> None:
@@ -191,25 +172,17 @@ def _fresh(output: Path) -> Path:
     return output
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def _options() -> argparse.Namespace:
     systems = ["lakemill", "loop", "loop_lakemill_images", "spark_udf", "predict_batch_udf"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--systems", nargs="+", choices=systems, default=systems, help="the loop must be one of them")
-    parser.add_argument("--cold", action="store_true", help="also measure first runs")
-    parser.add_argument("--folder", type=Path, help="keep photographs, tables and models here, and use them again")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--once", choices=systems, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=2000)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--cores", type=int, default=os.cpu_count())
+    options.add_argument("--systems", nargs="+", choices=systems, default=systems, help="the loop must be one of them")
+    options.add_argument("--cold", action="store_true", help="also measure first runs")
+    options.add_argument("--folder", type=Path, help="keep photographs, tables and models here, and use them again")
+    options.add_argument("--once", choices=systems, help=argparse.SUPPRESS)
+    return options.parse_args()
 
 
 if __name__ == "__main__":

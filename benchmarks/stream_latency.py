@@ -10,22 +10,20 @@ appends warm everything up and do not count.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import random
 import signal
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from results import panels, parser, publish
 
 from lakemill import PredictConfig, get_session, predict_stream
 
@@ -35,12 +33,10 @@ INPUTS = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--appends", type=int, default=60, help="that count, after the warm-up")
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--appends", type=int, default=60, help="that count, after the warm-up")
+    command.add_argument("--cores", type=int, default=2)
+    options = command.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         seconds = measure(Path(scratch), options.appends, options.cores)
     result = {
@@ -51,14 +47,8 @@ def main() -> None:
         "seconds": [round(one, 3) for one in seconds],
         "trigger": "1 second",
         "cores": options.cores,
-        "machine": platform.platform(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if options.plot:
-        plot(seconds, options.plot)
+    publish(result, PACKAGES, options, plot)
 
 
 def measure(lake: Path, appends: int, cores: int) -> list[float]:
@@ -133,18 +123,17 @@ def write_model(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
 
-def plot(seconds: list[float], file: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3))
-    axes.plot(seconds, ".", label="an append")
+def plot(result: dict[str, Any]) -> Any:
+    """Draw each append's seconds as a dot, and two percentiles."""
+    figure, (axes,) = panels(1, 3)
+    axes.plot(result["seconds"], ".", color="#d1603d")
     for share in (50, 99):
-        value = float(np.percentile(seconds, share))
+        value = result[f"p{share}_seconds"]
         axes.axhline(value, linewidth=0.8, color="grey")
         axes.annotate(f"p{share} {value:.1f} s", (0, value), textcoords="offset points", xytext=(2, 3))
-    axes.set(xlabel="append", ylabel="seconds, commit to commit", ylim=(0, None), title="Stream latency, 1 s trigger")
-    figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    axes.set(xlabel="append", ylabel="seconds, commit to commit", ylim=(0, None))
+    axes.set_title("Stream latency, 1 s trigger", loc="left", fontsize=10)
+    return figure
 
 
 if __name__ == "__main__":
