@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
 
-    from lakemill.predict import Run
     from lakemill.predict_config import PredictConfig
+    from lakemill.predict_run import Run
     from lakemill.stream_progress import StreamProgress
 
 CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lakemill.predict import Run, plan_for, resolve_config
+from lakemill.predict import plan_for, resolve_config
+from lakemill.predict_run import Run
 from lakemill.predict_source import open_source
 from lakemill.registry import alias_version
 from lakemill.schemas import lost_fields, select

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from lakemill.predict import Run
+    from lakemill.predict_run import Run
 
 
 def run_full(run: Run) -> None:

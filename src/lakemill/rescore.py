@@ -16,7 +16,7 @@ from lakemill.merge import merge
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from lakemill.predict import Run
+    from lakemill.predict_run import Run
 
 FIRST_ROWS, MOST_ROWS = 1_000, 100_000
 BATCH_SECONDS = 30.0

@@ -19,8 +19,9 @@ from lakemill.config import interval_seconds
 from lakemill.ingest import Ingest
 from lakemill.locks import hold
 from lakemill.micro_batches import MicroBatches, start_query, stream_failure
-from lakemill.predict import PredictResult, Progress, Run, prepare, write_run
+from lakemill.predict import prepare, write_run
 from lakemill.predict_config import PredictConfig
+from lakemill.predict_run import PredictResult, Progress, Run
 from lakemill.source_log import SourceLog
 from lakemill.spark_errors import SPARK_FAILURES
 from lakemill.stopping import stop_signals

@@ -19,7 +19,7 @@ from lakemill_udfs.errors import ConfigError
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from lakemill.predict import Run
+    from lakemill.predict_run import Run
 
 PREIMAGE, DELETE = "update_preimage", "delete"
 
