@@ -27,11 +27,14 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 .venv/browser.stamp: .venv/java.stamp
 	@scripts/ensure_browser.sh && touch $@
 
-test: setup .venv/browser.stamp ## every test, also on a small Spark cluster and in a browser
+.venv/classes.stamp: .venv/java.stamp
+	@echo "Preparing a faster start of Spark, once" && .venv/bin/python -m lakemill.class_archive >.venv/classes.log 2>&1 && touch $@
+
+test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 KILLS := 100
-chaos: setup ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled
+chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled
 	@.venv/bin/python -m tests.chaos.random_kills --kills $(KILLS)
 
 borders: setup ## what imports what, and what the wheel holds

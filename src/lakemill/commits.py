@@ -147,7 +147,7 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
         return False
     try:
         # Two jobs may make it at the same time.
-        retry_conflicts(lambda: tables.save(spark.createDataFrame([], schema).write.mode("append"), table), table)
+        retry_conflicts(lambda: tables.make(spark, table, schema), table)
     except SPARK_FAILURES as error:
         raise TableError(
             "OUTPUT_NOT_WRITABLE",

@@ -25,8 +25,11 @@ JAVA_HINT = (
 PYTHON_HINT = "unset PYSPARK_PYTHON, or point it to an interpreter of the driver's version."
 
 
-def check_java() -> None:
+def check_java() -> str:
     """Check that the Java that Spark will start is one that Spark runs on.
+
+    Returns:
+        The program and its version, for example ``/usr/lib/jvm/java-17/bin/java 17.0.13``.
 
     Raises:
         SetupError: ``JAVA_MISSING`` if there is none, ``JAVA_VERSION`` if it is neither 17 nor 21 or lacks a module.
@@ -38,8 +41,10 @@ def check_java() -> None:
         raise SetupError("JAVA_MISSING", f"Spark needs Java {_either(JAVA_VERSIONS)}: {where}.", hint=JAVA_HINT)
     # The module list carries the version too: one start of Java instead of two.
     listing = subprocess.run([program, "--list-modules"], capture_output=True, text=True, check=False)
-    base = re.search(r"^java\.base@(\d+)", listing.stdout, re.MULTILINE)
-    found = int(base[1]) if base else None
+    base = re.search(r"^java\.base@((\d+)\S*)", listing.stdout, re.MULTILINE)
+    found = int(base[2]) if base else None
+    if base and found in JAVA_VERSIONS and VECTOR_MODULE in listing.stdout:
+        return f"{Path(program).resolve()} {base[1]}"
     if found not in JAVA_VERSIONS:
         raise SetupError(
             "JAVA_VERSION",
@@ -47,12 +52,11 @@ def check_java() -> None:
             f"{program} is {'Java ' + str(found) if found else 'older or not Java'}.",
             hint=JAVA_HINT,
         )
-    if VECTOR_MODULE not in listing.stdout:
-        raise SetupError(
-            "JAVA_VERSION",
-            f"{program} is a trimmed Java {found} without the module {VECTOR_MODULE}, on which Spark does not start.",
-            hint=JAVA_HINT,
-        )
+    raise SetupError(
+        "JAVA_VERSION",
+        f"{program} is a trimmed Java {found} without the module {VECTOR_MODULE}, on which Spark does not start.",
+        hint=JAVA_HINT,
+    )
 
 
 def _either(values: tuple[int, ...]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakemill import environment
+from lakemill.class_archive import archive_options, class_archive
 from lakemill.delta_jars import delta_jars
 from lakemill_udfs.errors import SetupError
 
@@ -149,7 +150,7 @@ def heap_bytes(text: str) -> int:
 def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
     spark, delta = environment.installed_versions()
     environment.check_versions(spark, delta)
-    environment.check_java()
+    java = environment.check_java()
     environment.choose_worker_python(settings.get("spark.pyspark.python"))
     _quiet_query_log()
     return {
@@ -157,7 +158,7 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
         "spark.master": "local[*]",
         "spark.jars": ",".join(map(str, delta_jars(spark, delta))),
         "spark.driver.memory": "4g",
-        "spark.driver.extraJavaOptions": _java_options(),
+        "spark.driver.extraJavaOptions": " ".join([java_options(), *archive_options(class_archive(java))]),
         "spark.driver.host": "127.0.0.1",  # the host's own name need not resolve, and nobody else has to reach us
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -179,7 +180,8 @@ def _quiet_query_log() -> None:
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
 
 
-def _java_options() -> str:
+def java_options() -> str:
+    """Return the options of a local JVM: where its log settings are, and how much it compiles."""
     options = [f"-Dlog4j2.configurationFile={importlib.resources.files('lakemill') / 'log4j2.properties'}"]
     if os.environ.get("LAKEMILL_FAST_START") == "1":
         # With one compiler the JVM reserves 48 MiB for its code: a long process would fill it and compile without end.

@@ -13,6 +13,7 @@ from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql.types import StructType
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
@@ -136,6 +137,15 @@ def save(writer: DataFrameWriter, table: str) -> None:
         writer.format("delta").save(location(table))
     else:
         writer.format("delta").saveAsTable(sql_name(table))
+
+
+def make(spark: SparkSession, table: str, schema: StructType) -> None:
+    """Make an empty Delta table unless it is there; the columns keep their metadata. It takes no Spark job."""
+    from delta.tables import DeltaTable
+
+    builder = DeltaTable.createIfNotExists(spark)
+    builder = builder.location(location(table)) if is_path(table) else builder.tableName(sql_name(table))
+    builder.addColumns(schema).execute()
 
 
 def version(spark: SparkSession, table: str) -> int:

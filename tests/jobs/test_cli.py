@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from jobs import predict_batch, predict_stream
+from lakemill import PredictConfig, predict_table
 from lakemill.cli import guarded, run
 from tests.lake import onnx_classifier, steps, write_images
 
@@ -57,6 +60,23 @@ def test_the_stream_command_and_its_job_share_the_checkpoint(
     assert "behind 0 rows" in printed.err
     assert predict_stream.main(["--config", str(job), "--json"], spark) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 0
+
+
+def test_a_stream_that_is_told_to_end_finishes_its_batch(job: Path, spark: SparkSession) -> None:
+    command = [sys.executable, "-c", "from lakemill.cli import main; main()", "stream"]
+    command += ["--config", str(job), "--set", "trigger=1 second", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        assert any(": committed 10 rows" in line for line in process.stderr)
+        process.terminate()
+        said, facts = process.stderr.read(), process.stdout.read()
+    assert process.returncode == 0, said
+    assert "stopping after the running batch" in said
+    assert "Traceback" not in said
+    assert json.loads(facts.splitlines()[-1])["rows"] == 10
+    again = predict_table(PredictConfig.load(job), spark)
+    assert (again.rows, again.batches) == (0, 0)
 
 
 def test_too_many_errors_is_exit_code_3(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

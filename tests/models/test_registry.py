@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lakemill.cli import run
 from lakemill.pipeline import Pipeline
 from lakemill.registry import FoundModel, content_sha256, find, mlflow_at
 from lakemill.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.steps import Check, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec
-from tests.lake import image_rows, onnx_classifier
+from tests.lake import image_rows, onnx_classifier, png
 from tests.models.conftest import Registry
 
 IMAGES = pd.DataFrame({"content": image_rows(0, 6)["content"].to_pylist()})
@@ -31,6 +32,15 @@ def test_an_alias_is_a_version(registry: Registry) -> None:
     assert (by_alias.name, by_alias.version, by_alias.remote) == ("digits", "1", None)
     assert find("models:/digits/1", registry.uri) == by_alias
     assert content_sha256(by_alias.path) == content_sha256(find("models:/digits/1", registry.uri).path)
+
+
+def test_a_registered_pipeline_scores_a_file(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    image = registry.folder / "one.png"
+    image.write_bytes(png(3))
+    for uri in ("models:/digits@production", "models:/digits/1"):
+        assert run(["infer", uri, str(image), "--registry", registry.uri, "--dataset", "out"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["out.label"] == registry.pipeline.infer(image)["out.label"]
 
 
 @pytest.mark.parametrize(

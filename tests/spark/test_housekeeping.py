@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,15 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.cli import run
-from tests.lake import onnx_classifier, steps, write_images
+from lakemill.predict_run import PredictResult
+from lakemill.redo import retry_errors, undo_run
+from lakemill.status import job_status
+from tests.lake import digits_job, image_rows, onnx_classifier, steps, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+DAY_SECONDS = 24 * 60 * 60
 
 
 @pytest.fixture
@@ -83,6 +91,73 @@ def test_compaction_of_the_output_hinders_no_run(
     write_images(spark, lake / "images", 7, 1)
     assert predict_table(config_of(lake), spark).rows == 1
     assert len(predictions(lake)) == 8
+
+
+def test_vacuum_leaves_what_time_travel_and_jobs_need(
+    lake: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict_table(config_of(lake), spark)
+    left_by_a_crash = lake / "predictions" / "part-00000-of-no-commit.snappy.parquet"
+    left_by_a_crash.write_bytes(b"PAR1")
+    os.utime(left_by_a_crash, (time.time() - 8 * DAY_SECONDS,) * 2)
+    write_images(spark, lake / "images", 6, 1)
+    predict_table(config_of(lake), spark)
+    command(lake, capsys, "optimize")
+    facts = command(lake, capsys, "vacuum")
+    assert set(facts) == {f"{lake}/predictions{suffix}" for suffix in ("", "_runs", "_tasks")}
+    assert not left_by_a_crash.exists()
+    earlier = DeltaTable(f"{lake}/predictions", version=1).to_pyarrow_table()
+    assert len(earlier) == 6, "files of versions within the retention are there"
+    write_images(spark, lake / "images", 7, 1)
+    assert predict_table(config_of(lake), spark).rows == 1
+
+
+@pytest.mark.parametrize(("answer", "rows"), [("n", 0), ("y", 6)])
+def test_a_reset_asks_first(
+    lake: Path,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    rows: int,
+) -> None:
+    first = predict_table(config_of(lake), spark)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{answer}\n"))
+    assert run(["predict", "--config", f"{lake}/job.yaml", "--reset"]) == (0 if rows else 1)
+    assert "This deletes all predictions of the job 'digits'" in capsys.readouterr().err
+    assert {row["metadata"]["run_id"] == first.run_id for row in predictions(lake)} == {not rows}
+
+
+def test_tables_of_a_catalog_in_every_mode(tmp_path: Path, spark: SparkSession) -> None:
+    spark.sql("CREATE DATABASE housekeeping")
+    try:
+        onnx_classifier(tmp_path / "model.onnx")
+        spark.createDataFrame(image_rows(0, 4, broken=(1,))).write.format("delta").option(
+            "delta.enableChangeDataFeed", "true"
+        ).saveAsTable("housekeeping.images")
+        places = {
+            "source__table": "housekeeping.images",
+            "output__table": "housekeeping.predictions",
+            "output__checkpoint": f"{tmp_path}/checkpoint",
+        }
+
+        def score(*overrides: str) -> PredictResult:
+            return predict_table(digits_job(tmp_path, *overrides, **places), spark)
+
+        assert score("source.changes=upsert").rows == 4
+        spark.sql("UPDATE housekeeping.images SET label = 'new' WHERE number < 2")
+        assert score("source.changes=upsert").rows == 2
+        assert score("mode=where", "source.where=label = 'new'").rows == 2
+        assert score("mode=missing").batches == 0
+        job = digits_job(tmp_path, **places)
+        assert retry_errors(job, spark).rows_error == 1
+        found = job_status(job, spark)
+        assert (found.rows, found.rows_error) == (4, 1)
+        assert undo_run(job, found.runs[0]["run_id"], spark) == 1
+        assert score().rows == 1
+        assert spark.table("housekeeping.predictions").select("path").distinct().count() == 4
+    finally:
+        spark.sql("DROP DATABASE housekeeping CASCADE")
 
 
 def test_new_checks_and_outputs_are_added_to_the_output(lake: Path, spark: SparkSession) -> None:

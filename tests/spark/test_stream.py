@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
+from lakemill.rescore import FIRST_ROWS
 from lakemill.source_log import SourceLog
 from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
 
@@ -77,25 +78,28 @@ def test_a_stream_scores_each_row_once_stops_after_its_batch_and_goes_on(tmp_pat
     assert sorted((run["rows"], run["rows_error"], run["batches"]) for run in runs) == [(2, 0, 1), (10, 1, 2)]
 
 
-def log_model(lake: Path, registry: str, *, bias: float, classes: int = 3, with_format: bool = True) -> None:
+ABOVE = {"format": {"input": "logits", "threshold": 0.0}}
+
+
+def log_model(lake: Path, registry: str, *formats: dict[str, object], bias: float) -> None:
     """Register a version of the pipeline and move the alias to it."""
-    onnx_classifier(lake / "model.onnx", bias=bias, classes=classes)
-    parts = [IMAGE_STEP, {"model": {"uri": str(lake / "model.onnx")}}, *([FORMAT_STEP] if with_format else [])]
+    onnx_classifier(lake / "model.onnx", bias=bias)
+    parts = [IMAGE_STEP, {"model": {"uri": str(lake / "model.onnx")}}, *formats]
     declared = stream_config(lake, pipeline__steps=parts).pipeline.declared()
     Pipeline(declared.steps).log(registered_model_name="live", alias="production", registry=registry)
 
 
 def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_path: Path, spark: SparkSession) -> None:
     registry = f"sqlite:///{tmp_path}/mlflow.db"
-    log_model(tmp_path, registry, bias=0.0)
+    log_model(tmp_path, registry, FORMAT_STEP, bias=0.0)
     write_images(spark, tmp_path / "images", 0, 3)
 
     def second() -> None:
-        log_model(tmp_path, registry, bias=1.0)
+        log_model(tmp_path, registry, FORMAT_STEP, ABOVE, bias=1.0)
         write_images(spark, tmp_path / "images", 3, 2)
 
     def third() -> None:
-        log_model(tmp_path, registry, bias=2.0, with_format=False)  # logits, where label and probability were
+        log_model(tmp_path, registry, bias=2.0)  # logits, where label and probability were
         write_images(spark, tmp_path / "images", 5, 2)
 
     config = stream_config(tmp_path, pipeline__uri="models:/live@production", registry=registry)
@@ -103,6 +107,7 @@ def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_pat
     versions = [row["metadata"]["models"][0]["version"] for row in rows_of(tmp_path)]
     assert versions == ["1"] * 3 + ["2"] * 4
     assert len({row["metadata"]["pipeline_version"] for row in rows_of(tmp_path)}) == 2
+    assert [row["out"]["above"] is None for row in rows_of(tmp_path)] == [True] * 3 + [False] * 4
     refused = [line for line in lines if "is not used" in line]
     assert len(refused) == 1
     assert "models:/live@production (version 3)" in refused[0]
@@ -113,11 +118,11 @@ def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_pat
 
 def test_earlier_rows_are_scored_again_with_the_new_model(tmp_path: Path, spark: SparkSession) -> None:
     registry = f"sqlite:///{tmp_path}/mlflow.db"
-    log_model(tmp_path, registry, bias=0.0, with_format=False)
+    log_model(tmp_path, registry, bias=0.0)
     write_images(spark, tmp_path / "images", 0, 5)
     uri = {"pipeline__uri": "models:/live@production", "registry": registry}
     predict_table(stream_config(tmp_path, trigger="available_now", **uri), spark)
-    log_model(tmp_path, registry, bias=1.0, with_format=False)
+    log_model(tmp_path, registry, bias=1.0)
     write_images(spark, tmp_path / "images", 5, 2)
     spark.sql(f"DELETE FROM delta.`{tmp_path}/predictions` WHERE path = 'img/0004.png'")  # noqa: S608 -- own path
     result = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
@@ -127,6 +132,31 @@ def test_earlier_rows_are_scored_again_with_the_new_model(tmp_path: Path, spark:
     assert {row["metadata"]["models"][0]["version"] for row in rows} == {"2"}
     again = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
     assert (again.rows, again.rows_rescored, again.batches) == (0, 0, 0)
+
+
+def test_an_interrupted_rescore_goes_on_with_what_is_left(tmp_path: Path, spark: SparkSession) -> None:
+    registry = f"sqlite:///{tmp_path}/mlflow.db"
+    log_model(tmp_path, registry, bias=0.0)
+    uri = {"pipeline__uri": "models:/live@production", "registry": registry}
+    config = stream_config(tmp_path, trigger="available_now", rescore="changed", **uri)
+    for start, count in ((0, 500), (500, FIRST_ROWS)):
+        write_images(spark, tmp_path / "images", start, count)
+        predict_table(config, spark)
+    log_model(tmp_path, registry, bias=1.0)
+
+    def interrupt(line: str) -> None:
+        if "earlier rows again" in line:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        predict_table(config, spark, progress=interrupt)
+    done = [row["path"] for row in rows_of(tmp_path) if row["metadata"]["models"][0]["version"] == "2"]
+    assert done == [f"img/{number:04d}.png" for number in range(500, 500 + FIRST_ROWS)], "newest first"
+    result = predict_table(config, spark)
+    assert (result.rows, result.rows_rescored) == (0, 500)
+    rows = rows_of(tmp_path)
+    assert len(rows) == len({row["path"] for row in rows}) == 500 + FIRST_ROWS
+    assert {row["metadata"]["models"][0]["version"] for row in rows} == {"2"}
 
 
 def test_files_to_predictions_in_one_process(tmp_path: Path, spark: SparkSession) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
 from lakemill.commits import commit
+from lakemill.conflicts import retry_conflicts
 from lakemill.locks import hold
 from lakemill.predict import prepare
 from lakemill.predict_modes import run_missing
@@ -108,3 +111,44 @@ def test_different_jobs_share_a_table(lake: Path, spark: SparkSession) -> None:
     configs = [digits_job(lake, name="one"), digits_job(lake, name="two")]
     assert at_once(*(lambda config=config: predict_table(config, spark) for config in configs)) == []
     assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
+
+
+def test_upkeep_of_the_target_meanwhile_loses_nothing(lake: Path, spark: SparkSession) -> None:
+    table, other = f"delta.`{lake}/predictions`", "metadata.job = 'other'"
+    predict_table(digits_job(lake, name="other"), spark)
+    for start in range(4, 16, 4):
+        write_images(spark, lake / "images", start, 4)
+    done = threading.Event()
+
+    def score() -> None:
+        try:
+            predict_table(digits_job(lake, "engine.max_bytes_per_trigger=1"), spark)  # a batch for each file
+            assert predict_table(digits_job(lake, mode="where", source__where="label = '1'"), spark).rows == 5
+        finally:
+            done.set()
+
+    def look_after() -> None:
+        statements = itertools.cycle(
+            [f"OPTIMIZE {table}", f"DELETE FROM {table} WHERE {other} AND path = (SELECT min(path) FROM {table})"]  # noqa: S608 -- own path
+        )
+        while not done.is_set():
+            statement = next(statements)
+            retry_conflicts(functools.partial(spark.sql, statement), table)
+
+    assert at_once(score, look_after) == []
+    rows = DeltaTable(f"{lake}/predictions").to_pyarrow_table().to_pylist()
+    scored = sorted(row["path"] for row in rows if row["metadata"]["job"] == "digits")
+    assert scored == [f"img/{number:04d}.png" for number in range(16)]
+
+
+def test_a_column_added_to_the_target_meanwhile_is_reported_by_the_next_run(lake: Path, spark: SparkSession) -> None:
+    write_images(spark, lake / "images", 4, 4)
+
+    def change(line: str) -> None:
+        if line.startswith("batch 0: committed"):
+            spark.sql(f"ALTER TABLE delta.`{lake}/predictions` ADD COLUMN reviewed BOOLEAN")
+
+    predict_table(digits_job(lake, "engine.max_bytes_per_trigger=1"), spark, progress=change)
+    assert len(paths(lake)) == 8
+    with pytest.raises(LakemillError, match=r"^\[OUTPUT_SCHEMA\] .* it has reviewed as well"):
+        predict_table(digits_job(lake), spark)
