@@ -81,16 +81,14 @@ def steps(model: Path | str) -> list[dict[str, object]]:
 
 def digits_job(lake: Path, *overrides: str, name: str = "digits", **values: Any) -> PredictConfig:
     """Return a job from ``<lake>/images`` through ``<lake>/model.onnx`` to ``<lake>/predictions``."""
-    return PredictConfig.load(
-        None,
-        overrides,
-        name=name,
-        source__table=f"{lake}/images",
-        source__columns=["label"],
-        pipeline__steps=steps(lake / "model.onnx"),
-        output__table=f"{lake}/predictions",
-        **values,
-    )
+    usual: dict[str, Any] = {
+        "name": name,
+        "source__table": f"{lake}/images",
+        "source__columns": ["label"],
+        "pipeline__steps": steps(lake / "model.onnx"),
+        "output__table": f"{lake}/predictions",
+    }
+    return PredictConfig.load(None, overrides, **usual | values)
 
 
 def photo_classifier(path: Path, *, classes: int) -> Path:

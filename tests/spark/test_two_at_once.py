@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +47,14 @@ def at_once(*runs: Callable[[], object]) -> list[str]:
 
     def one(run: Callable[[], object]) -> None:
         start.wait()
-        try:
-            run()
-        except LakemillError as error:
-            codes.append(error.code)
+        run()
 
-    threads = [threading.Thread(target=one, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for future in [pool.submit(one, run) for run in runs]:
+            try:
+                future.result()
+            except LakemillError as error:
+                codes.append(error.code)
     return codes
 
 
@@ -128,12 +127,12 @@ def test_upkeep_of_the_target_meanwhile_loses_nothing(lake: Path, spark: SparkSe
             done.set()
 
     def look_after() -> None:
-        statements = itertools.cycle(
-            [f"OPTIMIZE {table}", f"DELETE FROM {table} WHERE {other} AND path = (SELECT min(path) FROM {table})"]  # noqa: S608 -- own path
-        )
-        while not done.is_set():
-            statement = next(statements)
-            retry_conflicts(functools.partial(spark.sql, statement), table)
+        for number in itertools.count():
+            if done.is_set():
+                return
+            delete = f"DELETE FROM {table} WHERE {other} AND path = 'img/{number:04d}.png'"  # noqa: S608 -- own path
+            for statement in (delete, f"OPTIMIZE {table}"):
+                retry_conflicts(functools.partial(spark.sql, statement), table)
 
     assert at_once(score, look_after) == []
     rows = DeltaTable(f"{lake}/predictions").to_pyarrow_table().to_pylist()
