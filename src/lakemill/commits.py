@@ -121,6 +121,9 @@ def judge(batch: Committed, max_ratio: float | None) -> None:
 def prepare_output(spark: SparkSession, table: str, schema: StructType, *, replace: bool) -> bool:
     """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
 
+    Outputs and checks that a new model or pipeline has are added to a table that fits otherwise; earlier rows have null
+    there.
+
     Args:
         spark: The session.
         table: The output.
@@ -135,15 +138,10 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
     """
     rows = tables.find(spark, table)
     if rows is not None:
-        present = {field.name: field.dataType.simpleString() for field in rows.schema}
-        wanted = {field.name: field.dataType.simpleString() for field in schema}
-        is_fitting = present.keys() == wanted.keys() and not lost_fields(rows.schema, schema)
-        if not replace and not is_fitting:
-            raise TableError(
-                "OUTPUT_SCHEMA",
-                f"the output '{table}' has another schema: {_difference(wanted, present)}.",
-                hint="mode: full replaces the table; or give the new predictions a table of their own.",
-            )
+        if not replace:
+            check_output(table, rows.schema, schema)
+            if lost_fields(schema, rows.schema):
+                _add_new_fields(spark, table, schema)
         return False
     try:
         # Two jobs may make it at the same time.
@@ -157,19 +155,31 @@ def prepare_output(spark: SparkSession, table: str, schema: StructType, *, repla
     return True
 
 
-def add_new_fields(spark: SparkSession, table: str, schema: StructType) -> None:
-    """Add the outputs and checks that a new model or pipeline has to an output that fits otherwise.
-
-    Earlier rows have null there. A field's metadata, which holds its tensor's shape, comes along.
+def check_output(table: str, present: StructType, wanted: StructType) -> None:
+    """Refuse an output that rows do not fit.
 
     Args:
-        spark: The session.
-        table: The output; ``prepare_output`` has checked it.
-        schema: Of the rows to come.
+        table: Its name, for the message.
+        present: Its schema.
+        wanted: Of the rows to come.
+
+    Raises:
+        TableError: ``OUTPUT_SCHEMA``.
     """
-    if lost_fields(schema, tables.read(spark, table).schema):
-        writer = spark.createDataFrame([], schema).write.mode("append").option("mergeSchema", "true")
-        retry_conflicts(lambda: tables.save(writer, table), table)
+    there = {field.name: field.dataType.simpleString() for field in present}
+    asked = {field.name: field.dataType.simpleString() for field in wanted}
+    if there.keys() != asked.keys() or lost_fields(present, wanted):
+        raise TableError(
+            "OUTPUT_SCHEMA",
+            f"the output '{table}' has another schema: {_difference(asked, there)}.",
+            hint="mode: full replaces the table; or give the new predictions a table of their own.",
+        )
+
+
+def _add_new_fields(spark: SparkSession, table: str, schema: StructType) -> None:
+    # By an empty write: a field's metadata, which holds its tensor's shape, comes along.
+    writer = spark.createDataFrame([], schema).write.mode("append").option("mergeSchema", "true")
+    retry_conflicts(lambda: tables.save(writer, table), table)
 
 
 def _difference(wanted: Mapping[str, str], present: Mapping[str, str]) -> str:

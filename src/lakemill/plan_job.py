@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint, check_identity, job_identity
-from lakemill.commits import prepare_output
+from lakemill.commits import check_output
 from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, ddl, describe, resolve_all
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
@@ -104,7 +104,8 @@ def _describe_run(
         {"name": name, "value": value, "reason": reason}
         for name, (value, reason) in scan_settings(spark, rows.schema, plan).items()
     ]
-    if tables.exists(spark, config.output.table):
+    output = tables.find(spark, config.output.table)
+    if output is not None and config.mode != "full":
         schema = result_schema(replace(plan, task_metrics=False), rows.schema)
         with report.noting():
-            prepare_output(spark, config.output.table, schema, replace=config.mode == "full")
+            check_output(config.output.table, output.schema, schema)

@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from lakemill import tables
-from lakemill.commits import add_new_fields, now_utc, prepare_output
+from lakemill.commits import now_utc, prepare_output
 from lakemill.measures import write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_run import PredictResult, Progress, Run
-from lakemill.predict_source import Source, open_source, scan_session
+from lakemill.predict_source import Source, open_source, tune_scan
 from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
@@ -143,7 +143,7 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     Raises:
         ConfigError: something does not fit.
     """
-    from lakemill.session import get_session
+    from lakemill.session import get_session, session_with
     from lakemill.shipping import ship
 
     resolved = resolve_config(config)
@@ -156,11 +156,11 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     )
     base = spark or get_session(config.name)
     try:
-        source = open_source(config, base)
+        session = session_with(base, {})
+        source = open_source(config, session)
         run_id = uuid.uuid4().hex
         plan, schema = plan_for(config, resolved, source, base, run_id)
-        session = scan_session(base, source.rows.schema, plan)
-        source = open_source(config, session)
+        tune_scan(session, source.rows.schema, plan)
         plan = ship(session, plan)
         is_new = False
         if output:
@@ -168,8 +168,6 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
 
             table_schema = StructType([column for column in schema if column.name != "_task"])
             is_new = prepare_output(base, config.output.table, table_schema, replace=config.mode == "full")
-            if not is_new and config.mode != "full":
-                add_new_fields(base, config.output.table, table_schema)
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)

@@ -74,17 +74,16 @@ def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[C
             )
 
 
-def scan_session(spark: SparkSession, schema: StructType, plan: PredictPlan) -> SparkSession:
-    """Return a session of its own that cuts the scan by compute, not by bytes, and hands blobs over in small batches.
+def tune_scan(session: SparkSession, schema: StructType, plan: PredictPlan) -> None:
+    """Let a session of its own cut the scan by compute, not by bytes, and hand blobs over in small batches.
 
     Args:
-        spark: The session that the job was given; it is not changed.
+        session: Reads the source and nothing else.
         schema: Of the source.
         plan: Says which of its columns are read.
     """
-    from lakemill.session import session_with
-
-    return session_with(spark, {name: value for name, (value, _) in scan_settings(spark, schema, plan).items()})
+    for name, (value, _) in scan_settings(session, schema, plan).items():
+        session.conf.set(name, value)
 
 
 def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) -> dict[str, tuple[str, str]]:
