@@ -22,6 +22,9 @@ IDENTITY_FILE = "lakemill.json"
 CHECKSUM_BYTES = 12
 """Of the smallest of Hadoop's checksum files: a head of 8 bytes and one sum of 4."""
 
+WHOLE_VERSION = -1
+"""A Delta offset's ``index`` where it stands before the first file of its version: all earlier ones are done."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -75,6 +78,22 @@ class Checkpoint:
         version = (self.identity() or {}).get("source_version")
         return None if version is None else int(version)
 
+    def finished(self) -> tuple[int, float] | None:
+        """Return the source's version up to which all is scored, and when that was planned (storage's seconds).
+
+        Returns:
+            None if a batch is not done, or ends within a version.
+        """
+        done, begun = self._batches("commits"), self._batches("offsets")
+        if not done or done[-1] != begun[-1] or self.damage():
+            return None
+        end = self._delta_offset(done[-1])
+        if int(end["index"]) != WHOLE_VERSION:
+            return None
+        store, folder = filesystem(self.location)
+        written = store.get_file_info(f"{folder}/offsets/{done[-1]}").mtime_ns
+        return None if written is None else (int(end["reservoirVersion"]) - 1, written / 1e9)
+
     def damage(self) -> str | None:
         """Return what a power loss or a careless hand spoiled, None if the next start can go on from here.
 
@@ -125,7 +144,7 @@ class Checkpoint:
         version, index = int(end["reservoirVersion"]), int(end["index"])
         # The first snapshot may take several batches; an offset says whether the batch after it still belongs to it.
         is_snapshot = batch_id == 0 or bool(self._delta_offset(batch_id - 1)["isStartingVersion"])
-        return SourceOffset(version - 1 if index == -1 else version, is_snapshot)
+        return SourceOffset(version - 1 if index == WHOLE_VERSION else version, is_snapshot)
 
     def _delta_offset(self, batch_id: int) -> dict[str, Any]:
         text = self._read(f"offsets/{batch_id}")

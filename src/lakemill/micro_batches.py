@@ -120,6 +120,9 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
         # Its batches cannot be told apart from those of a new start, so it is as good as lost: the keys decide.
         run.tell(f"the checkpoint is damaged ({damage}) and starts anew; what has a prediction is not scored again")
         checkpoint.remove()
+    if run.is_new_output and checkpoint.identity() is not None:
+        run.tell("the predictions that the checkpoint was made with are gone: it starts anew")
+        checkpoint.remove()
     known = checkpoint.identity()
     if known is not None:
         check_identity(known, identity)

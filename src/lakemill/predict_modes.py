@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakemill import tables
-from lakemill.checkpoint import Checkpoint
+from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import commit, write_quarantine
 from lakemill.merge import merge
 from lakemill.micro_batches import start_query, stream_failure
+from lakemill.source_log import SourceLog
 from lakemill.spark_errors import SPARK_FAILURES
 from lakemill.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
+    from lakemill.predict_config import PredictConfig
     from lakemill.predict_run import Run
 
 
@@ -54,6 +56,8 @@ def run_incremental(run: Run) -> None:
     if run.config.source.change_column is not None:
         run_change_column(run)
         return
+    if not run.is_new_output and is_up_to_date(run.config, run.source.key):
+        return
     query, batches = start_query(run, availableNow=True)
     try:
         query.awaitTermination()
@@ -63,6 +67,27 @@ def run_incremental(run: Run) -> None:
         raise stream_failure(error, batches, run.config) from error
     finally:
         query.stop()
+
+
+def is_up_to_date(config: PredictConfig, key: tuple[str, ...]) -> bool:
+    """Return whether there is nothing to do for sure, without Spark and whatever the length of the source's log.
+
+    Starting a stream takes seconds, and more where the log has thousands of commits.
+
+    Args:
+        config: The job.
+        key: Columns that tell the source's rows apart.
+
+    Raises:
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
+    """
+    checkpoint = Checkpoint.of(config)
+    known = checkpoint.identity()
+    if known is None or config.rescore != "none" or not tables.is_path(config.source.table):
+        return False
+    check_identity(known, job_identity(config, key))
+    finished = checkpoint.finished()
+    return finished is not None and SourceLog(tables.location(config.source.table)).ends_with(*finished)
 
 
 def run_where(run: Run) -> None:

@@ -58,6 +58,20 @@ class SourceLog:
         while (commit := self.commit(version := version + 1)) is not None:
             yield commit
 
+    def ends_with(self, version: int, before: float) -> bool:
+        """Return whether ``version`` is the newest one for sure; it looks at two files.
+
+        Args:
+            version: Of the table.
+            before: Seconds since 1970 by the storage's clock; a commit file that is newer may be of another table that
+                was put in this one's place.
+        """
+        store, folder = filesystem(self.location)
+        names = [f"{folder}/_delta_log/{number:020d}.json" for number in (version, version + 1)]
+        this, following = store.get_file_info(names)
+        # With this file there, the next one was not cleaned up: clean-up takes the oldest first.
+        return bool(this.is_file and this.mtime_ns / 1e9 <= before and not following.is_file)
+
     def commit(self, version: int) -> SourceCommit | None:
         """Return one commit; None if there is none yet, or its file was cleaned up.
 

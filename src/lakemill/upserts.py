@@ -149,7 +149,7 @@ def run_change_column(run: Run) -> None:
     known = checkpoint.identity()
     if known is not None:
         check_identity(known, identity)
-        if known["source_version"] == source_version:
+        if known["source_version"] == source_version and not run.is_new_output:
             return
     source = tables.filtered(tables.read(run.spark, config.source.table, source_version), config.source.where)
     predictions = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")

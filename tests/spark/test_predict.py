@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,16 @@ def test_too_many_errors_commit_nothing(lake: Path, spark: SparkSession) -> None
 def test_error_rows_are_copied_to_the_quarantine_table(lake: Path, spark: SparkSession) -> None:
     predict_table(digits_job(lake, f"quarantine.table={lake}/bad"), spark)
     assert [row["path"] for row in predictions(lake, "bad")] == ["img/0003.png", "img/0007.png"]
+
+
+def test_predictions_that_were_removed_are_made_again(lake: Path, spark: SparkSession) -> None:
+    said: list[str] = []
+    assert predict_table(digits_job(lake), spark).rows == 20
+    assert predict_table(digits_job(lake), spark).batches == 0
+    shutil.rmtree(lake / "predictions")
+    assert predict_table(digits_job(lake), spark, progress=said.append).rows == 20
+    assert "the predictions that the checkpoint was made with are gone: it starts anew" in said
+    assert len(predictions(lake)) == 20
 
 
 def test_changed_source_stops_with_a_hint(lake: Path, spark: SparkSession) -> None:
