@@ -179,10 +179,13 @@ def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
         raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
     if pa.types.is_fixed_size_list(array.type):
         return array.type.list_size, array.flatten()
-    lengths = np.diff(np.asarray(array.offsets))
-    if len(lengths) and (lengths != lengths[0]).any():
+    if not len(array):
+        return 0, array.flatten()
+    offsets = np.asarray(array.offsets)
+    lengths = offsets[1:] - offsets[:-1]
+    if (lengths != lengths[0]).any():
         raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
-    return int(lengths[0]) if len(lengths) else 0, array.flatten()
+    return int(lengths[0]), array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 
 
 def _read_rows(
