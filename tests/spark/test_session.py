@@ -14,6 +14,9 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from lakemill.class_archive import archive_options, class_archive
+from lakemill.delta_jars import delta_jars
+from lakemill.environment import check_java, installed_versions
 from lakemill.session import get_session, session_with
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
@@ -92,6 +95,21 @@ def test_a_local_session_is_quiet(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
+
+
+def test_a_class_archive_that_java_cannot_use_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jars = delta_jars(*installed_versions())[0].parent
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    archive = class_archive(check_java())
+    assert archive_options(archive) == []
+    archive.parent.mkdir()
+    (archive.parent / jars.name).symlink_to(jars)
+    archive.write_bytes(b"of another Java")
+    asked = "spark.conf.get('spark.driver.extraJavaOptions')"
+    done = run(tmp_path, f"from lakemill import get_session; spark = get_session(); print({asked}); spark.stop()")
+    assert done.returncode == 0, done.stderr
+    assert f"-XX:SharedArchiveFile={archive}" in done.stdout
     assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
 
 
