@@ -155,7 +155,7 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
     _quiet_query_log()
     return {
         **DELTA_SETTINGS,
-        "spark.master": "local[*]",
+        "spark.master": "local[*, 2]",  # a task is tried twice: a worker that is killed costs no run
         "spark.jars": ",".join(map(str, delta_jars(spark, delta))),
         "spark.driver.memory": "4g",
         "spark.driver.extraJavaOptions": " ".join([java_options(), *archive_options(class_archive(java))]),

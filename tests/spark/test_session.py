@@ -98,6 +98,27 @@ def test_a_local_session_is_quiet(tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
 
 
+def test_a_worker_that_is_killed_costs_a_task(tmp_path: Path) -> None:
+    (tmp_path / "killed_once.py").write_text("""
+import os, signal
+from pathlib import Path
+
+def score(batches):
+    for batch in batches:
+        if batch.num_rows and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+""")
+    done = run(
+        tmp_path,
+        "from lakemill import get_session; from killed_once import score; spark = get_session(); "
+        "print(spark.range(9).mapInArrow(score, 'id long').count())",
+    )
+    assert done.stdout == "9\n", done.stderr
+    assert (tmp_path / "killed").exists()
+
+
 def test_a_class_archive_that_java_cannot_use_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jars = delta_jars(*installed_versions())[0].parent
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
