@@ -59,7 +59,7 @@ class JobStatus:
     def summary(self) -> str:
         """Return the state in a few lines."""
         if self.scored_version is None:
-            lag = f"no checkpoint; the source is at version {self.source_version}"
+            lag = f"nothing scored incrementally yet; the source is at version {self.source_version}"
         elif not self.lag_versions:
             lag = f"up to date with source version {self.source_version}"
         else:
