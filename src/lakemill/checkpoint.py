@@ -81,11 +81,13 @@ class Checkpoint:
     def finished(self) -> tuple[int, float] | None:
         """Return the source's version up to which all is scored, and when that was planned (storage's seconds).
 
+        The checkpoint must not be damaged.
+
         Returns:
             None if a batch is not done, or ends within a version.
         """
         done, begun = self._batches("commits"), self._batches("offsets")
-        if not done or done[-1] != begun[-1] or self.damage():
+        if not done or done[-1:] != begun[-1:]:
             return None
         end = self._delta_offset(done[-1])
         if int(end["index"]) != WHOLE_VERSION:

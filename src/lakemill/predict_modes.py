@@ -82,8 +82,10 @@ def is_up_to_date(config: PredictConfig, key: tuple[str, ...]) -> bool:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
     """
     checkpoint = Checkpoint.of(config)
+    if config.rescore != "none" or not tables.is_path(config.source.table) or checkpoint.damage():
+        return False
     known = checkpoint.identity()
-    if known is None or config.rescore != "none" or not tables.is_path(config.source.table):
+    if known is None:
         return False
     check_identity(known, job_identity(config, key))
     finished = checkpoint.finished()
