@@ -5,7 +5,8 @@
 The frame is the uint16 image of (2052, 2456) with four outputs of its size; its model returns arrays made before, so
 that all the time is Lakemill's. Forms take turns, another one first in each round; the first rounds warm up and do not
 count. ``input`` is reading the tensor (``metadata.elapsed``), ``total`` the whole call, results formatted. For nested
-Python lists, ``numpy`` is ``np.array(cell, dtype=...)`` over the same lists.
+Python lists, ``numpy`` is ``np.array(cell, dtype=...)`` over the same lists. One small row is measured with calls of
+one form in a row, ``total`` and ``over_model``, and with the forms in turn.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from frame_model import HEIGHT, WIDTH
+from linear_model import write_linear_model
 from numpy.typing import NDArray
 from results import panels, parser, publish
 
@@ -30,6 +32,7 @@ from lakemill import ModelStep, Pipeline, PythonStep, TensorSpec
 PACKAGES = ("lakemill", "numpy", "pyarrow", "pandas", "onnxruntime")
 FRAME = TensorSpec("image", "uint16", (HEIGHT, WIDTH))
 FEATURES = 29
+IN_A_ROW = 20
 
 
 def main() -> None:
@@ -122,9 +125,14 @@ def measure(forms: Mapping[str, Any], pipeline: Pipeline, rounds: int) -> dict[s
 
 
 def measure_rows(rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median milliseconds of a call with one small row, and how much of it is not the model's."""
+    """Return the median milliseconds of a call with one small row, and how much of it is not the model's.
+
+    Measured twice: calls of one form in a row, as a service makes them, and forms in turn, where each call finds the
+    processor's caches full of another's.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = Pipeline((ModelStep(str(_linear_model(Path(folder) / "linear.onnx"))),))
+        graph = write_linear_model(Path(folder) / "linear.onnx", ("features", FEATURES), ("score", 1))
+        pipeline = Pipeline((ModelStep(str(graph)),))
         row = np.random.default_rng(0).random((1, FEATURES), dtype=np.float32)
         forms = {
             "dict": {"features": row.tolist()},
@@ -138,30 +146,29 @@ def measure_rows(rounds: int) -> dict[str, dict[str, float]]:
         model = next(reversed(CACHE.entries.values())).model
         calls: dict[str, Callable[[], Any]] = {"model": lambda: model.predict({"features": row})}
         calls |= {name: lambda data=data: pipeline.infer(data) for name, data in forms.items()}
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for number in range(rounds + 50):
-            for name, call in calls.items():
+        in_a_row = _call_times(calls, rounds // IN_A_ROW, IN_A_ROW)
+        in_turn = _call_times(calls, rounds, 1)
+    return {
+        name: {
+            "total": in_a_row[name],
+            "over_model": round(in_a_row[name] - in_a_row["model"], 4),
+            "in_turn_over_model": round(in_turn[name] - in_turn["model"], 4),
+        }
+        for name in calls
+    }
+
+
+def _call_times(calls: Mapping[str, Callable[[], Any]], rounds: int, in_a_row: int) -> dict[str, float]:
+    """Return each call's median milliseconds; before the rounds that count, half as many that do not."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + rounds // 2):
+        for name, call in calls.items():
+            for _ in range(in_a_row):
                 started = time.perf_counter()
                 call()
-                if number >= 50:
+                if number >= rounds // 2:
                     times[name].append((time.perf_counter() - started) * 1e3)
-    alone = _median(times["model"])
-    return {name: {"total": _median(one), "over_model": round(_median(one) - alone, 4)} for name, one in times.items()}
-
-
-def _linear_model(path: Path) -> Path:
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["features", "weights"], ["score"])],
-        "linear",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", FEATURES])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
-        [numpy_helper.from_array(np.ones((FEATURES, 1), np.float32), "weights")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
-    return path
+    return {name: _median(one) for name, one in times.items()}
 
 
 def _median(values: list[float]) -> float:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from linear_model import write_linear_model
 from results import panels, parser, publish
 
 from lakemill import PredictConfig, get_session, predict_stream
@@ -53,7 +54,7 @@ def main() -> None:
 
 def measure(lake: Path, appends: int, cores: int) -> list[float]:
     """Return how long each append waited, in seconds."""
-    write_model(lake / "model.onnx")
+    write_linear_model(lake / "model.onnx", ("pixels", INPUTS), ("logits", 10))
     append(lake)
     config = PredictConfig.load(
         name="latency",
@@ -106,21 +107,6 @@ def batch_versions(table: Path) -> dict[int, int]:
         actions: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
         found |= {action["txn"]["version"]: int(file.stem) for action in actions if "txn" in action}
     return found
-
-
-def write_model(path: Path) -> None:
-    """Write a linear model ``pixels (n, 64) -> logits (n, 10)``: what is measured is the way, not the network."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["pixels", "weights"], ["logits"])],
-        "linear",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", INPUTS])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])],
-        [numpy_helper.from_array(np.ones((INPUTS, 10), np.float32), "weights")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
 
 def plot(result: dict[str, Any]) -> Any:

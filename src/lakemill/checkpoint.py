@@ -160,9 +160,7 @@ class Checkpoint:
 
     def last_batch(self) -> int | None:
         """Return the newest batch that was committed; None before the first one."""
-        store, folder = filesystem(self.location)
-        listed = store.get_file_info(fs.FileSelector(f"{folder}/commits", allow_not_found=True))
-        return max((int(file.base_name) for file in listed if file.base_name.isdigit()), default=None)
+        return max(self._batches("commits"), default=None)
 
     def remove(self) -> None:
         """Remove the folder, if it is there."""

@@ -96,7 +96,7 @@ class Result:
             import pandas as pd
 
             now = np.datetime64(self.metadata["time"].replace(tzinfo=None), "us")
-            return pd.DatetimeIndex(np.full(self.given.rows, now)).tz_localize("UTC")
+            return pd.DatetimeIndex(np.full(self.given.rows, now.view("i8")), dtype=pd.DatetimeTZDtype("us", "UTC"))
         return from_rows([self.metadata[field.key]] * self.given.rows)
 
     def _plain(self, field: Field) -> Any:

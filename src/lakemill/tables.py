@@ -141,11 +141,13 @@ def save(writer: DataFrameWriter, table: str) -> None:
 
 def make(spark: SparkSession, table: str, schema: StructType) -> None:
     """Make an empty Delta table unless it is there; the columns keep their metadata. It takes no Spark job."""
-    from delta.tables import DeltaTable
+    from pyspark.errors import AnalysisException
 
-    builder = DeltaTable.createIfNotExists(spark)
-    builder = builder.location(location(table)) if is_path(table) else builder.tableName(sql_name(table))
-    builder.addColumns(schema).execute()
+    try:
+        spark.catalog.createTable(sql_name(table), source="delta", schema=schema)
+    except AnalysisException as error:
+        if error.getCondition() != "TABLE_OR_VIEW_ALREADY_EXISTS":
+            raise
 
 
 def version(spark: SparkSession, table: str) -> int:
