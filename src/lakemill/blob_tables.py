@@ -27,7 +27,13 @@ TASK_BYTES = 8 * 2**20
 FILE_COST_BYTES = 32 * 2**10  # opening a file takes as long as reading so many bytes
 TASKS_PER_CORE = 4
 
-BLOB_SETTINGS = {
+BLOB_READ_SETTINGS = {
+    # Spark's batches have thousands of rows; of images these are gigabytes. A few rows also stay near the processor.
+    "spark.sql.parquet.columnarReaderBatchSize": "16",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
+}
+
+BLOB_SETTINGS = BLOB_READ_SETTINGS | {
     "spark.sql.parquet.compression.codec": "uncompressed",
     "parquet.enable.dictionary#content": "false",
     "parquet.column.statistics.enabled#content": "false",
@@ -39,9 +45,6 @@ BLOB_SETTINGS = {
     "spark.databricks.delta.optimize.minFileSize": str(FILE_BYTES // 2),
     # Long common folders would fill the 32 characters that Delta keeps of a path, and no file could be skipped by it.
     "spark.databricks.io.skipping.stringPrefixLength": "256",
-    # Spark's batches have thousands of rows; of images these are gigabytes.
-    "spark.sql.parquet.columnarReaderBatchSize": "128",
-    "spark.sql.execution.arrow.maxBytesPerBatch": str(8 * 2**20),
     # Scans are split to keep every core busy, but not within a row group.
     "spark.sql.files.openCostInBytes": str(ROW_GROUP_BYTES),
     # Without this, Spark sorts the images themselves before it writes them to a partitioned table.

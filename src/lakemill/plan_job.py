@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import check_output
-from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, ddl, describe, resolve_all
+from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
 from lakemill.predict_config import PredictConfig
-from lakemill.predict_source import scan_settings, source_key, source_problems
+from lakemill.predict_source import source_key, source_problems
 from lakemill.resolving import Resolved
 from lakemill.schemas import result_schema
 from lakemill.session import get_session
@@ -99,11 +99,7 @@ def _check_checkpoint(config: PredictConfig, key: tuple[str, ...]) -> None:
 def _describe_run(
     config: PredictConfig, spark: SparkSession, rows: DataFrame, plan: PredictPlan, report: PlanReport
 ) -> None:
-    report.output_schema = ddl(plan, rows.schema)
-    report.settings = [
-        {"name": name, "value": value, "reason": reason}
-        for name, (value, reason) in scan_settings(spark, rows.schema, plan).items()
-    ]
+    report.add_schema_and_settings(spark, rows.schema, plan)
     output = tables.find(spark, config.output.table)
     if output is not None and config.mode != "full":
         schema = result_schema(replace(plan, task_metrics=False), rows.schema)

@@ -26,6 +26,7 @@ from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
     from pyspark.sql.types import StructType
 
     from lakemill.waiting_rows import Waiting
@@ -62,7 +63,8 @@ class PlanReport:
         inputs: How each column reaches the models.
         output_schema: Columns of the result, as Spark DDL.
         batch: ``rows`` and ``bytes`` of a model batch, ``row_bytes`` of its tensors, and the ``reason``.
-        settings: Spark's settings: ``name``, ``value``, ``reason``.
+        settings: Spark's settings: ``name``, ``value``, ``reason``. A job makes them for itself; ``transform`` leaves
+            the session to its owner, who may.
         waiting: What would be scored; None where the source is no table.
         probe: dtype and shape of each step's outputs, from one real batch.
         problems: Everything that is wrong, as ``code``, ``message`` and ``hint``.
@@ -86,6 +88,16 @@ class PlanReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return asdict(self)
+
+    def add_schema_and_settings(self, spark: SparkSession, schema: StructType, plan: PredictPlan) -> None:
+        """Note what comes out of a plan for a source on Spark, and how Spark should read that source."""
+        from lakemill.predict_source import scan_settings
+
+        self.output_schema = ddl(plan, schema)
+        self.settings = [
+            {"name": name, "value": value, "reason": reason}
+            for name, (value, reason) in scan_settings(spark, schema, plan).items()
+        ]
 
     def add(self, error: LakemillError) -> None:
         """Note a problem, once."""
@@ -124,7 +136,7 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
             passthrough=carried_columns(source.schema),
         )
         if plan is not None:
-            report.output_schema = ddl(plan, source.schema)
+            report.add_schema_and_settings(source.sparkSession, source.schema, plan)
         if probe and None not in models:
             add_probe(report, resolved, lambda count: source.limit(count).toArrow())
         return report

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakemill import tables
+from lakemill.blob_tables import BLOB_READ_SETTINGS
 from lakemill.predict_config import PredictConfig
 from lakemill.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 TASKS_PER_CORE = 4  # with fewer, one slow task at the end leaves the other cores idle
-SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 32 * 2**20
+SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) ->
     columns = spark_fields(schema)
     if any(isinstance(columns[name].dataType, BinaryType) for name in plan.source_columns):
         blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
-        settings |= {
-            "spark.sql.parquet.columnarReaderBatchSize": ("128", blobs),
-            "spark.sql.execution.arrow.maxBytesPerBatch": (str(8 * 2**20), blobs),
-        }
+        settings |= {name: (value, blobs) for name, value in BLOB_READ_SETTINGS.items()}
+        settings["spark.sql.execution.arrow.maxRecordsPerBatch"] = (
+            str(plan.batch_rows),
+            "the rows of a model batch, so that none are copied together",
+        )
     return settings
