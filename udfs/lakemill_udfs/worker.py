@@ -68,8 +68,8 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
 def _settle(runner: PipelineRunner) -> None:
     """Take what is loaded by now out of the garbage collector's sight.
 
-    PySpark collects garbage after every task. Modules and models are hundreds of thousands of objects that stay: to look
-    at each of them again takes 30 ms with pyarrow and numpy alone, and keeps the processor from the next task.
+    PySpark collects garbage after every task. Modules and models are hundreds of thousands of objects that stay: to
+    look at each of them again takes 30 ms with pyarrow and numpy alone, and keeps the processor from the next task.
     """
     if runner.measures.models_loaded or not gc.get_freeze_count():
         gc.collect()
