@@ -112,6 +112,19 @@ def test_a_probe_says_what_a_model_that_does_not_say_gives(tmp_path: Path, spark
     assert not Pipeline((declared,)).plan(given).problems
 
 
+def test_a_plan_of_a_dataframe_says_the_settings_that_a_job_makes_for_itself(
+    tmp_path: Path, spark: SparkSession
+) -> None:
+    config = job(tmp_path, steps(onnx_classifier(tmp_path / "model.onnx")))
+    write_images(spark, tmp_path / "images", 0, 2)
+    images = spark.read.format("delta").load(f"{tmp_path}/images")
+    report = Pipeline(config.pipeline.declared().steps).plan(images)
+    settings = {setting["name"]: setting["value"] for setting in report.settings}
+    assert settings == {setting["name"]: setting["value"] for setting in plan_job(config, spark).settings}
+    # Spark hands over the rows of one model batch at a time.
+    assert settings["spark.sql.execution.arrow.maxRecordsPerBatch"] == str(report.batch["rows"])
+
+
 def test_a_plan_of_data_in_this_process_needs_no_spark() -> None:
     import numpy as np
 
