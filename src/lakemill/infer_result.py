@@ -23,6 +23,7 @@ from lakemill_udfs.tensors import OBJECTS, TensorSpec
 Output = tuple[TensorSpec, NDArray[Any]]
 """A tensor of every row."""
 
+SIZES_KEPT = 4
 TIME = pa.timestamp("us", "UTC")
 FACTS = {
     "elapsed": pa.list_(pa.int64()),
@@ -77,7 +78,7 @@ class Result:
             return tensor_array(*self.outputs[field.key])
         if field.part == "anomaly":
             value = self.anomaly[field.key]
-            return value if isinstance(value, pa.Array) else pa.array(np.full(self.given.rows, value, np.int32))
+            return value if isinstance(value, pa.Array) else _repeated(value, self.given.rows)
         if field.part == "time":
             return pa.repeat(pa.scalar(self.metadata["time"], TIME), self.given.rows)
         return pa.array([self.metadata[field.key]] * self.given.rows, FACTS.get(field.key, pa.string()))
@@ -116,6 +117,17 @@ def _metadata(spec: TensorSpec) -> dict[str, str]:
     return spec.metadata()
 
 
+# What depends on the number of rows only is made once: a service is asked for one row again and again.
+@lru_cache(SIZES_KEPT)
+def _repeated(value: int, rows: int) -> pa.Array:
+    return pa.array(np.full(rows, value, np.int32))
+
+
+@lru_cache(SIZES_KEPT)
+def _offsets(rows: int, size: int) -> pa.Array:
+    return pa.array(np.arange(rows + 1, dtype=np.int32) * size, pa.int32())
+
+
 def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
     """Return a tensor as an Arrow array of its own dtype, without a copy of numbers.
 
@@ -138,7 +150,7 @@ def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
     batch = np.ascontiguousarray(batch)
     flat = pa.array(batch.reshape(-1))
     if len(spec.shape) == 1:
-        return pa.ListArray.from_arrays(np.arange(len(batch) + 1, dtype=np.int32) * batch.shape[1], flat)
+        return pa.ListArray.from_arrays(_offsets(*batch.shape), flat)
     kind = pa.fixed_shape_tensor(flat.type, batch.shape[1:])
     return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(flat, type=kind.storage_type))
 
