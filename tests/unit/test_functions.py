@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,27 @@ def test_a_shipped_module_replaces_an_older_one(tmp_path: Path, monkeypatch: pyt
         (folder / "lakemill_shipped.py").write_text(f"def version(): return {version}\n")
         sys.path.append(str(folder))
         assert import_function("lakemill_shipped:version", folder.name)() == version
+
+
+def shipped(folder: Path, version: int) -> str:
+    """Write a package as workers get it, and return its archive's name."""
+    archive = folder / f"shipped_steps-{version}.zip"
+    with zipfile.ZipFile(archive, "w") as package:
+        package.writestr("shipped_steps/__init__.py", "")
+        package.writestr("shipped_steps/numbers.py", f"VERSION = {version}\n")
+        package.writestr(
+            "shipped_steps/steps.py", "from shipped_steps.numbers import VERSION\n\ndef run():\n    return VERSION\n"
+        )
+    return archive.name
+
+
+def test_a_reused_worker_runs_a_new_version_of_a_package_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "shipped_steps.steps:run"
+    for version in (1, 2):
+        name = shipped(tmp_path, version)
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+        assert import_function(path, name)() == version
+    # A task of an earlier plan that comes late gets its own version again.
+    assert import_function(path, "shipped_steps-1.zip")() == 1
+    for module in [name for name in sys.modules if name.startswith("shipped_steps")]:
+        monkeypatch.delitem(sys.modules, module)
