@@ -97,7 +97,7 @@ class Result:
             import pandas as pd
 
             now = np.datetime64(self.metadata["time"].replace(tzinfo=None), "us")
-            return pd.DatetimeIndex(np.full(self.given.rows, now.view("i8")), dtype=pd.DatetimeTZDtype("us", "UTC"))
+            return pd.DatetimeIndex(np.full(self.given.rows, now.view("i8")), dtype=_time_dtype())
         return from_rows([self.metadata[field.key]] * self.given.rows)
 
     def _plain(self, field: Field) -> Any:
@@ -110,6 +110,13 @@ class Result:
             return value.to_pylist() if isinstance(value, pa.Array) else [value] * self.given.rows
         value = self.metadata[field.part if field.part == "time" else field.key]
         return [value.isoformat() if field.part == "time" else value] * self.given.rows
+
+
+@lru_cache
+def _time_dtype() -> Any:
+    import pandas as pd
+
+    return pd.DatetimeTZDtype("us", "UTC")
 
 
 @lru_cache

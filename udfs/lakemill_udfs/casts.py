@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def cast_arrow(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             raise RowError("INPUT_TYPE", f"{spec.name}: expected strings, got {array.type}.")
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=object)
-    target = pa.from_numpy_dtype(spec.numpy_dtype)
+    target = _arrow_dtype(spec.dtype)
     if array.type != target:
         if pa.types.is_boolean(target):  # Arrow's cast would call every number but 0 true
             array = pc.cast(array, pa.uint8())
@@ -39,6 +40,9 @@ def cast_arrow(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
         array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values.astype(spec.numpy_dtype, copy=False)
+
+
+_arrow_dtype = lru_cache(pa.from_numpy_dtype)
 
 
 def cast_numpy(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import array
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -211,21 +212,22 @@ def describe(name: str, column: Column) -> TensorSpec | str:
     for dates and other objects.
     """
     if isinstance(column, np.ndarray) and column.dtype != object:
-        return _of_array(name, column, column.shape[1:])
+        return _of_dtype(name, column.dtype, column.shape[1:])
     cell = next((cell for cell in column if not is_missing(cell)), None)
     if cell is None:
         return "null"
     if isinstance(cell, np.ndarray) and cell.dtype != object:
-        return _of_array(name, cell, (None,) * cell.ndim)
+        return _of_dtype(name, cell.dtype, (None,) * cell.ndim)
     shape, first = _probe(cell)
     free = (None,) * len(shape)
     if isinstance(first, np.ndarray | np.generic):
-        return _of_array(name, np.asarray(first), free)
+        return _of_dtype(name, np.asarray(first).dtype, free)
     known = PYTHON_TYPES.get(type(first).__name__, type(first).__name__)
     return TensorSpec(name, known, free) if known in DTYPES and known != "binary" else known
 
 
-def _of_array(name: str, values: NDArray[Any], shape: tuple[int | None, ...]) -> TensorSpec | str:
-    if values.dtype.kind in "biuf":
-        return TensorSpec(name, values.dtype.name, shape)
-    return TensorSpec(name, "string", shape) if values.dtype.kind == "U" else str(values.dtype)
+@lru_cache  # a service sees the same columns in each call
+def _of_dtype(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> TensorSpec | str:
+    if dtype.kind in "biuf":
+        return TensorSpec(name, dtype.name, shape)
+    return TensorSpec(name, "string", shape) if dtype.kind == "U" else str(dtype)

@@ -22,6 +22,7 @@ from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec, tens
 Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""
 
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 NO_TENSOR = (RowError, pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
 """What reading a value raises that is no such tensor."""
 
@@ -127,7 +128,7 @@ def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str, shapes: ND
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         return _view_binary(array, spec, stored_dtype)
     sizes: list[int] = []
-    while _is_list(array.type):
+    while isinstance(array.type, LISTS):
         size, array = _flatten(array, spec)
         sizes.append(size)
     return cast_arrow(array, spec).reshape(rows, *row_shape(spec, tuple(sizes)))
@@ -169,10 +170,6 @@ def _items(row_bytes: int, dtype: np.dtype[Any], spec: TensorSpec) -> int:
     return row_bytes // dtype.itemsize
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
 def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
     """Return the common size of a list array's rows and its values, without a copy."""
     if array.null_count:
@@ -181,9 +178,9 @@ def _flatten(array: pa.Array, spec: TensorSpec) -> tuple[int, pa.Array]:
         return array.type.list_size, array.flatten()
     if not len(array):
         return 0, array.flatten()
-    offsets = np.asarray(array.offsets)
+    offsets = array.offsets.to_numpy()
     lengths = offsets[1:] - offsets[:-1]
-    if (lengths != lengths[0]).any():
+    if len(array) > 1 and (lengths != lengths[0]).any():
         raise RowError("TENSOR_SHAPE", f"{spec.name}: rows differ in size.")
     return int(lengths[0]), array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 

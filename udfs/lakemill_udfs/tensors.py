@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -104,7 +105,7 @@ class TensorSpec:
         """Whether every dimension is known."""
         return all(size is not None for size in self.shape)
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of its arrays, little-endian; strings and bytes are object arrays."""
         return np.dtype(object) if self.dtype in OBJECTS else np.dtype(self.dtype).newbyteorder("<")
@@ -176,9 +177,11 @@ Kind = TensorSpec | str
 
 def tensor_of(name: str, kind: pa.DataType, metadata: dict[str, Any] | None = None) -> Kind:
     """Return what a column of this Arrow type holds."""
-    declared = spec_from_metadata(name, metadata)
-    if declared is not None:
-        return declared
+    return spec_from_metadata(name, metadata) or _of_type(name, kind)
+
+
+@lru_cache  # a service sees the same columns in each call
+def _of_type(name: str, kind: pa.DataType) -> Kind:
     shape: list[int | None] = []
     while True:
         if isinstance(kind, pa.FixedShapeTensorType):
@@ -205,7 +208,9 @@ def arrow_tensors(schema: pa.Schema) -> dict[str, Kind]:
     """Return what each column of an Arrow table holds."""
     return {
         field.name: tensor_of(
-            field.name, field.type, {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+            field.name,
+            field.type,
+            field.metadata and {key.decode(): value.decode() for key, value in field.metadata.items()},
         )
         for field in schema
     }
