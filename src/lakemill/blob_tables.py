@@ -153,7 +153,7 @@ def check_schema(
         raise TableError(
             "TABLE_SCHEMA", f"the table '{table}' has another schema: expected {', '.join(wrong)}.", hint=hint
         )
-    parts = list(spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]["partitionColumns"])
+    parts = list(tables.detail(spark, table)["partitionColumns"])
     if partition_by is not None and parts != list(partition_by):
         raise TableError(
             "TABLE_SCHEMA", f"the table '{table}' is partitioned by {parts}, not by {list(partition_by)}.", hint=hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Row, SparkSession
     from pyspark.sql.types import StructType
 
 logger = logging.getLogger(__name__)
@@ -87,13 +88,9 @@ def judged(scored: DataFrame, config: PredictConfig, *, metrics: bool = True) ->
     Raises:
         TooManyErrorsError: ``TOO_MANY_ERRORS``.
     """
-    from pyspark.sql import functions as fn
-
     scored = scored.persist()
     try:
-        tasks = [fn.collect_list("_task").alias("tasks")] if metrics else []
-        total = scored.agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks).first()
-        assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
+        total = _total(scored, config, metrics=metrics)
         result = Committed(
             total["rows"], total["rows_error"], tuple(task.asDict() for task in total["tasks"]) if metrics else ()
         )
@@ -101,6 +98,20 @@ def judged(scored: DataFrame, config: PredictConfig, *, metrics: bool = True) ->
         yield scored.drop("_task"), result
     finally:
         scored.unpersist()
+
+
+def _total(scored: DataFrame, config: PredictConfig, *, metrics: bool) -> Row:
+    """Run the inference; return the numbers of rows and of errors, and what the tasks measured."""
+    from pyspark.sql import functions as fn
+
+    tasks = [fn.collect_list("_task").alias("tasks")] if metrics else []
+    with ThreadPoolExecutor(1) as side:
+        # To look a transaction's id up, a write needs the table's whole state, most of a second's work for Delta even
+        # if the table is empty. Asked for now, it is there when the rows are. If this fails, the write says why.
+        side.submit(tables.detail, scored.sparkSession, config.output.table)
+        total = scored.agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks).first()
+    assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
+    return total
 
 
 def judge(batch: Committed, max_ratio: float | None) -> None:

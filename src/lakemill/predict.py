@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -82,12 +83,13 @@ def run_job(
 
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)
-    with hold(config, tell, wait=wait):
+    with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
         run = prepare(config, spark, tell)
         run.result.mode = mode
         status: LakemillError | None = None
         try:
             way(run)
+            version = side.submit(tables.version, run.spark, config.output.table)  # while the run is written down
         except LakemillError as error:
             status = error
             raise
@@ -98,7 +100,7 @@ def run_job(
             run.result.seconds = time.perf_counter() - began
             if run.result.batches or status:
                 write_run(run, started, status)
-    run.result.table_version = tables.version(run.spark, config.output.table)
+        run.result.table_version = version.result()
     run.result.seconds = time.perf_counter() - began
     return run.result
 

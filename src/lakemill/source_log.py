@@ -47,7 +47,7 @@ class SourceLog:
         """Return the log of a table; a catalog name's place is asked of the catalog."""
         if tables.is_path(table):
             return cls(tables.location(table))
-        return cls(str(spark.sql(f"DESCRIBE DETAIL {tables.sql_name(table)}").collect()[0]["location"]))
+        return cls(str(tables.detail(spark, table)["location"]))
 
     def after(self, version: int) -> Iterator[SourceCommit]:
         """Yield the commits after ``version`` in order; the time it takes grows with their number alone.

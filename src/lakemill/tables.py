@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
     from pyspark.sql.types import StructType
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -148,6 +148,11 @@ def make(spark: SparkSession, table: str, schema: StructType) -> None:
     except AnalysisException as error:
         if error.getCondition() != "TABLE_OR_VIEW_ALREADY_EXISTS":
             raise
+
+
+def detail(spark: SparkSession, table: str) -> Row:
+    """Return what Delta says of an existing table as it is now: ``location``, ``numFiles``, ``sizeInBytes``, ..."""
+    return spark.sql(f"DESCRIBE DETAIL {sql_name(table)}").collect()[0]
 
 
 def version(spark: SparkSession, table: str) -> int:

@@ -59,7 +59,7 @@ def waiting(spark: SparkSession, config: PredictConfig, source: DataFrame) -> Wa
     rows = source.count()  # from the files' statistics: Delta answers it without reading them
     if config.source.version is not None:
         return Waiting(config.mode, rows, None, None, None, newest, note)
-    detail = spark.sql(f"DESCRIBE DETAIL {tables.sql_name(config.source.table)}").collect()[0]
+    detail = tables.detail(spark, config.source.table)
     return Waiting(config.mode, rows, detail["numFiles"], detail["sizeInBytes"], None, newest, note)
 
 

@@ -52,7 +52,9 @@ class ImageDecoder:
         mean = np.broadcast_to(np.asarray(step.mean or (0.0,), dtype=np.float64), (channels,))
         std = np.broadcast_to(np.asarray(step.std or (1.0,), dtype=np.float64), (channels,))
         compute = np.float64 if step.dtype == "float64" else np.float32
-        self._scale, self._shift = (unit / std).astype(compute), (-mean / std).astype(compute)
+        axes = (channels, 1, 1) if step.layout == "NCHW" else (channels,)
+        self._scale = (unit / std).astype(compute).reshape(axes)
+        self._shift = (-mean / std).astype(compute).reshape(axes)
         self._resample = Image.Resampling[step.resample.upper()]
         self.decode_seconds = self.preprocess_seconds = 0.0
 
@@ -180,16 +182,12 @@ class ImageDecoder:
         """Write ``(height, width[, channels])`` pixels into one row of the batch."""
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]
-        if self.step.dtype == "uint8":
-            target[...] = pixels.transpose(2, 0, 1) if self.step.layout == "NCHW" else pixels.reshape(target.shape)
-        elif self.step.layout == "NCHW":
-            for channel, (scale, shift) in enumerate(zip(self._scale, self._shift, strict=True)):
-                plane = target[channel]
-                np.multiply(pixels[:, :, channel], scale, out=plane, casting="unsafe")
-                plane += shift
-        else:
-            view = target.reshape(pixels.shape)
-            np.multiply(pixels, self._scale, out=view, casting="unsafe")
+        if self.step.layout == "NCHW":
+            pixels = pixels.transpose(2, 0, 1)
+        view = target.reshape(pixels.shape)
+        view[...] = pixels
+        if self.step.dtype != "uint8":  # in place: the row stays in the processor's cache
+            view *= self._scale
             view += self._shift
 
 
