@@ -3,9 +3,10 @@
     python benchmarks/predict.py --json docs/benchmarks/predict.json --plot docs/benchmarks/predict.png
 
 All systems do the same work on the same table and the same cores, commit included, one after another in each round, the
-first of them another one each time. The first round warms them up and does not count: in the others the session, the
-loop's processes and what they loaded are there already, as in a service. ``--cold`` also measures each system's run in
-a new process, with everything started in it. SqueezeNet is the quickest of the networks in the onnx package that ONNX
+first of them another one each time. Before, each scores a small table ``--warm-ups`` times, and the first round does
+not count: then the session, the loop's processes and what they loaded are there already, and Java's compiler, which
+takes dozens of runs, is nearly done, as in a service. ``--cold`` also measures each system's run in a new process, with
+everything started in it. SqueezeNet is the quickest of the networks in the onnx package that ONNX
 Runtime can batch: with a heavier one all systems wait for the same convolutions, and their ratios go to 1.
 """
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PACKAGES = ("lakemill", "pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pillow", "numpy", "pyarrow")
 COLD_TIMEOUT_SECONDS = 1800
+WARM_UP_IMAGES = 100
 
 
 def main() -> None:
@@ -45,14 +48,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         with opened(folder, options.cores) as work:
+            warm_up(work, options.warm_ups, options.systems)
             result = measure(work, options.images, options.repeats, options.systems)
         if options.cold:
             result["cold_seconds"] = {name: cold_seconds(name, folder, options.cores) for name in options.systems}
     publish(result, PACKAGES, options, plot)
 
 
+def warm_up(work: Work, repeats: int, systems: Sequence[str]) -> None:
+    """Let all systems score a small table in turn."""
+    from predict_peers import SYSTEMS
+
+    small = replace(work, folder=work.folder / "warm_up")
+    prepare(small, WARM_UP_IMAGES)
+    for _ in range(repeats):
+        for name in systems:
+            SYSTEMS[name](small, str(_fresh(small.folder / name)))
+
+
 def measure(work: Work, images: int, repeats: int, systems: Sequence[str]) -> dict[str, Any]:
-    """Run all systems in turn, ``repeats`` times after a warm-up, and compare their predictions."""
+    """Run all systems in turn, ``repeats`` times after a first round, and compare their predictions."""
     from predict_peers import SYSTEMS
 
     image_bytes, folder = prepare(work, images), work.folder
@@ -177,6 +192,7 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--images", type=int, default=2000)
     options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--warm-ups", type=int, default=12, help="runs of each system over a small table")
     options.add_argument("--cores", type=int, default=os.cpu_count())
     options.add_argument("--systems", nargs="+", choices=systems, default=systems, help="the loop must be one of them")
     options.add_argument("--cold", action="store_true", help="also measure first runs")
