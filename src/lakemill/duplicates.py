@@ -1,7 +1,12 @@
-"""``deduplicate: content``: rows with the same input are scored once, and each gets its row."""
+"""``deduplicate: content``: rows with the same input are scored once, and each gets its row.
+
+What an earlier commit scored is known by the digest that the predictions carry, where the source has one: ``sha256``,
+as ``ingest`` makes it. Without that column, rows of one commit are compared with each other only.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lakemill_udfs.errors import ConfigError
@@ -11,16 +16,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import StructField, StructType
 
+    from lakemill.predict_config import PredictConfig
     from lakemill_udfs.plan import PredictPlan
 
 DIGEST = "_digest"
+SHA256 = "sha256"
+
+
+def carried_digest(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the column that predictions carry so that later commits know what was scored; none where there is none.
+
+    Args:
+        config: The job.
+        columns: Of its source.
+    """
+    return (SHA256,) if config.deduplicate is not None and SHA256 in columns else ()
 
 
 def score_once(
-    rows: DataFrame, plan: PredictPlan, key: Sequence[str], score: Callable[[DataFrame], DataFrame]
+    rows: DataFrame,
+    plan: PredictPlan,
+    key: Sequence[str],
+    score: Callable[[DataFrame], DataFrame],
+    earlier: DataFrame | None = None,
 ) -> DataFrame:
-    """Return a prediction for each row; of rows whose input is the same, one is scored.
+    """Return a prediction for each row; of rows whose input is the same, one is scored, or none if that was done.
 
     Only keys and digests are grouped: the inputs themselves, which may be images, go once through the one pass.
 
@@ -29,6 +51,7 @@ def score_once(
         plan: Says which columns the pipeline reads.
         key: Columns that tell rows apart.
         score: Scores what it is given.
+        earlier: Predictions whose results are taken over where ``SHA256`` is the same and the pipeline's version too.
 
     Raises:
         ConfigError: ``DEDUPLICATE_COLUMNS`` if the pipeline reads something else than one column of bytes or text.
@@ -39,17 +62,61 @@ def score_once(
     light = rows.select(*plan.passthrough, _digest(rows, plan).alias(DIGEST))
     # Without content there is nothing to compare: such a row stands for itself.
     light = light.withColumn(DIGEST, fn.coalesce(DIGEST, fn.concat(fn.lit("key "), fn.to_json(own_key))))
-    groups = light.groupBy(DIGEST).agg(fn.min(own_key).alias("_first"))
+    known = None if earlier is None else _known(earlier, light, plan)
+    todo = light if known is None else light.join(known, _is_known(), "left_anti")
+    groups = todo.groupBy(DIGEST).agg(fn.min(own_key).alias("_first"))
     same_key = [fn.col(name).eqNullSafe(fn.col(f"_first.{name}")) for name in key]
     scored = score(rows.join(groups.select("_first"), same_key, "left_semi"))
     renamed = {name: f"_scored_{name}" for name in plan.passthrough}
     scored = scored.withColumnsRenamed(renamed)
     scored_key = [fn.col(f"_scored_{name}").eqNullSafe(fn.col(f"_first.{name}")) for name in key]
-    each = light.join(groups, DIGEST).join(scored, scored_key)
+    each = todo.join(groups, DIGEST).join(scored, scored_key)
     names = [name for name in scored.columns if name not in renamed.values()]
     is_scored = own_key.eqNullSafe(fn.col("_first"))  # a task's measures stand in one row only
     columns = [fn.when(is_scored, fn.col(name)).alias(name) if name == "_task" else fn.col(name) for name in names]
-    return each.select(*plan.passthrough, *columns)
+    fresh = each.select(*plan.passthrough, *columns)
+    return fresh if known is None else fresh.unionByName(_copies(light.join(known, _is_known()), fresh.schema, plan))
+
+
+def _known(earlier: DataFrame, light: DataFrame, plan: PredictPlan) -> DataFrame:
+    """Return one earlier result for each digest that the rows have, its columns renamed."""
+    results = earlier.where(f"metadata.pipeline_version = '{plan.pipeline.version}' AND error IS NULL")
+    results = results.withColumnsRenamed({name: f"_known_{name}" for name in earlier.columns})
+    return results.join(light.select(DIGEST), _is_known(), "left_semi").dropDuplicates([f"_known_{SHA256}"])
+
+
+def _is_known() -> Column:
+    from pyspark.sql import functions as fn
+
+    return fn.col(DIGEST) == fn.col(f"_known_{SHA256}")
+
+
+def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame:
+    """Return rows with the results known for them: when and by what they were scored stays, the provenance is new."""
+    from pyspark.sql import functions as fn
+    from pyspark.sql.types import StructType
+
+    provenance = asdict(plan.provenance)
+
+    def column(field: StructField) -> Column:
+        if field.name in plan.passthrough:
+            return fn.col(field.name)
+        if field.name in ("error", "_task"):
+            return fn.lit(None).cast(field.dataType).alias(field.name)
+        if not isinstance(field.dataType, StructType):
+            return fn.col(f"_known_{field.name}").alias(field.name)
+        own = provenance if field.name == "metadata" else {}
+        parts = [
+            (
+                fn.lit(own[part.name]).cast(part.dataType)
+                if part.name in own
+                else fn.col(f"_known_{field.name}")[part.name]
+            ).alias(part.name)
+            for part in field.dataType
+        ]  # by name: the table's structs may have more fields, in another order
+        return fn.struct(*parts).alias(field.name)
+
+    return rows.select(*(column(field) for field in schema))
 
 
 def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
@@ -67,6 +134,6 @@ def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
             f"{', '.join(names)}.",
             hint="leave deduplicate out.",
         )
-    if names == ["content"] and "sha256" in rows.columns:
-        return fn.col("sha256")  # ingest's; computing it would read every image once more
+    if names == ["content"] and SHA256 in rows.columns:
+        return fn.col(SHA256)  # ingest's; computing it would read every image once more
     return fn.sha2(fn.col(names[0]), 256)

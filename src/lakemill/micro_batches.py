@@ -229,7 +229,7 @@ class MicroBatches:
 
     def _score(self, rows: DataFrame, batch_id: int, query_id: str | None, source_version: int) -> Committed:
         config = self.run.config
-        origin = {"query_id": query_id, "batch_id": batch_id}
+        origin: dict[str, Any] = {"query_id": query_id, "batch_id": batch_id}
         transaction = {"txnAppId": f"{config.name}/{query_id}", "txnVersion": str(batch_id)}
         if config.source.changes == "upsert":
             return score_changes(self.run, rows, origin, transaction, source_version)

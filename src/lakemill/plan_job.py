@@ -12,7 +12,7 @@ from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_sch
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
 from lakemill.predict_config import PredictConfig
-from lakemill.predict_source import source_key, source_problems
+from lakemill.predict_source import passed_columns, source_key, source_problems
 from lakemill.resolving import Resolved
 from lakemill.schemas import result_schema
 from lakemill.session import get_session
@@ -46,7 +46,6 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
         if rows is None:
             return report
         _check_source(config, rows, report)
-        carried = (*source_key(config, rows.columns), *config.source.carried, *config.engine.group_by)
         with report.noting():
             _check_checkpoint(config, source_key(config, rows.columns))
             report.waiting = waiting(spark, config, rows)
@@ -58,7 +57,7 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
             resolved,
             models,
             SourceColumns.of(arrow_schema(rows.schema)),
-            passthrough=[name for name in carried if name in rows.columns],
+            passthrough=[name for name in passed_columns(config, rows.columns) if name in rows.columns],
             batch_rows=config.engine.batch_rows,
             batch_bytes=config.engine.batch_bytes,
             threads=task_threads(spark),

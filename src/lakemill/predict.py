@@ -16,7 +16,7 @@ from lakemill.commits import now_utc, prepare_output
 from lakemill.measures import write_measures
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_run import PredictResult, Progress, Run
-from lakemill.predict_source import Source, open_source, tune_scan
+from lakemill.predict_source import Source, open_source, passed_columns, tune_scan
 from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
@@ -114,7 +114,7 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
     """
     run = prepare(config, spark, lambda _: None, output=False)
     try:
-        result: pd.DataFrame = run.scored(run.source.rows.limit(rows)).drop("_task").toPandas()
+        result: pd.DataFrame = run.scored(run.source.rows.limit(rows), anew=True).drop("_task").toPandas()
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     return result
@@ -190,7 +190,7 @@ def plan_for(
     plan = make_plan(
         resolved,
         spark_tensors(source.rows.schema),
-        passthrough=(*source.key, *config.source.carried, *config.engine.group_by),
+        passthrough=passed_columns(config, source.rows.columns),
         batch_rows=config.engine.batch_rows,
         batch_bytes=config.engine.batch_bytes,
         device=config.engine.device,

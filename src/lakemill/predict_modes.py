@@ -31,7 +31,7 @@ def run_full(run: Run) -> None:
         if not isinstance(config.source.version, int)
         else config.source.version
     )
-    scored = run.scored(run.source.rows, source_version=version)
+    scored = run.scored(run.source.rows, anew=True, source_version=version)
     # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not there.
     batch = commit(
         scored,
@@ -145,7 +145,7 @@ def _replace(run: Run, rows: DataFrame, *, replaces: str | None = None, keeps_pr
         "txnAppId": f"{config.name}/{result.mode}",
         "txnVersion": str(tables.version(run.spark, config.output.table)),
     }
-    scored = run.scored(rows, source_version=source_version)
+    scored = run.scored(rows, anew=replaces is not None, source_version=source_version)
     before = None if keeps_progress else Checkpoint.of(config).remove
     batch = merge(scored, config, run.source.key, transaction, replaces=replaces, before_commit=before)
     if batch.tasks and not batch.rows:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lakemill import tables
 from lakemill.commits import Committed
 from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import Source
@@ -122,13 +123,21 @@ class Run:
     tell: Progress
     is_new_output: bool
 
-    def scored(self, rows: DataFrame, **origin: Any) -> DataFrame:
-        """Return the predictions of ``rows``, lazily; ``origin`` completes their provenance."""
+    def scored(self, rows: DataFrame, *, anew: bool = False, **origin: Any) -> DataFrame:
+        """Return the predictions of ``rows``, lazily.
+
+        Args:
+            rows: Of the source.
+            anew: Whether ``deduplicate`` takes over no earlier result.
+            **origin: Completes the rows' provenance.
+        """
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
         if self.config.deduplicate is not None:
-            from lakemill.duplicates import score_once
+            from lakemill.duplicates import carried_digest, score_once
 
-            return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan))
+            known = not anew and carried_digest(self.config, self.source.rows.columns)
+            earlier = tables.read(rows.sparkSession, self.config.output.table) if known else None
+            return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan), earlier)
         return self._one_pass(rows, plan)
 
     def _one_pass(self, rows: DataFrame, plan: PredictPlan) -> DataFrame:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.blob_tables import BLOB_READ_SETTINGS
+from lakemill.duplicates import carried_digest
 from lakemill.predict_config import PredictConfig
 from lakemill.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
@@ -50,6 +51,18 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
 def source_key(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that tell rows apart: those named, or ``path``."""
     return config.source.key or (("path",) if "path" in columns else ())
+
+
+def passed_columns(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the source that stand in the predictions too: key, carried ones, groups, digest.
+
+    Args:
+        config: The job.
+        columns: Of the source.
+    """
+    key = source_key(config, columns)
+    names = (*key, *config.source.carried, *config.engine.group_by, *carried_digest(config, columns))
+    return tuple(dict.fromkeys(names))
 
 
 def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[ConfigError]:
