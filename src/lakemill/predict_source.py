@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-TASKS_PER_CORE = 4  # with fewer, one slow task at the end leaves the other cores idle
+TASKS_PER_CORE = 8  # with fewer, one slow task at the end of each commit leaves the other cores idle
 SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 64 * 2**20
 
 
