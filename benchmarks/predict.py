@@ -6,8 +6,8 @@ All systems do the same work on the same table and the same cores, commit includ
 first of them another one each time. Before, each scores a small table ``--warm-ups`` times, and the first round does
 not count: then the session, the loop's processes and what they loaded are there already, and Java's compiler, which
 takes dozens of runs, is nearly done, as in a service. ``--cold`` also measures each system's run in a new process, with
-everything started in it. SqueezeNet is the quickest of the networks in the onnx package that ONNX
-Runtime can batch: with a heavier one all systems wait for the same convolutions, and their ratios go to 1.
+everything started in it. SqueezeNet is the quickest of the networks in the onnx package that ONNX Runtime can batch:
+with a heavier one all systems wait for the same convolutions, and their ratios go to 1.
 """
 
 from __future__ import annotations
