@@ -1,7 +1,6 @@
 """``deduplicate: content``: rows with the same input are scored once, and each gets its row.
 
-What an earlier commit scored is known by the digest that the predictions carry, where the source has one: ``sha256``,
-as ``ingest`` makes it. Without that column, rows of one commit are compared with each other only.
+What the job scored in an earlier commit is known by the digest in the predictions: ``metadata.input_sha256``.
 """
 
 from __future__ import annotations
@@ -18,21 +17,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import StructField, StructType
 
-    from lakemill.predict_config import PredictConfig
     from lakemill_udfs.plan import PredictPlan
 
 DIGEST = "_digest"
-SHA256 = "sha256"
-
-
-def carried_digest(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the column that predictions carry so that later commits know what was scored; none where there is none.
-
-    Args:
-        config: The job.
-        columns: Of its source.
-    """
-    return (SHA256,) if config.deduplicate is not None and SHA256 in columns else ()
+KNOWN = "_known_"
+"""Before the names of an earlier prediction's columns."""
 
 
 def score_once(
@@ -51,7 +40,7 @@ def score_once(
         plan: Says which columns the pipeline reads.
         key: Columns that tell rows apart.
         score: Scores what it is given.
-        earlier: Predictions whose results are taken over where ``SHA256`` is the same and the pipeline's version too.
+        earlier: The output, from which results of the job's same pipeline version are taken over; None for none.
 
     Raises:
         ConfigError: ``DEDUPLICATE_COLUMNS`` if the pipeline reads something else than one column of bytes or text.
@@ -60,35 +49,44 @@ def score_once(
 
     own_key = fn.struct(*key)
     light = rows.select(*plan.passthrough, _digest(rows, plan).alias(DIGEST))
-    # Without content there is nothing to compare: such a row stands for itself.
-    light = light.withColumn(DIGEST, fn.coalesce(DIGEST, fn.concat(fn.lit("key "), fn.to_json(own_key))))
     known = None if earlier is None else _known(earlier, light, plan)
     todo = light if known is None else light.join(known, _is_known(), "left_anti")
-    groups = todo.groupBy(DIGEST).agg(fn.min(own_key).alias("_first"))
+    # Without content there is nothing to compare: such a row stands for itself.
+    todo = todo.withColumn("_group", fn.coalesce(DIGEST, fn.concat(fn.lit("key "), fn.to_json(own_key))))
+    groups = todo.groupBy("_group").agg(fn.min(own_key).alias("_first"))
     same_key = [fn.col(name).eqNullSafe(fn.col(f"_first.{name}")) for name in key]
     scored = score(rows.join(groups.select("_first"), same_key, "left_semi"))
     renamed = {name: f"_scored_{name}" for name in plan.passthrough}
     scored = scored.withColumnsRenamed(renamed)
     scored_key = [fn.col(f"_scored_{name}").eqNullSafe(fn.col(f"_first.{name}")) for name in key]
-    each = todo.join(groups, DIGEST).join(scored, scored_key)
+    each = todo.join(groups, "_group").join(scored, scored_key)
     names = [name for name in scored.columns if name not in renamed.values()]
     is_scored = own_key.eqNullSafe(fn.col("_first"))  # a task's measures stand in one row only
-    columns = [fn.when(is_scored, fn.col(name)).alias(name) if name == "_task" else fn.col(name) for name in names]
-    fresh = each.select(*plan.passthrough, *columns)
+    own = {
+        "_task": fn.when(is_scored, fn.col("_task")).alias("_task"),
+        "metadata": fn.col("metadata").withField("input_sha256", fn.col(DIGEST)).alias("metadata"),
+    }
+    fresh = each.select(*plan.passthrough, *(own.get(name, fn.col(name)) for name in names))
     return fresh if known is None else fresh.unionByName(_copies(light.join(known, _is_known()), fresh.schema, plan))
 
 
 def _known(earlier: DataFrame, light: DataFrame, plan: PredictPlan) -> DataFrame:
     """Return one earlier result for each digest that the rows have, its columns renamed."""
-    results = earlier.where(f"metadata.pipeline_version = '{plan.pipeline.version}' AND error IS NULL")
-    results = results.withColumnsRenamed({name: f"_known_{name}" for name in earlier.columns})
-    return results.join(light.select(DIGEST), _is_known(), "left_semi").dropDuplicates([f"_known_{SHA256}"])
+    from pyspark.sql import functions as fn
+
+    results = earlier.where(
+        (fn.col("metadata.job") == plan.provenance.job)
+        & (fn.col("metadata.pipeline_version") == plan.pipeline.version)
+        & fn.col("error").isNull()
+    ).withColumnsRenamed({name: f"{KNOWN}{name}" for name in earlier.columns})
+    results = results.withColumn(f"{KNOWN}{DIGEST}", fn.col(f"{KNOWN}metadata.input_sha256"))
+    return results.join(light.select(DIGEST), _is_known(), "left_semi").dropDuplicates([f"{KNOWN}{DIGEST}"])
 
 
 def _is_known() -> Column:
     from pyspark.sql import functions as fn
 
-    return fn.col(DIGEST) == fn.col(f"_known_{SHA256}")
+    return fn.col(DIGEST) == fn.col(f"{KNOWN}{DIGEST}")
 
 
 def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame:
@@ -104,13 +102,13 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
         if field.name in ("error", "_task"):
             return fn.lit(None).cast(field.dataType).alias(field.name)
         if not isinstance(field.dataType, StructType):
-            return fn.col(f"_known_{field.name}").alias(field.name)
+            return fn.col(f"{KNOWN}{field.name}").alias(field.name)
         own = provenance if field.name == "metadata" else {}
         parts = [
             (
                 fn.lit(own[part.name]).cast(part.dataType)
                 if part.name in own
-                else fn.col(f"_known_{field.name}")[part.name]
+                else fn.col(f"{KNOWN}{field.name}")[part.name]
             ).alias(part.name)
             for part in field.dataType
         ]  # by name: the table's structs may have more fields, in another order
@@ -134,6 +132,6 @@ def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
             f"{', '.join(names)}.",
             hint="leave deduplicate out.",
         )
-    if names == ["content"] and SHA256 in rows.columns:
-        return fn.col(SHA256)  # ingest's; computing it would read every image once more
+    if names == ["content"] and "sha256" in rows.columns:
+        return fn.col("sha256")  # ingest's; computing it would read every image once more
     return fn.sha2(fn.col(names[0]), 256)

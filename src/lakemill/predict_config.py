@@ -188,8 +188,8 @@ class PredictConfig(JobConfig):
         mode: ``incremental`` scores what is new since the last run; ``full`` everything, into a new table version;
             ``where`` the rows of ``source.where``, whose predictions are replaced; ``missing`` the rows that have no
             prediction of this pipeline's version.
-        deduplicate: ``content`` scores rows with the same input once, and writes a row for each: once in a commit, and
-            where the source has digests (``sha256``, which predictions then carry), not again in later ones.
+        deduplicate: ``content`` scores rows with the same input once, and writes a row for each; ``full`` and ``where``
+            take no result over from earlier commits.
         trigger: In a stream, how often it looks for new rows (``10 seconds``), or ``available_now``: score what is
             there and end. ``lakemill predict`` always does the latter.
         rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.

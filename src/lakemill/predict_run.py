@@ -133,10 +133,9 @@ class Run:
         """
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
         if self.config.deduplicate is not None:
-            from lakemill.duplicates import carried_digest, score_once
+            from lakemill.duplicates import score_once
 
-            known = not anew and carried_digest(self.config, self.source.rows.columns)
-            earlier = tables.read(rows.sparkSession, self.config.output.table) if known else None
+            earlier = None if anew else tables.read(rows.sparkSession, self.config.output.table)
             return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan), earlier)
         return self._one_pass(rows, plan)
 

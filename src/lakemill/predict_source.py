@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.blob_tables import BLOB_READ_SETTINGS
-from lakemill.duplicates import carried_digest
 from lakemill.predict_config import PredictConfig
 from lakemill.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
@@ -54,15 +53,13 @@ def source_key(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]
 
 
 def passed_columns(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of the source that stand in the predictions too: key, carried ones, groups, digest.
+    """Return the columns of the source that stand in the predictions too: key, carried ones, groups.
 
     Args:
         config: The job.
         columns: Of the source.
     """
-    key = source_key(config, columns)
-    names = (*key, *config.source.carried, *config.engine.group_by, *carried_digest(config, columns))
-    return tuple(dict.fromkeys(names))
+    return (*source_key(config, columns), *config.source.carried, *config.engine.group_by)
 
 
 def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[ConfigError]:

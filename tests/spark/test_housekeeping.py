@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -190,29 +191,37 @@ def test_the_same_content_is_scored_once_and_has_a_row_each(lake: Path, spark: S
     assert len({row["path"] for row in rows}) == 12
 
 
-def test_content_that_an_earlier_commit_scored_is_not_scored_again(lake: Path, spark: SparkSession) -> None:
-    images = spark.read.format("delta").load(f"{lake}/images").selectExpr("*", "sha2(content, 256) AS sha256")
-    images.write.format("delta").save(f"{lake}/hashed")
-    job = config_of(lake, "deduplicate=content", f"source.table={lake}/hashed")
+@pytest.mark.parametrize("digest", [(), ("sha2(content, 256) AS sha256",)], ids=["computed", "of ingest"])
+def test_content_that_an_earlier_commit_scored_is_not_scored_again(
+    lake: Path, spark: SparkSession, digest: tuple[str, ...]
+) -> None:
+    images = spark.read.format("delta").load(f"{lake}/images").selectExpr("*", *digest)
+    images.where("number < 3").write.format("delta").save(f"{lake}/some")
+    some = f"source.table={lake}/some"
+    job = config_of(lake, "deduplicate=content", some)
     assert preview(job, 3, spark)["out"].notna().any()
+    before = predict_table(config_of(lake, some), spark)  # of these no digest is known
+    images.where("number >= 3").write.format("delta").mode("append").save(f"{lake}/some")
     first = predict_table(job, spark)
     copies = images.selectExpr(
-        *("path || '-copy' AS path", "modification_time", "label || '-copy' AS label", "number", "content", "sha256")
+        "path || '-copy' AS path", "modification_time", "label || '-copy' AS label", "number", "content", *digest
     )
-    copies.write.format("delta").mode("append").save(f"{lake}/hashed")
+    copies.write.format("delta").mode("append").save(f"{lake}/some")
     second = predict_table(job, spark)
-    assert (second.rows, second.rows_error) == (6, 1)
-    assert sum(task["rows"] for task in second.tasks) == 1  # the broken one: an error may have been of the moment
+    assert [(run.rows, run.rows_error) for run in (before, first, second)] == [(3, 0), (3, 1), (6, 1)]
+    # Those of the first run, and the broken one: an error may have been of the moment.
+    assert sum(task["rows"] for task in second.tasks) == 4
     rows = predictions(lake)
-    pairs = list(zip(rows[::2], rows[1::2], strict=True))
-    for original, copy in pairs:
+    contents = {row["path"]: row["content"] for row in DeltaTable(f"{lake}/some").to_pyarrow_table().to_pylist()}
+    for number, (original, copy) in enumerate(zip(rows[::2], rows[1::2], strict=True)):
         assert copy["path"] == f"{original['path']}-copy"
         assert copy["label"] == f"{original['label']}-copy"
         assert copy["out"] == original["out"]
         assert copy["metadata"]["models"] == original["metadata"]["models"]
-        runs = [row["metadata"]["run_id"] for row in (original, copy)]
-        versions = [row["metadata"]["source_version"] for row in (original, copy)]
-        assert (runs, versions) == ([first.run_id, second.run_id], [0, 1])
-    full = predict_table(config_of(lake, "deduplicate=content", f"source.table={lake}/hashed", "mode=full"), spark)
+        assert (copy["metadata"]["run_id"], copy["metadata"]["source_version"]) == (second.run_id, 2)
+        assert copy["metadata"]["input_sha256"] == hashlib.sha256(contents[copy["path"]]).hexdigest()
+        known = None if number < 3 else copy["metadata"]["input_sha256"]
+        assert original["metadata"]["input_sha256"] == known
+    full = predict_table(config_of(lake, "deduplicate=content", some, "mode=full"), spark)
     assert full.rows == 12
     assert sum(task["rows"] for task in full.tasks) == 6

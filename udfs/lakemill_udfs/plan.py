@@ -26,6 +26,7 @@ METADATA = pa.struct(
         ("pipeline_version", pa.string()),
         ("models", pa.list_(pa.struct([("name", pa.string()), ("version", pa.string()), ("sha256", pa.string())]))),
         ("elapsed_ns", pa.list_(pa.int64())),
+        ("input_sha256", pa.string()),
     ]
 )
 TASK = pa.struct(
