@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lakemill.config.transform import TransformConfig
 from lakemill.job_script import run_job
 from lakemill.transform import transform_images
-from lakemill.transform_config import TransformConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

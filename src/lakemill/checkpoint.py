@@ -14,7 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from lakemill import tables
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 

@@ -95,8 +95,8 @@ def ingest(
     as_json: Json = False,
 ) -> int:
     """Image files or folders to a Delta table; run again, it adds what is new."""
+    from lakemill.config.ingest import IngestConfig
     from lakemill.ingest import ingest_images
-    from lakemill.ingest_config import IngestConfig
 
     job = IngestConfig.load(config, overrides or (), source__path=source, output__table=output)
     result = ingest_images(job, progress=tell)
@@ -116,8 +116,8 @@ def transform(
     as_json: Json = False,
 ) -> int:
     """Images to images: grayscale, resize, crop, re-encode, or a function of your own."""
+    from lakemill.config.transform import TransformConfig
     from lakemill.transform import transform_images
-    from lakemill.transform_config import TransformConfig
     from lakemill.transform_sample import write_sample
 
     job = TransformConfig.load(config, overrides or ())
@@ -152,8 +152,8 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     as_json: Json = False,
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
+    from lakemill.config.predict import PredictConfig
     from lakemill.predict import predict_table, preview
-    from lakemill.predict_config import PredictConfig
     from lakemill.tables import job_name
 
     job = PredictConfig.load(
@@ -192,9 +192,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
+    from lakemill.config.predict import PredictConfig
     from lakemill.plan_job import plan_job
     from lakemill.plan_text import layout
-    from lakemill.predict_config import PredictConfig
 
     found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
     if as_json:
@@ -212,7 +212,7 @@ def stream(
     as_json: Json = False,
 ) -> int:
     """Score what is added to a Delta table, continuously; SIGTERM or Ctrl-C ends it after the running batch."""
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.stream import predict_stream
 
     result = predict_stream(PredictConfig.load(config, overrides or (), registry=registry), progress=tell)
@@ -271,7 +271,7 @@ def report(
     ] = None,
 ) -> int:
     """One HTML page of a predictions table: opens offline."""
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.report import write_report
 
     page = write_report(PredictConfig.load(config, overrides or ()), output=html)

@@ -14,7 +14,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of th
 @app.command()
 def status(config: Config = None, overrides: Overrides = None, as_json: Json = False) -> int:
     """What a job did last, how far behind its source it is, and its errors."""
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.status import job_status
 
     found = job_status(PredictConfig.load(config, overrides or ()))
@@ -30,7 +30,7 @@ def retry(
     as_json: Json = False,
 ) -> int:
     """Score the rows with errors again."""
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.redo import retry_errors
 
     job = PredictConfig.load(config, overrides or (), registry=registry)
@@ -46,7 +46,7 @@ def undo(
     as_json: Json = False,
 ) -> int:
     """Delete what a run wrote; the next run scores it again. What the run had replaced is not restored."""
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.redo import undo_run
 
     rows = undo_run(PredictConfig.load(config, overrides or ()), run_id, progress=tell)
@@ -82,7 +82,7 @@ def vacuum(
 
 
 def _tables(table: str | None, config: Config, overrides: Overrides) -> list[str]:
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.upkeep import job_tables
 
     return [table] if table else job_tables(PredictConfig.load(config, overrides or ()))

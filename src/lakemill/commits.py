@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
+from lakemill.config.predict import PredictConfig
 from lakemill.conflicts import retry_conflicts
-from lakemill.predict_config import PredictConfig
 from lakemill.schemas import lost_fields
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import TableError, TooManyErrorsError

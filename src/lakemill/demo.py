@@ -21,7 +21,7 @@ from lakemill.demo_model import NAME, URI, registered, train_and_register
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.report_values import Totals
 
 Progress = Callable[[str], None]
@@ -154,8 +154,8 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
 
 def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) -> int | None:
     """Bring the photographs and the digits into tables of their own; return the version of the digits' table."""
+    from lakemill.config.ingest import IngestConfig
     from lakemill.ingest import ingest_images
-    from lakemill.ingest_config import IngestConfig
 
     for table, folder, label in (("photos", files.photos, None), ("images", files.digits, "parent")):
         job = IngestConfig.model_validate(
@@ -176,7 +176,7 @@ def predict_config(lake: Path) -> PredictConfig:
     """Write the predict job's configuration into the lake, to be used again and changed, and return it."""
     import yaml
 
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
 
     job = {
         "name": NAME,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakemill.config import read_yaml, validate
+from lakemill.config.base import read_yaml, validate
+from lakemill.config.predict import PipelineConfig
 from lakemill.infer_files import read_data
 from lakemill.infer_input import given, to_table
 from lakemill.infer_result import plain
 from lakemill.inference import Inference
 from lakemill.parallel import within
-from lakemill.predict_config import PipelineConfig
 from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 

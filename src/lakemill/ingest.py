@@ -34,7 +34,7 @@ from lakemill.blob_tables import (
     spark_schema,
     task_count,
 )
-from lakemill.config import UNITS
+from lakemill.config.base import UNITS
 from lakemill.listing import FILES, KEY, index_labels, list_files
 from lakemill.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.session import get_session, task_slots
@@ -45,7 +45,7 @@ from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, r
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from lakemill.ingest_config import IngestConfig
+    from lakemill.config.ingest import IngestConfig
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lakemill.cli import guarded, tell
-from lakemill.config import JobConfig
+from lakemill.config.base import JobConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

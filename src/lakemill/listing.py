@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import polars as pl
 from pyarrow import fs
 
-from lakemill.ingest_config import FileSource, Pattern
+from lakemill.config.ingest import FileSource, Pattern
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.checkpoint import Checkpoint
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill import tables
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.plan import TASK
 

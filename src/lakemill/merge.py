@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.commits import Committed, judged
+from lakemill.config.predict import PredictConfig
 from lakemill.conflicts import retry_conflicts
-from lakemill.predict_config import PredictConfig
 from lakemill.spark_errors import SPARK_FAILURES, spark_text
 from lakemill_udfs.errors import TableError
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
 
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.predict_run import Run
     from lakemill.stream_progress import StreamProgress
 

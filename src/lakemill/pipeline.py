@@ -39,8 +39,8 @@ class Pipeline(declared.Pipeline):
         Raises:
             ConfigError: as ``JobConfig.load``.
         """
-        from lakemill.config import read_yaml, validate
-        from lakemill.predict_config import PipelineConfig
+        from lakemill.config.base import read_yaml, validate
+        from lakemill.config.predict import PipelineConfig
 
         raw = read_yaml(path)
         config = validate(PipelineConfig, raw.get("pipeline", raw), where=str(path))

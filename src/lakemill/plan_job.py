@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import check_output
+from lakemill.config.predict import PredictConfig
 from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
 from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
-from lakemill.predict_config import PredictConfig
 from lakemill.predict_source import passed_columns, source_key, source_problems
 from lakemill.resolving import Resolved
 from lakemill.schemas import result_schema

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.commits import now_utc, prepare_output
+from lakemill.config.predict import PredictConfig
 from lakemill.measures import write_measures
-from lakemill.predict_config import PredictConfig
 from lakemill.predict_run import PredictResult, Progress, Run
 from lakemill.predict_source import Source, open_source, passed_columns, tune_scan
 from lakemill.resolving import Resolved, resolve, resolve_uri

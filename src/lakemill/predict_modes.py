@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
     from lakemill.predict_run import Run
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.commits import Committed
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill.predict_source import Source
 from lakemill.schemas import select
 from lakemill_udfs.plan import PredictPlan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.blob_tables import BLOB_READ_SETTINGS
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import PredictPlan

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
+from lakemill.config.predict import PredictConfig
 from lakemill.conflicts import retry_conflicts
 from lakemill.locks import hold
 from lakemill.predict import run_job
-from lakemill.predict_config import PredictConfig
 from lakemill.predict_run import PredictResult, Progress
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import ConfigError

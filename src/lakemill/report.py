@@ -18,7 +18,7 @@ from lakemill_udfs.pixels import decode, encode
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lakemill.predict_config import PredictConfig
+    from lakemill.config.predict import PredictConfig
 
 THUMBNAIL_PIXELS = 128
 LARGEST_PNG_PIXELS = 32

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
+from lakemill.config.predict import PredictConfig
 from lakemill.locks import running
-from lakemill.predict_config import PredictConfig
 from lakemill.session import get_session
 from lakemill.source_log import SourceLog
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure

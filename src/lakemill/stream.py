@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from lakemill import tables
 from lakemill.blob_tables import blob_session
 from lakemill.commits import now_utc
-from lakemill.config import interval_seconds
+from lakemill.config.base import interval_seconds
+from lakemill.config.predict import PredictConfig
 from lakemill.ingest import Ingest
 from lakemill.locks import hold
 from lakemill.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.predict import prepare, write_run
-from lakemill.predict_config import PredictConfig
 from lakemill.predict_run import PredictResult, Progress, Run
 from lakemill.source_log import SourceLog
 from lakemill.spark_errors import SPARK_FAILURES

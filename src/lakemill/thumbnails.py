@@ -13,7 +13,7 @@ from lakemill_udfs.image_thumbnails import THUMBNAILS, make_thumbnails
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lakemill.ingest_config import Thumbnails
+    from lakemill.config.ingest import Thumbnails
 
 
 def add_thumbnails(spark: SparkSession, images: str, thumbnails: Thumbnails, say: Callable[[str], None]) -> None:

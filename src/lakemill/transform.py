@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.blob_tables import blob_session, check_schema, overwrite, spark_schema
+from lakemill.config.transform import TransformConfig
 from lakemill.session import get_session
 from lakemill.shipping import ship_module
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
-from lakemill.transform_config import TransformConfig
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows

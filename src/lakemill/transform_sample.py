@@ -18,7 +18,7 @@ from lakemill_udfs.transforms import apply_transform, read_content
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lakemill.transform_config import TransformConfig
+    from lakemill.config.transform import TransformConfig
 
 CELL, MARGIN, CAPTION = 256, 16, 28  # pixels
 BACKGROUND, INK, GREY = (255, 255, 255), (30, 30, 30), (235, 235, 235)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lakemill import tables
 from lakemill.blob_tables import optimize_table
+from lakemill.config.predict import PredictConfig
 from lakemill.conflicts import retry_conflicts
-from lakemill.predict_config import PredictConfig
 from lakemill.session import get_session, session_with
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 

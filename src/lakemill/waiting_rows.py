@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
 from lakemill.checkpoint import Checkpoint
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -63,7 +63,7 @@ def run_python(code: str) -> None:
 def run_yaml(code: str) -> None:
     """Check a job's configuration; the README's is kept for the commands after it."""
     from lakemill import IngestConfig, PredictConfig
-    from lakemill.transform_config import TransformConfig
+    from lakemill.config.transform import TransformConfig
 
     raw = yaml.safe_load(code)
     kind = PredictConfig if "pipeline" in raw else IngestConfig if "path" in raw["source"] else TransformConfig

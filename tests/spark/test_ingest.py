@@ -21,8 +21,8 @@ from PIL import Image
 
 from jobs import ingest_images as job
 from lakemill.blob_tables import ROW_GROUP_BYTES, optimize_table
+from lakemill.config.ingest import IngestConfig
 from lakemill.ingest import IngestResult, ingest_images
-from lakemill.ingest_config import IngestConfig
 from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ KILLED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from lakemill.ingest import ingest_images
-from lakemill.ingest_config import IngestConfig
+from lakemill.config.ingest import IngestConfig
 
 source, table, moment = sys.argv[1:]
 kill = lambda: os.killpg(0, signal.SIGKILL)

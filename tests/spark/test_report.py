@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from lakemill.predict_config import PredictConfig
+from lakemill.config.predict import PredictConfig
 from lakemill.report import write_report
 from lakemill.report_data import collect
 from lakemill.report_values import Totals

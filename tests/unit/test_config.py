@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lakemill.config import parse_bytes
+from lakemill.config.base import parse_bytes
+from lakemill.config.predict import PredictConfig
 from lakemill.pipeline import Pipeline
-from lakemill.predict_config import PredictConfig
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
 

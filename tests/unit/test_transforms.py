@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lakemill.cli import guarded
-from lakemill.transform_config import TransformConfig
+from lakemill.config.transform import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.pixels import decode, encode

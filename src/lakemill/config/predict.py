@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from lakemill.config import Bytes, JobConfig, Strict, interval_seconds
-from lakemill.ingest_config import IngestConfig
+from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
+from lakemill.config.ingest import IngestConfig
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED

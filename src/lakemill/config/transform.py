@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from lakemill.config import JobConfig, Strict
+from lakemill.config.base import JobConfig, Strict
 from lakemill_udfs.transforms import ImageTransform
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lakemill.config import Bytes, JobConfig, Strict, interval_seconds
+from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
 from lakemill_udfs.image_files import Limits
 
 ARROW_BINARY_BYTES = 2**30

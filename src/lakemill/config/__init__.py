@@ -1,0 +1,1 @@
+"""The jobs' configuration: what a YAML file says, checked and frozen."""
