@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from lakemill.config.base import read_yaml, validate
 from lakemill.config.predict import PipelineConfig
-from lakemill.infer_files import read_data
-from lakemill.infer_input import given, to_table
-from lakemill.infer_result import plain
-from lakemill.inference import Inference
-from lakemill.parallel import within
+from lakemill.in_process.files import read_data
+from lakemill.in_process.inference import Inference
+from lakemill.in_process.inputs import given, to_table
+from lakemill.in_process.parallel import within
+from lakemill.in_process.results import plain
 from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 

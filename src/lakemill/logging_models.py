@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakemill.infer_input import given
+from lakemill.in_process.inputs import given
 from lakemill.planning import make_plan
 from lakemill.registry import mlflow_at
 from lakemill.resolving import LOGGED_KEY, Resolved, resolve

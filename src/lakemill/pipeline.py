@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
-    from lakemill.inference import Inference
+    from lakemill.in_process.inference import Inference
     from lakemill.plan_report import PlanReport
 
 
@@ -115,12 +115,12 @@ class Pipeline(declared.Pipeline):
             ConfigError: ``INFER_INPUT``, ``INPUT_ROWS``, ``DATASET_UNKNOWN``, ``FILE_NOT_FOUND``, ``FILE_FORMAT``.
             RunError: ``INFER_TIMEOUT``.
         """
-        from lakemill.parallel import within
+        from lakemill.in_process.parallel import within
 
         def call() -> Any:
             given = data
             if isinstance(data, str | Path):
-                from lakemill.infer_files import read_data
+                from lakemill.in_process.files import read_data
 
                 given = read_data(data, self)
             return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator)
@@ -148,7 +148,7 @@ class Pipeline(declared.Pipeline):
         Returns:
             In the items' order the result, or in its place the error, of each.
         """
-        from lakemill.parallel import each
+        from lakemill.in_process.parallel import each
 
         self._inference(options.get("registry"))  # models are found once, not by each thread
         return each(
@@ -171,7 +171,7 @@ class Pipeline(declared.Pipeline):
 
     def _inference(self, registry: str | None) -> Inference:
         if registry not in self._inferences:
-            from lakemill.inference import Inference
+            from lakemill.in_process.inference import Inference
 
             self._inferences[registry] = Inference(self.resolve(registry))
         return self._inferences[registry]

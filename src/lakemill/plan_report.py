@@ -121,7 +121,7 @@ class PlanReport:
 
 def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
     """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
-    from lakemill.infer_input import given
+    from lakemill.in_process.inputs import given
     from lakemill.pipeline import carried_columns
 
     report = PlanReport()

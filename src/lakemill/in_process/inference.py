@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakemill.infer_dataset import Field, choose
-from lakemill.infer_input import Given, given, one_array, part, to_arrow
-from lakemill.infer_result import Output, Result
+from lakemill.in_process.dataset import Field, choose
+from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
+from lakemill.in_process.results import Output, Result
 from lakemill.planning import make_plan
 from lakemill.resolving import Resolved
 from lakemill_udfs.checks import compile_check, run_checks

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill.infer_dataset import Field
-from lakemill.infer_input import Given, one_array, to_arrow
+from lakemill.in_process.dataset import Field
+from lakemill.in_process.inputs import Given, one_array, to_arrow
 from lakemill_udfs.cells import ARROW
 from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.ragged import from_rows, is_ragged

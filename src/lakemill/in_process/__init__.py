@@ -1,0 +1,1 @@
+"""``infer``: a pipeline in this process, on rows that the caller holds."""
