@@ -58,7 +58,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from lakemill import FormatStep, ImageStep, ModelStep, Pipeline
-from lakemill.registry import mlflow_at
+from lakemill.pipelines.registry import mlflow_at
 
 IMAGE = ImageStep(column="content", mode="L", size=(8, 8), mean=(0.5,), std=(0.25,), layout="flat", output="pixels")
 

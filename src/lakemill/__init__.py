@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Pipeline": "lakemill.pipeline",
+    "Pipeline": "lakemill.pipelines.pipeline",
     "ImageStep": "lakemill_udfs.steps",
     "ModelStep": "lakemill_udfs.steps",
     "PythonStep": "lakemill_udfs.steps",

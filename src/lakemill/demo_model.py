@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakemill import tables
-from lakemill.registry import mlflow_at
+from lakemill.pipelines.registry import mlflow_at
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep
 
@@ -97,7 +97,7 @@ def train(spark: SparkSession, images: str, where: str) -> tuple[Any, int]:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    from lakemill.pipeline import Pipeline
+    from lakemill.pipelines.pipeline import Pipeline
 
     rows = tables.read(spark, images).where(where).select("content", "label").toArrow()
     pixels = Pipeline(steps=(IMAGE,)).infer(rows)
@@ -121,7 +121,7 @@ def log(mlflow: Any, model: Any, folder: Path, registry: str) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from lakemill.pipeline import Pipeline
+    from lakemill.pipelines.pipeline import Pipeline
 
     inputs = Schema([TensorSpec(np.dtype("float32"), (-1, SIDE_PIXELS**2))])
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, len(model.classes_)))])

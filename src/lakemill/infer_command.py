@@ -16,7 +16,7 @@ from lakemill.in_process.inference import Inference
 from lakemill.in_process.inputs import given, to_table
 from lakemill.in_process.parallel import within
 from lakemill.in_process.results import plain
-from lakemill.resolving import Resolved, resolve, resolve_uri
+from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakemill.pipelines.registry import alias_version
 from lakemill.predict import plan_for, resolve_config
 from lakemill.predict_run import Run
 from lakemill.predict_source import open_source
-from lakemill.registry import alias_version
 from lakemill.schemas import lost_fields, select
 from lakemill.shipping import ship
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure

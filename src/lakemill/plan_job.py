@@ -9,11 +9,11 @@ from lakemill import tables
 from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import check_output
 from lakemill.config.predict import PredictConfig
+from lakemill.pipelines.planning import task_threads
+from lakemill.pipelines.resolving import Resolved
 from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
-from lakemill.planning import task_threads
 from lakemill.predict import resolve_config
 from lakemill.predict_source import passed_columns, source_key, source_problems
-from lakemill.resolving import Resolved
 from lakemill.schemas import result_schema
 from lakemill.session import get_session
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lakemill.planning import make_plan
-from lakemill.resolving import Resolved
+from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models import Arrays, ModelSpec

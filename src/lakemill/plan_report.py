@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lakemill.input_forms import InputForm, input_forms
+from lakemill.pipelines.input_forms import InputForm, input_forms
+from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
+from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill.plan_probe import probe as run_probe
-from lakemill.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
-from lakemill.resolving import Resolved, resolve
 from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, LakemillError
 from lakemill_udfs.functions import import_function
@@ -122,7 +122,7 @@ class PlanReport:
 def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
     """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
     from lakemill.in_process.inputs import given
-    from lakemill.pipeline import carried_columns
+    from lakemill.pipelines.pipeline import carried_columns
 
     report = PlanReport()
     resolved, models = resolve_all(pipeline, registry, report)

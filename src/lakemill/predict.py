@@ -15,9 +15,9 @@ from lakemill import tables
 from lakemill.commits import now_utc, prepare_output
 from lakemill.config.predict import PredictConfig
 from lakemill.measures import write_measures
+from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict_run import PredictResult, Progress, Run
 from lakemill.predict_source import Source, open_source, passed_columns, tune_scan
-from lakemill.resolving import Resolved, resolve, resolve_uri
 from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import PredictPlan, Provenance
@@ -184,7 +184,7 @@ def plan_for(
     Raises:
         ConfigError: the pipeline does not fit the source.
     """
-    from lakemill.planning import make_plan, task_threads
+    from lakemill.pipelines.planning import make_plan, task_threads
     from lakemill.schemas import result_schema, spark_tensors
 
     plan = make_plan(

@@ -56,7 +56,7 @@ def test_every_test_digit_has_one_row_with_its_label_or_the_reason(demo: DemoRes
 
 
 def test_the_registered_pipeline_is_an_ordinary_mlflow_model(demo: DemoResult) -> None:
-    from lakemill.registry import mlflow_at
+    from lakemill.pipelines.registry import mlflow_at
 
     some = files(demo, "digits/test/7/*.png")[:5]
     with mlflow_at(demo.registry) as mlflow:

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill.demo import DemoResult
-from lakemill.registry import mlflow_at
+from lakemill.pipelines.registry import mlflow_at
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lakemill.pipeline import Pipeline
+from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep
 from tests.lake import onnx_classifier
 
@@ -40,7 +40,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     from mlflow.models import infer_signature
     from sklearn.linear_model import LogisticRegression
 
-    from lakemill.registry import mlflow_at
+    from lakemill.pipelines.registry import mlflow_at
 
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder}/mlflow.db"

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from lakemill.cli import run
-from lakemill.pipeline import Pipeline
-from lakemill.registry import FoundModel, content_sha256, find, mlflow_at
-from lakemill.resolving import resolve, resolve_uri
+from lakemill.pipelines.pipeline import Pipeline
+from lakemill.pipelines.registry import FoundModel, content_sha256, find, mlflow_at
+from lakemill.pipelines.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.steps import Check, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakemill.planning import make_plan
-from lakemill.resolving import resolve
+from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import Check, PythonStep, Step

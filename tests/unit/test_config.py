@@ -9,7 +9,7 @@ import pytest
 
 from lakemill.config.base import parse_bytes
 from lakemill.config.predict import PredictConfig
-from lakemill.pipeline import Pipeline
+from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lakemill.pipeline import Pipeline
+from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import ConfigError, LakemillError, RowError, RunError, TableError
 from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
@@ -153,7 +153,7 @@ def test_an_unknown_dataset_names_what_there_is() -> None:
 def test_a_few_at_a_time_and_all_at_once_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     many = image_rows(0, 10)
     whole = DARK.infer(many)["out.y"].to_pylist()
-    monkeypatch.setattr("lakemill.planning.MOST_ROWS", 4)
+    monkeypatch.setattr("lakemill.pipelines.planning.MOST_ROWS", 4)
     again = Pipeline(DARK.steps, DARK.checks)
     assert again.infer(many)["out.y"].to_pylist() == whole
     with pytest.raises(RowError, match="row 9, decode"):

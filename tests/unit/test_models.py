@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lakemill.registry import content_sha256
-from lakemill.resolving import resolve
+from lakemill.pipelines.registry import content_sha256
+from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.models import CACHED_MODELS, ModelCache, ModelSpec, locate
 from lakemill_udfs.onnx_model import OnnxModel

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from lakemill.pipeline import Pipeline
+from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors import TensorSpec

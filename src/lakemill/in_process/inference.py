@@ -12,8 +12,8 @@ import pyarrow as pa
 from lakemill.in_process.dataset import Field, choose
 from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
-from lakemill.planning import make_plan
-from lakemill.resolving import Resolved
+from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.checks import compile_check, run_checks
 from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import RowError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lakemill import registry
+from lakemill.pipelines import registry
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.in_process.inputs import given
-from lakemill.planning import make_plan
-from lakemill.registry import mlflow_at
-from lakemill.resolving import LOGGED_KEY, Resolved, resolve
+from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.registry import mlflow_at
+from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.callables import must_travel
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lakemill.resolving import Resolved
+from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.functions import import_function

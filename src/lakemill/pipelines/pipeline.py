@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lakemill.planning import make_plan, task_threads
-from lakemill.resolving import Resolved, resolve
+from lakemill.pipelines.planning import make_plan, task_threads
+from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs import pipeline as declared
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.worker import predict_batches
@@ -70,7 +70,7 @@ class Pipeline(declared.Pipeline):
         Raises:
             ModelError: there is no such model.
         """
-        from lakemill.resolving import pipeline_of
+        from lakemill.pipelines.resolving import pipeline_of
 
         plain = pipeline_of(uri, registry)
         return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
@@ -239,7 +239,7 @@ class Pipeline(declared.Pipeline):
         Raises:
             ModelError: ``EXTRA_MISSING`` without MLflow, or a model is unknown.
         """
-        from lakemill.logging_models import log_pipeline
+        from lakemill.pipelines.logging_models import log_pipeline
 
         return log_pipeline(
             self,

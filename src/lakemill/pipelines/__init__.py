@@ -1,0 +1,1 @@
+"""``Pipeline`` with its ways to run: models found, planned, logged."""
