@@ -16,7 +16,7 @@ help: ## list the targets
 
 .venv/java.stamp: .venv/lakemill.stamp
 	@scripts/ensure_java.sh
-	@.venv/bin/python -m lakemill.delta_jars && touch $@
+	@.venv/bin/python -m lakemill.engines.spark.delta_jars && touch $@
 
 setup: .venv/java.stamp ## .venv with the pinned packages, Java 17, Delta's jars
 	@:
@@ -29,7 +29,7 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 
 .venv/classes.stamp: .venv/java.stamp
 	@echo "Preparing a faster start of Spark, once (its own words: .venv/classes.log)"
-	@.venv/bin/python -m lakemill.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
+	@.venv/bin/python -m lakemill.engines.spark.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
 	@touch $@
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a small Spark cluster and in a browser

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from lakemill import PredictConfig, get_session, predict_table
-from lakemill.session import session_with
+from lakemill.engines.spark.session import session_with
 from lakemill_udfs.images import ImageDecoder
 from lakemill_udfs.steps import ImageStep
 

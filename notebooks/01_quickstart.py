@@ -34,7 +34,7 @@ REGISTRY = f"sqlite:///{LAKE}/mlflow.db"  # None on Databricks: its own registry
 # COMMAND ----------
 
 import lakemill
-from lakemill import tables
+from lakemill.engines.spark import tables
 
 spark = lakemill.get_session("quickstart")
 images = tables.read(spark, IMAGES)

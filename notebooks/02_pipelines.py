@@ -33,7 +33,8 @@ REGISTRY = f"sqlite:///{LAKE}/mlflow.db"  # None on Databricks: its own registry
 # COMMAND ----------
 
 import lakemill
-from lakemill import Check, FormatStep, ImageStep, Pipeline, PythonStep, tables
+from lakemill import Check, FormatStep, ImageStep, Pipeline, PythonStep
+from lakemill.engines.spark import tables
 
 digits = Pipeline.load("models:/digits@production", REGISTRY)
 print(digits.to_yaml())

@@ -33,7 +33,7 @@ REGISTRY = f"sqlite:///{LAKE}/mlflow.db"  # None on Databricks: its own registry
 # COMMAND ----------
 
 import lakemill
-from lakemill import tables
+from lakemill.engines.spark import tables
 
 spark = lakemill.get_session("streaming")
 images = tables.read(spark, IMAGES).where("path LIKE '%/digits/test/%'").orderBy("sha256")

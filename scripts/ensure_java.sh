@@ -3,7 +3,7 @@
 set -eu
 check='
 import sys
-from lakemill.environment import check_java
+from lakemill.engines.spark.environment import check_java
 from lakemill_udfs.errors import SetupError
 try:
     check_java()

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from lakemill.session import get_session
+    from lakemill.engines.spark.session import get_session
 
     scratch = tmp_path_factory.mktemp("spark")
     session = get_session(

@@ -23,7 +23,7 @@ _HOME = {
     "predict_stream": "lakemill.stream",
     "IngestConfig": "lakemill.config.ingest",
     "ingest_images": "lakemill.ingest",
-    "get_session": "lakemill.session",
+    "get_session": "lakemill.engines.spark.session",
     "LakemillError": "lakemill_udfs.errors",
     "ConfigError": "lakemill_udfs.errors",
     "SetupError": "lakemill_udfs.errors",

@@ -153,8 +153,8 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
     from lakemill.config.predict import PredictConfig
+    from lakemill.engines.spark.tables import job_name
     from lakemill.predict import predict_table, preview
-    from lakemill.tables import job_name
 
     job = PredictConfig.load(
         config,

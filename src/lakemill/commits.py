@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
 from lakemill.config.predict import PredictConfig
-from lakemill.conflicts import retry_conflicts
-from lakemill.schemas import lost_fields
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.schemas import lost_fields
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
 from lakemill.demo_data import DemoFiles, write_files
 from lakemill.demo_model import NAME, URI, registered, train_and_register
+from lakemill.engines.spark import tables
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -107,8 +107,8 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         RunError: Spark or the storage failed; run it again and it goes on from there.
         OSError: The folder cannot be written.
     """
+    from lakemill.engines.spark.session import get_session
     from lakemill.predict import predict_table
-    from lakemill.session import get_session
 
     began = time.perf_counter()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
+from lakemill.engines.spark import tables
 from lakemill.pipelines.registry import mlflow_at
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lakemill import tables
-from lakemill.blob_tables import (
+from lakemill.config.base import UNITS
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import (
     FILE_COST_BYTES,
     append,
     blob_session,
@@ -34,10 +35,9 @@ from lakemill.blob_tables import (
     spark_schema,
     task_count,
 )
-from lakemill.config.base import UNITS
+from lakemill.engines.spark.session import get_session, task_slots
 from lakemill.listing import FILES, KEY, index_labels, list_files
 from lakemill.quarantine import RETRY, read_rejected, update_quarantine
-from lakemill.session import get_session, task_slots
 from lakemill.stopping import stop_signals
 from lakemill.thumbnails import add_thumbnails
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
@@ -132,7 +132,7 @@ def _repeat(run: Ingest, every_seconds: int) -> IngestResult:
 
 @contextmanager
 def _spark_errors() -> Iterator[None]:
-    from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+    from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 
     try:
         yield

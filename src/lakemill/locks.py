@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lakemill.checkpoint import Checkpoint
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark.checkpoint import Checkpoint
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lakemill import tables
 from lakemill.config.predict import PredictConfig
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.plan import TASK
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.schemas import lost_fields, select
+from lakemill.engines.spark.shipping import ship
 from lakemill.pipelines.registry import alias_version
 from lakemill.predict import plan_for, resolve_config
 from lakemill.predict_run import Run
 from lakemill.predict_source import open_source
-from lakemill.schemas import lost_fields, select
-from lakemill.shipping import ship
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep

@@ -251,7 +251,7 @@ def _automatic(rows: int, largest: TensorSpec | None) -> str:
 
 def arrow_schema(schema: StructType) -> pa.Schema:
     """Return the columns of a Spark schema, and the fields of its structs, in Arrow's terms with their metadata."""
-    from lakemill.schemas import arrow_type, spark_fields
+    from lakemill.engines.spark.schemas import arrow_type, spark_fields
 
     return pa.schema(
         [
@@ -267,7 +267,7 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def ddl(plan: PredictPlan, source: StructType) -> str:
     """Return the columns of the result as Spark DDL."""
-    from lakemill.schemas import result_schema
+    from lakemill.engines.spark.schemas import result_schema
 
     columns = result_schema(replace(plan, task_metrics=False), source)
     return ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)

@@ -11,14 +11,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lakemill import tables
 from lakemill.commits import now_utc, prepare_output
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.measures import write_measures
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict_run import PredictResult, Progress, Run
 from lakemill.predict_source import Source, open_source, passed_columns, tune_scan
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import PredictPlan, Provenance
 
@@ -145,8 +145,8 @@ def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *
     Raises:
         ConfigError: something does not fit.
     """
-    from lakemill.session import get_session, session_with
-    from lakemill.shipping import ship
+    from lakemill.engines.spark.session import get_session, session_with
+    from lakemill.engines.spark.shipping import ship
 
     resolved = resolve_config(config)
     tell(
@@ -184,8 +184,8 @@ def plan_for(
     Raises:
         ConfigError: the pipeline does not fit the source.
     """
+    from lakemill.engines.spark.schemas import result_schema, spark_tensors
     from lakemill.pipelines.planning import make_plan, task_threads
-    from lakemill.schemas import result_schema, spark_tensors
 
     plan = make_plan(
         resolved,
@@ -204,7 +204,7 @@ def plan_for(
 
 def write_run(run: Run, started: datetime, status: LakemillError | None, code: str | None = None) -> None:
     """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
-    from lakemill.checkpoint import Checkpoint
+    from lakemill.engines.spark.checkpoint import Checkpoint
 
     result = run.result
     query_id = Checkpoint.of(run.config).query_id() if result.mode == "incremental" else None

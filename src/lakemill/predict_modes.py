@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import commit, write_quarantine
-from lakemill.merge import merge
-from lakemill.micro_batches import start_query, stream_failure
-from lakemill.source_log import SourceLog
-from lakemill.spark_errors import SPARK_FAILURES
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
+from lakemill.engines.spark.errors import SPARK_FAILURES
+from lakemill.engines.spark.merge import merge
+from lakemill.engines.spark.micro_batches import start_query, stream_failure
+from lakemill.engines.spark.source_log import SourceLog
 from lakemill.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
 

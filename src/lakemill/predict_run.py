@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
 from lakemill.commits import Committed
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.schemas import select
 from lakemill.predict_source import Source
-from lakemill.schemas import select
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.worker import predict_batches, predict_group
 

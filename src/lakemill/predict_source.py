@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.blob_tables import BLOB_READ_SETTINGS
 from lakemill.config.predict import PredictConfig
-from lakemill.schemas import spark_fields
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import BLOB_READ_SETTINGS
+from lakemill.engines.spark.schemas import spark_fields
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import PredictPlan
 
@@ -107,7 +107,7 @@ def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) ->
     """
     from pyspark.sql.types import BinaryType
 
-    from lakemill.session import task_slots
+    from lakemill.engines.spark.session import task_slots
 
     tasks = task_slots(spark)
     settings = {

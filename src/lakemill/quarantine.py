@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from lakemill import tables
-from lakemill.blob_tables import append, ensure_table, merge
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import append, ensure_table, merge
 from lakemill.listing import KEY
 from lakemill_udfs.image_rows import REJECTED, TIME
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint
 from lakemill.config.predict import PredictConfig
-from lakemill.conflicts import retry_conflicts
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.locks import hold
 from lakemill.predict import run_job
 from lakemill.predict_run import PredictResult, Progress
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def reset_job(config: PredictConfig, spark: SparkSession | None = None, *, progr
 
 
 def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, progress: Progress | None) -> int:
-    from lakemill.session import get_session
+    from lakemill.engines.spark.session import get_session
 
     session = spark or get_session(config.name)
     own_rows = f"metadata.job = {tables.sql_text(config.name)}{condition}"

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lakemill import tables
+from lakemill.engines.spark import tables
 from lakemill.report_values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
 from lakemill_udfs.pixels import decode, encode
@@ -57,8 +57,8 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
     """
+    from lakemill.engines.spark.session import get_session
     from lakemill.report_data import collect, contents
-    from lakemill.session import get_session
 
     session = spark or get_session("lakemill report")
     key = config.source.key or ("path",)  # as predict has it

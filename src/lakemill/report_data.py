@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 -- the name that every Spark user knows
 
 from lakemill import report_layout as layout
-from lakemill import tables
+from lakemill.engines.spark import tables
 from lakemill.report_counts import groups, totals
 from lakemill.report_fields import Fields, column, key_text
 from lakemill.report_values import Card, Report, Run, Totals

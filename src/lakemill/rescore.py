@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lakemill import tables
 from lakemill.commits import write_quarantine
-from lakemill.merge import merge
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.merge import merge
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

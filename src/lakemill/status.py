@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.session import get_session
+from lakemill.engines.spark.source_log import SourceLog
 from lakemill.locks import running
-from lakemill.session import get_session
-from lakemill.source_log import SourceLog
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

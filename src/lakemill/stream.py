@@ -12,18 +12,18 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.blob_tables import blob_session
 from lakemill.commits import now_utc
 from lakemill.config.base import interval_seconds
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import blob_session
+from lakemill.engines.spark.errors import SPARK_FAILURES
+from lakemill.engines.spark.micro_batches import MicroBatches, start_query, stream_failure
+from lakemill.engines.spark.source_log import SourceLog
 from lakemill.ingest import Ingest
 from lakemill.locks import hold
-from lakemill.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.predict import prepare, write_run
 from lakemill.predict_run import PredictResult, Progress, Run
-from lakemill.source_log import SourceLog
-from lakemill.spark_errors import SPARK_FAILURES
 from lakemill.stopping import stop_signals
 from lakemill.stream_progress import StreamProgress
 from lakemill_udfs.errors import ConfigError, LakemillError
@@ -68,7 +68,7 @@ def predict_stream(
         raise ConfigError(
             "STREAM_MODE", "a stream cannot find changes by source.change_column.", hint="use the change feed instead."
         )
-    from lakemill.session import get_session
+    from lakemill.engines.spark.session import get_session
 
     base, tell = spark or get_session(config.name), progress or (lambda _: None)
     with stop_signals() as stop, hold(config, tell), _ingest(config, base, tell) as ingest:

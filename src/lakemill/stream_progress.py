@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 
 from lakemill.commits import Committed
-from lakemill.source_log import SourceCommit, SourceLog
+from lakemill.engines.spark.source_log import SourceCommit, SourceLog
 
 logger = logging.getLogger(__name__)
 

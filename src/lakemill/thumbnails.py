@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.blob_tables import append, ensure_table, merge, spark_schema
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import append, ensure_table, merge, spark_schema
 from lakemill_udfs.image_thumbnails import THUMBNAILS, make_thumbnails
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
-from lakemill.blob_tables import blob_session, check_schema, overwrite, spark_schema
 from lakemill.config.transform import TransformConfig
-from lakemill.session import get_session
-from lakemill.shipping import ship_module
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import blob_session, check_schema, overwrite, spark_schema
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.session import get_session
+from lakemill.engines.spark.shipping import ship_module
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows

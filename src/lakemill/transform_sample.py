@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from lakemill.session import get_session
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.session import get_session
 from lakemill.transform import open_source
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.pixels import decode

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lakemill import tables
-from lakemill.blob_tables import optimize_table
 from lakemill.config.predict import PredictConfig
-from lakemill.conflicts import retry_conflicts
-from lakemill.session import get_session, session_with
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.blob_tables import optimize_table
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.session import get_session, session_with
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

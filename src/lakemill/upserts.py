@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import Committed, write_quarantine
-from lakemill.conflicts import retry_conflicts
-from lakemill.merge import merge
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.merge import merge
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,8 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from lakemill import commits, get_session, micro_batches, predict_table
+from lakemill import commits, get_session, predict_table
+from lakemill.engines.spark import micro_batches
 from tests.chaos.lake import add_rows, config
 
 SETTINGS = {

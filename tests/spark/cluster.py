@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pyspark
 
-from lakemill.delta_jars import delta_jars
-from lakemill.environment import installed_versions
+from lakemill.engines.spark.delta_jars import delta_jars
+from lakemill.engines.spark.environment import installed_versions
 
 ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent

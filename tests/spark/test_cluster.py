@@ -34,7 +34,7 @@ def test_a_cluster_without_the_zip_says_what_to_add(cluster: Cluster, tmp_path: 
     script = tmp_path / "no_zip.py"
     script.write_text(
         "from lakemill import get_session\n"
-        "from lakemill.spark_errors import SPARK_FAILURES, spark_failure\n"
+        "from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure\n"
         "def work(batches):\n"
         "    import lakemill_udfs.worker\n"
         "    yield from batches\n"

@@ -20,8 +20,8 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from jobs import ingest_images as job
-from lakemill.blob_tables import ROW_GROUP_BYTES, optimize_table
 from lakemill.config.ingest import IngestConfig
+from lakemill.engines.spark.blob_tables import ROW_GROUP_BYTES, optimize_table
 from lakemill.ingest import IngestResult, ingest_images
 from lakemill_udfs.errors import ConfigError, TableError
 

@@ -10,8 +10,8 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig
-from lakemill.merge import merge
-from lakemill.session import session_with
+from lakemill.engines.spark.merge import merge
+from lakemill.engines.spark.session import session_with
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -14,11 +14,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from lakemill.class_archive import archive_options, class_archive
-from lakemill.delta_jars import delta_jars
-from lakemill.environment import check_java, installed_versions
-from lakemill.session import get_session, session_with
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.class_archive import archive_options, class_archive
+from lakemill.engines.spark.delta_jars import delta_jars
+from lakemill.engines.spark.environment import check_java, installed_versions
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.session import get_session, session_with
 from lakemill_udfs.errors import LakemillError
 
 SECRET = "row-data-4711"  # noqa: S105 -- a value of a row, which must not come out in a message

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
 from lakemill.commits import commit
-from lakemill.conflicts import retry_conflicts
+from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.locks import hold
 from lakemill.predict import prepare
 from lakemill.predict_modes import run_missing

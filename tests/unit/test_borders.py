@@ -92,8 +92,8 @@ def test_a_reader_can_hold_a_module_in_mind(path: Path) -> None:
 
 def test_spark_conf_and_the_library_agree() -> None:
     """conf/spark.conf says for spark-submit what the library does for a local session."""
-    from lakemill.delta_jars import HAD_BY_SPARK
-    from lakemill.session import DELTA_SETTINGS
+    from lakemill.engines.spark.delta_jars import HAD_BY_SPARK
+    from lakemill.engines.spark.session import DELTA_SETTINGS
 
     lines = (line.split(None, 1) for line in (ROOT / "conf/spark.conf").read_text().splitlines() if line[:1] not in "#")
     settings = {key: value.strip() for key, value in lines}

@@ -92,7 +92,7 @@ def log_pipeline(
 
 
 def _user_code(pipeline: Pipeline) -> list[str]:
-    from lakemill.shipping import user_module
+    from lakemill.engines.spark.shipping import user_module
 
     sources = {user_module(function.partition(":")[0]) for function in pipeline.functions}
     return sorted(str(source) for source in sources if source is not None)

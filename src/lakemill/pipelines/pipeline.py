@@ -253,8 +253,8 @@ class Pipeline(declared.Pipeline):
 
 def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
-    from lakemill.schemas import result_schema, select, spark_tensors
-    from lakemill.shipping import ship
+    from lakemill.engines.spark.schemas import result_schema, select, spark_tensors
+    from lakemill.engines.spark.shipping import ship
 
     carried = carried_columns(df.schema) if columns is None else list(columns)
     plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))

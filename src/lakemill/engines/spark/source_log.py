@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
+from lakemill.engines.spark import tables
 from lakemill_udfs.files import filesystem
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from lakemill import tables
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark import tables
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 

@@ -9,12 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from lakemill import tables
-from lakemill.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.commits import Committed, commit, write_quarantine
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.model_updates import ModelUpdates
 from lakemill.rescore import Rescoring
-from lakemill.spark_errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.upserts import check_feed, remove_orphans, score_changes
 from lakemill_udfs.errors import LakemillError, RunError
 

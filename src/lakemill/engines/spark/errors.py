@@ -18,7 +18,7 @@ from pathlib import PurePath
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from lakemill.session import NO_DELTA_HINT
+from lakemill.engines.spark.session import NO_DELTA_HINT
 from lakemill_udfs import errors
 from lakemill_udfs.errors import LakemillError, RunError, SetupError, TableError
 

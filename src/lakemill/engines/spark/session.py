@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lakemill import environment
-from lakemill.class_archive import archive_options, class_archive
-from lakemill.delta_jars import delta_jars
+from lakemill.engines.spark import environment
+from lakemill.engines.spark.class_archive import archive_options, class_archive
+from lakemill.engines.spark.delta_jars import delta_jars
 from lakemill_udfs.errors import SetupError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from lakemill.spark_errors import SPARK_FAILURES, spark_text
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
 from lakemill_udfs.errors import RunError
 
 logger = logging.getLogger(__name__)

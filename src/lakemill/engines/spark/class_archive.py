@@ -1,7 +1,7 @@
 """A class-data archive, with which a local session and its first job are there sooner.
 
 Java reads, checks and links the classes of Spark and Delta one by one, which is much of what a cold start costs; from
-an archive it maps them (JEP 350). ``python -m lakemill.class_archive`` makes it, once for each Java and Spark; sessions
+an archive it maps them (JEP 350). ``python -m lakemill.engines.spark.class_archive`` makes it, once for each Java and Spark; sessions
 that are made here use it if it is there. An archive that does not fit is ignored by Java.
 """
 
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakemill.delta_jars import cache_folder
+from lakemill.engines.spark.delta_jars import cache_folder
 from lakemill_udfs.errors import SetupError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def make_archive() -> Path:
     Raises:
         SetupError: ``CLASS_ARCHIVE`` if Java wrote none.
     """
-    from lakemill.environment import check_java
-    from lakemill.session import java_options
+    from lakemill.engines.spark.environment import check_java
+    from lakemill.engines.spark.session import java_options
 
     archive = class_archive(check_java())
     if archive.exists():

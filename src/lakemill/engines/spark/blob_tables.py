@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lakemill import tables
-from lakemill.session import get_session, session_with, task_slots
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.session import get_session, session_with, task_slots
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def ensure_table(
 def _create(
     spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str], properties: dict[str, str]
 ) -> None:
-    from lakemill.spark_errors import SPARK_FAILURES
+    from lakemill.engines.spark.errors import SPARK_FAILURES
 
     columns_sql = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
     partition_sql = f"PARTITIONED BY ({', '.join(partition_by)})" if partition_by else ""

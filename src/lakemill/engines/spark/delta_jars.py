@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lakemill.environment import installed_versions
+from lakemill.engines.spark.environment import installed_versions
 from lakemill_udfs.errors import SetupError
 
 logger = logging.getLogger(__name__)

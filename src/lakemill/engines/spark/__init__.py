@@ -1,0 +1,1 @@
+"""The Spark engine: session, tables, streams, MERGE, errors, shipping."""
