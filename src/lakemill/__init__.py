@@ -22,7 +22,7 @@ _HOME = {
     "predict_table": "lakemill.predict",
     "predict_stream": "lakemill.stream",
     "IngestConfig": "lakemill.config.ingest",
-    "ingest_images": "lakemill.ingest",
+    "ingest_images": "lakemill.ingest.job",
     "get_session": "lakemill.engines.spark.session",
     "LakemillError": "lakemill_udfs.errors",
     "ConfigError": "lakemill_udfs.errors",

@@ -96,7 +96,7 @@ def ingest(
 ) -> int:
     """Image files or folders to a Delta table; run again, it adds what is new."""
     from lakemill.config.ingest import IngestConfig
-    from lakemill.ingest import ingest_images
+    from lakemill.ingest.job import ingest_images
 
     job = IngestConfig.load(config, overrides or (), source__path=source, output__table=output)
     result = ingest_images(job, progress=tell)

@@ -155,7 +155,7 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
 def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) -> int | None:
     """Bring the photographs and the digits into tables of their own; return the version of the digits' table."""
     from lakemill.config.ingest import IngestConfig
-    from lakemill.ingest import ingest_images
+    from lakemill.ingest.job import ingest_images
 
     for table, folder, label in (("photos", files.photos, None), ("images", files.digits, "parent")):
         job = IngestConfig.model_validate(

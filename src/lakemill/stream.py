@@ -20,7 +20,7 @@ from lakemill.engines.spark.blob_tables import blob_session
 from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.engines.spark.source_log import SourceLog
-from lakemill.ingest import Ingest
+from lakemill.ingest.job import Ingest
 from lakemill.locks import hold
 from lakemill.predict import prepare, write_run
 from lakemill.predict_run import PredictResult, Progress, Run

@@ -22,7 +22,7 @@ from PIL import Image
 from jobs import ingest_images as job
 from lakemill.config.ingest import IngestConfig
 from lakemill.engines.spark.blob_tables import ROW_GROUP_BYTES, optimize_table
-from lakemill.ingest import IngestResult, ingest_images
+from lakemill.ingest.job import IngestResult, ingest_images
 from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def test_the_job_prints_one_json_object(
 KILLED = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from lakemill.ingest import ingest_images
+from lakemill.ingest.job import ingest_images
 from lakemill.config.ingest import IngestConfig
 
 source, table, moment = sys.argv[1:]

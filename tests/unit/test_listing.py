@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lakemill.config.base import interval_seconds
 from lakemill.config.ingest import FileSource, IngestConfig
 from lakemill.engines.spark.blob_tables import FILE_BYTES, TASKS_PER_CORE, task_count
-from lakemill.listing import index_labels, list_files
+from lakemill.ingest.listing import index_labels, list_files
 from lakemill_udfs.errors import ConfigError
 
 

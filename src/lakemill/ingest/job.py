@@ -36,10 +36,10 @@ from lakemill.engines.spark.blob_tables import (
     task_count,
 )
 from lakemill.engines.spark.session import get_session, task_slots
-from lakemill.listing import FILES, KEY, index_labels, list_files
-from lakemill.quarantine import RETRY, read_rejected, update_quarantine
+from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
+from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
+from lakemill.ingest.thumbnails import add_thumbnails
 from lakemill.stopping import stop_signals
-from lakemill.thumbnails import add_thumbnails
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Files become Delta tables of images."""
