@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lakemill.config.transform import TransformConfig
 from lakemill.job_script import run_job
-from lakemill.transform import transform_images
+from lakemill.transform.job import transform_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

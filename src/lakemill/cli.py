@@ -117,8 +117,8 @@ def transform(
 ) -> int:
     """Images to images: grayscale, resize, crop, re-encode, or a function of your own."""
     from lakemill.config.transform import TransformConfig
-    from lakemill.transform import transform_images
-    from lakemill.transform_sample import write_sample
+    from lakemill.transform.job import transform_images
+    from lakemill.transform.sample import write_sample
 
     job = TransformConfig.load(config, overrides or ())
     if sample is not None:

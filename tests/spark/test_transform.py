@@ -15,8 +15,8 @@ from PIL import Image
 from jobs import transform_images as job
 from lakemill.cli import guarded, run
 from lakemill.config.transform import TransformConfig
-from lakemill.transform import TransformResult, transform_images
-from lakemill.transform_sample import sample, write_sample
+from lakemill.transform.job import TransformResult, transform_images
+from lakemill.transform.sample import sample, write_sample
 from lakemill_udfs.errors import ConfigError, RunError, TableError
 
 if TYPE_CHECKING:

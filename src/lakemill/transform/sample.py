@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
-from lakemill.transform import open_source
+from lakemill.transform.job import open_source
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.pixels import decode
 from lakemill_udfs.transforms import apply_transform, read_content

@@ -1,0 +1,1 @@
+"""Images become images: a table of blobs from another."""
