@@ -154,7 +154,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
     from lakemill.config.predict import PredictConfig
     from lakemill.engines.spark.tables import job_name
-    from lakemill.predict import predict_table, preview
+    from lakemill.predict.job import predict_table, preview
 
     job = PredictConfig.load(
         config,
@@ -173,7 +173,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         return 0
     if reset:
         from lakemill.cli_jobs import confirm_reset
-        from lakemill.redo import reset_job
+        from lakemill.predict.redo import reset_job
 
         confirm_reset(job.name, job.output.table, yes=yes)
         tell(f"deleted {reset_job(job, progress=tell)} predictions")
@@ -213,7 +213,7 @@ def stream(
 ) -> int:
     """Score what is added to a Delta table, continuously; SIGTERM or Ctrl-C ends it after the running batch."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.stream import predict_stream
+    from lakemill.predict.stream import predict_stream
 
     result = predict_stream(PredictConfig.load(config, overrides or (), registry=registry), progress=tell)
     return finish(result.summary(), result.to_dict(), as_json=as_json)

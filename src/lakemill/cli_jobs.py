@@ -15,7 +15,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of th
 def status(config: Config = None, overrides: Overrides = None, as_json: Json = False) -> int:
     """What a job did last, how far behind its source it is, and its errors."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.status import job_status
+    from lakemill.predict.status import job_status
 
     found = job_status(PredictConfig.load(config, overrides or ()))
     return finish(found.summary(), found.to_dict(), as_json=as_json)
@@ -31,7 +31,7 @@ def retry(
 ) -> int:
     """Score the rows with errors again."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.redo import retry_errors
+    from lakemill.predict.redo import retry_errors
 
     job = PredictConfig.load(config, overrides or (), registry=registry)
     result = retry_errors(job, progress=tell, wait=wait)
@@ -47,7 +47,7 @@ def undo(
 ) -> int:
     """Delete what a run wrote; the next run scores it again. What the run had replaced is not restored."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.redo import undo_run
+    from lakemill.predict.redo import undo_run
 
     rows = undo_run(PredictConfig.load(config, overrides or ()), run_id, progress=tell)
     return finish(f"{rows:,} predictions of run {run_id} deleted", {"rows": rows}, as_json=as_json)
@@ -61,7 +61,7 @@ def optimize(
     as_json: Json = False,
 ) -> int:
     """Compact a table's small files, or those of all tables that a predict job writes; jobs may run meanwhile."""
-    from lakemill.upkeep import optimize_tables
+    from lakemill.predict.upkeep import optimize_tables
 
     facts = optimize_tables(_tables(table, config, overrides))
     return finish(f"compacted {', '.join(facts)}", facts, as_json=as_json)
@@ -75,7 +75,7 @@ def vacuum(
     as_json: Json = False,
 ) -> int:
     """Delete files that no version of the last 7 days (or the table's own retention) needs."""
-    from lakemill.upkeep import vacuum_tables
+    from lakemill.predict.upkeep import vacuum_tables
 
     facts = vacuum_tables(_tables(table, config, overrides))
     return finish(f"vacuumed {', '.join(facts)}", facts, as_json=as_json)
@@ -83,7 +83,7 @@ def vacuum(
 
 def _tables(table: str | None, config: Config, overrides: Overrides) -> list[str]:
     from lakemill.config.predict import PredictConfig
-    from lakemill.upkeep import job_tables
+    from lakemill.predict.upkeep import job_tables
 
     return [table] if table else job_tables(PredictConfig.load(config, overrides or ()))
 

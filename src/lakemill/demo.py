@@ -108,7 +108,7 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
         OSError: The folder cannot be written.
     """
     from lakemill.engines.spark.session import get_session
-    from lakemill.predict import predict_table
+    from lakemill.predict.job import predict_table
 
     began = time.perf_counter()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lakemill.commits import check_output
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
@@ -15,9 +14,10 @@ from lakemill.engines.spark.session import get_session
 from lakemill.pipelines.planning import task_threads
 from lakemill.pipelines.resolving import Resolved
 from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
-from lakemill.predict import resolve_config
-from lakemill.predict_source import passed_columns, source_key, source_problems
-from lakemill.waiting_rows import waiting
+from lakemill.predict.commits import check_output
+from lakemill.predict.job import resolve_config
+from lakemill.predict.source import passed_columns, source_key, source_problems
+from lakemill.predict.waiting_rows import waiting
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.plan import PredictPlan
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from pyspark.sql.types import StructType
 
-    from lakemill.waiting_rows import Waiting
+    from lakemill.predict.waiting_rows import Waiting
 
 
 PROBE_ROWS = 16
@@ -91,7 +91,7 @@ class PlanReport:
 
     def add_schema_and_settings(self, spark: SparkSession, schema: StructType, plan: PredictPlan) -> None:
         """Note what comes out of a plan for a source on Spark, and how Spark should read that source."""
-        from lakemill.predict_source import scan_settings
+        from lakemill.predict.source import scan_settings
 
         self.output_schema = ddl(plan, schema)
         self.settings = [

@@ -18,8 +18,9 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from lakemill import commits, get_session, predict_table
+from lakemill import get_session, predict_table
 from lakemill.engines.spark import micro_batches
+from lakemill.predict import commits
 from tests.chaos.lake import add_rows, config
 
 SETTINGS = {

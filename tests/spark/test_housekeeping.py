@@ -16,10 +16,10 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.cli import run
-from lakemill.predict import preview
-from lakemill.predict_run import PredictResult
-from lakemill.redo import retry_errors, undo_run
-from lakemill.status import job_status
+from lakemill.predict.job import preview
+from lakemill.predict.redo import retry_errors, undo_run
+from lakemill.predict.run import PredictResult
+from lakemill.predict.status import job_status
 from tests.lake import digits_job, image_rows, onnx_classifier, steps, write_images
 
 if TYPE_CHECKING:

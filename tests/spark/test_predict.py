@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from lakemill import LakemillError, predict_table
-from lakemill.predict import preview
+from lakemill.predict.job import preview
 from tests.lake import digits_job, onnx_classifier, write_images
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
-from lakemill.redo import reset_job, retry_errors, undo_run
+from lakemill.predict.redo import reset_job, retry_errors, undo_run
 from tests.lake import digits_job, onnx_classifier, png, write_images
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
 from lakemill.engines.spark.source_log import SourceLog
-from lakemill.rescore import FIRST_ROWS
+from lakemill.predict.rescore import FIRST_ROWS
 from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
 
 if TYPE_CHECKING:

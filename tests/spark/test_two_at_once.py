@@ -17,11 +17,11 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
-from lakemill.commits import commit
 from lakemill.engines.spark.conflicts import retry_conflicts
-from lakemill.locks import hold
-from lakemill.predict import prepare
-from lakemill.predict_modes import run_missing
+from lakemill.predict.commits import commit
+from lakemill.predict.job import prepare
+from lakemill.predict.locks import hold
+from lakemill.predict.modes import run_missing
 from tests.lake import digits_job, onnx_classifier, write_images
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def test_the_second_run_stops_or_waits(lake: Path, spark: SparkSession) -> None:
 def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
     config, said = digits_job(lake), []
     script = (
-        "import os, sys; from lakemill import PredictConfig; from lakemill.locks import hold\n"
+        "import os, sys; from lakemill import PredictConfig; from lakemill.predict.locks import hold\n"
         "config = PredictConfig.model_validate_json(sys.stdin.read())\n"
         "with hold(config, print): os._exit(9)"
     )

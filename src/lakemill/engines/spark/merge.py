@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lakemill.commits import Committed, judged
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
+from lakemill.predict.commits import Committed, judged
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from lakemill.commits import Committed, commit, write_quarantine
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
-from lakemill.model_updates import ModelUpdates
-from lakemill.rescore import Rescoring
-from lakemill.upserts import check_feed, remove_orphans, score_changes
+from lakemill.predict.commits import Committed, commit, write_quarantine
+from lakemill.predict.model_updates import ModelUpdates
+from lakemill.predict.rescore import Rescoring
+from lakemill.predict.upserts import check_feed, remove_orphans, score_changes
 from lakemill_udfs.errors import LakemillError, RunError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
     from lakemill.config.predict import PredictConfig
-    from lakemill.predict_run import Run
-    from lakemill.stream_progress import StreamProgress
+    from lakemill.predict.run import Run
+    from lakemill.predict.stream_progress import StreamProgress
 
 CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
 

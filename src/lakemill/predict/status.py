@@ -12,7 +12,7 @@ from lakemill.engines.spark.checkpoint import Checkpoint
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
 from lakemill.engines.spark.source_log import SourceLog
-from lakemill.locks import running
+from lakemill.predict.locks import running
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lakemill.commits import write_quarantine
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.merge import merge
+from lakemill.predict.commits import write_quarantine
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from lakemill.predict_run import Run
+    from lakemill.predict.run import Run
 
 FIRST_ROWS, MOST_ROWS = 1_000, 100_000
 BATCH_SECONDS = 30.0

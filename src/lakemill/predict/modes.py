@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lakemill.commits import commit, write_quarantine
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.merge import merge
 from lakemill.engines.spark.micro_batches import start_query, stream_failure
 from lakemill.engines.spark.source_log import SourceLog
-from lakemill.upserts import run_change_column
+from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from lakemill.config.predict import PredictConfig
-    from lakemill.predict_run import Run
+    from lakemill.predict.run import Run
 
 
 def run_full(run: Run) -> None:

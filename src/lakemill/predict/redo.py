@@ -9,9 +9,9 @@ from lakemill.engines.spark import tables
 from lakemill.engines.spark.checkpoint import Checkpoint
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.locks import hold
-from lakemill.predict import run_job
-from lakemill.predict_run import PredictResult, Progress
+from lakemill.predict.job import run_job
+from lakemill.predict.locks import hold
+from lakemill.predict.run import PredictResult, Progress
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def retry_errors(
     Raises:
         LakemillError: as ``predict_table``.
     """
-    from lakemill.predict_modes import run_retry
+    from lakemill.predict.modes import run_retry
 
     return run_job(config, "retry", run_retry, spark, progress=progress, wait=wait)
 

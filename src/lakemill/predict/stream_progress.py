@@ -8,8 +8,8 @@ from collections import deque
 
 import numpy as np
 
-from lakemill.commits import Committed
 from lakemill.engines.spark.source_log import SourceCommit, SourceLog
+from lakemill.predict.commits import Committed
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lakemill.commits import now_utc, prepare_output
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.measures import write_measures
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
-from lakemill.predict_run import PredictResult, Progress, Run
-from lakemill.predict_source import Source, open_source, passed_columns, tune_scan
+from lakemill.predict.commits import now_utc, prepare_output
+from lakemill.predict.measures import write_measures
+from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.source import Source, open_source, passed_columns, tune_scan
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import PredictPlan, Provenance
 
@@ -52,7 +52,7 @@ def predict_table(
         RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
             ``JOB_RUNNING`` if the job runs already.
     """
-    from lakemill.predict_modes import MODES
+    from lakemill.predict.modes import MODES
 
     return run_job(config, config.mode, MODES[config.mode], spark, progress=progress, wait=wait)
 
@@ -79,7 +79,7 @@ def run_job(
     Raises:
         LakemillError: as ``predict_table``.
     """
-    from lakemill.locks import hold
+    from lakemill.predict.locks import hold
 
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)

@@ -16,9 +16,9 @@ from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.schemas import lost_fields, select
 from lakemill.engines.spark.shipping import ship
 from lakemill.pipelines.registry import alias_version
-from lakemill.predict import plan_for, resolve_config
-from lakemill.predict_run import Run
-from lakemill.predict_source import open_source
+from lakemill.predict.job import plan_for, resolve_config
+from lakemill.predict.run import Run
+from lakemill.predict.source import open_source
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep

@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakemill.commits import now_utc
 from lakemill.config.base import interval_seconds
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
@@ -21,11 +20,12 @@ from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.engines.spark.source_log import SourceLog
 from lakemill.ingest.job import Ingest
-from lakemill.locks import hold
-from lakemill.predict import prepare, write_run
-from lakemill.predict_run import PredictResult, Progress, Run
+from lakemill.predict.commits import now_utc
+from lakemill.predict.job import prepare, write_run
+from lakemill.predict.locks import hold
+from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.stream_progress import StreamProgress
 from lakemill.stopping import stop_signals
-from lakemill.stream_progress import StreamProgress
 from lakemill_udfs.errors import ConfigError, LakemillError
 
 if TYPE_CHECKING:

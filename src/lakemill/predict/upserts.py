@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lakemill.commits import Committed, write_quarantine
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.merge import merge
+from lakemill.predict.commits import Committed, write_quarantine
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from lakemill.predict_run import Run
+    from lakemill.predict.run import Run
 
 PREIMAGE, DELETE = "update_preimage", "delete"
 

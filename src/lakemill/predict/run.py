@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lakemill.commits import Committed
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.schemas import select
-from lakemill.predict_source import Source
+from lakemill.predict.commits import Committed
+from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.worker import predict_batches, predict_group
 
@@ -133,7 +133,7 @@ class Run:
         """
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
         if self.config.deduplicate is not None:
-            from lakemill.duplicates import score_once
+            from lakemill.predict.duplicates import score_once
 
             earlier = None if anew else tables.read(rows.sparkSession, self.config.output.table)
             return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan), earlier)

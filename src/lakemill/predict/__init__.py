@@ -1,0 +1,1 @@
+"""What a predict job means: modes, changes, progress, judging, locks, measures, streams."""
