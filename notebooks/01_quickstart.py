@@ -140,7 +140,7 @@ px.imshow(pairs.pivot_table(index="is", columns="predicted", values="rows", fill
 
 # COMMAND ----------
 
-from lakemill.report import write_report
+from lakemill.report.page import write_report
 
 report = write_report(config, spark)
 print(report)

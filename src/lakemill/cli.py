@@ -272,7 +272,7 @@ def report(
 ) -> int:
     """One HTML page of a predictions table: opens offline."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.report import write_report
+    from lakemill.report.page import write_report
 
     page = write_report(PredictConfig.load(config, overrides or ()), output=html)
     return finish(f"report: {page}", {}, as_json=False)

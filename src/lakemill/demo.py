@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lakemill.config.predict import PredictConfig
-    from lakemill.report_values import Totals
+    from lakemill.report.values import Totals
 
 Progress = Callable[[str], None]
 
@@ -203,8 +203,8 @@ def count(spark: SparkSession, lake: Path) -> dict[str, int]:
 
 def write_page(config: PredictConfig, spark: SparkSession, page: Path, tell: Progress) -> Totals:
     """Write the report unless it is as new as the predictions; return how many there are, and how many right."""
-    from lakemill.report import gather, render
-    from lakemill.report_data import count_results
+    from lakemill.report.data import count_results
+    from lakemill.report.page import gather, render
 
     if is_newer(page, Path(config.output.table)):
         tell("the report is up to date")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lakemill import report_layout as layout
-from lakemill.report import render, with_thumbnails
-from lakemill.report_values import Bin, Card, Count, ErrorGroup, Histogram, ModelUse, Named, Report, Run, Totals
+from lakemill.report import layout
+from lakemill.report.page import render, with_thumbnails
+from lakemill.report.values import Bin, Card, Count, ErrorGroup, Histogram, ModelUse, Named, Report, Run, Totals
 from tests.lake import WHEN, png
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

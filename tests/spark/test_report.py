@@ -12,9 +12,9 @@ import pytest
 from deltalake import write_deltalake
 
 from lakemill.config.predict import PredictConfig
-from lakemill.report import write_report
-from lakemill.report_data import collect
-from lakemill.report_values import Totals
+from lakemill.report.data import collect
+from lakemill.report.page import write_report
+from lakemill.report.values import Totals
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import ERROR, METADATA
 from tests.lake import png

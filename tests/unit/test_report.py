@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lakemill import report_layout as layout
-from lakemill.report import render, thumbnail_uri, with_thumbnails
-from lakemill.report_values import Card, Count, ErrorGroup, Histogram, Named, Report, Totals
+from lakemill.report import layout
+from lakemill.report.page import render, thumbnail_uri, with_thumbnails
+from lakemill.report.values import Card, Count, ErrorGroup, Histogram, Named, Report, Totals
 from lakemill_udfs.errors import ModelError
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakemill.engines.spark import tables
-from lakemill.report_values import Card, Report
+from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
 from lakemill_udfs.pixels import decode, encode
 
@@ -58,7 +58,7 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
     """
     from lakemill.engines.spark.session import get_session
-    from lakemill.report_data import collect, contents
+    from lakemill.report.data import collect, contents
 
     session = spark or get_session("lakemill report")
     key = config.source.key or ("path",)  # as predict has it
@@ -84,7 +84,7 @@ def render(report: Report, *, now: datetime | None = None) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count=_count, percent=_percent, seconds=_seconds, number=_number, when=_when)
-    template = resources.files("lakemill").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    template = resources.files("lakemill.report").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(report=report, now=now or datetime.now(UTC))
 
 

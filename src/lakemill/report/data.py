@@ -9,11 +9,11 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 -- the name that every Spark user knows
 
-from lakemill import report_layout as layout
 from lakemill.engines.spark import tables
-from lakemill.report_counts import groups, totals
-from lakemill.report_fields import Fields, column, key_text
-from lakemill.report_values import Card, Report, Run, Totals
+from lakemill.report import layout
+from lakemill.report.counts import groups, totals
+from lakemill.report.fields import Fields, column, key_text
+from lakemill.report.values import Card, Report, Run, Totals
 
 STAGES = {
     "scan_wait_seconds": "wait for the scan",

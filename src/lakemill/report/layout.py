@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from lakemill.report_values import Bin, ClassCount, Confusion, Count, ErrorGroup, ModelUse, Pair
+from lakemill.report.values import Bin, ClassCount, Confusion, Count, ErrorGroup, ModelUse, Pair
 
 BINS = 20  # equal steps of the score, 0..1
 SHOWN_CLASSES = 30  # a matrix of more is not read by a person

@@ -12,9 +12,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812 -- the name that every Spark user knows
 
-from lakemill.report_fields import Fields, column
-from lakemill.report_layout import BINS
-from lakemill.report_values import Count, Histogram, Named, Totals
+from lakemill.report.fields import Fields, column
+from lakemill.report.layout import BINS
+from lakemill.report.values import Count, Histogram, Named, Totals
 
 LARGEST_GROUP = 1000  # counts of one kind that come back, however many there are
 

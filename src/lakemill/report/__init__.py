@@ -1,0 +1,1 @@
+"""The HTML page over a predictions table."""
