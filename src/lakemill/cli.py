@@ -193,8 +193,8 @@ def plan(
 ) -> None:
     """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.plan_job import plan_job
-    from lakemill.plan_text import layout
+    from lakemill.plan.job import plan_job
+    from lakemill.plan.text import layout
 
     found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
     if as_json:

@@ -11,7 +11,7 @@ import yaml
 
 from lakemill import Pipeline, PredictConfig, predict_table
 from lakemill.cli import run
-from lakemill.plan_job import plan_job
+from lakemill.plan.job import plan_job
 from lakemill_udfs.steps import ModelStep, PythonStep
 from tests.lake import onnx_classifier, steps, write_images
 

@@ -13,7 +13,7 @@ from lakemill.engines.spark.schemas import result_schema
 from lakemill.engines.spark.session import get_session
 from lakemill.pipelines.planning import task_threads
 from lakemill.pipelines.resolving import Resolved
-from lakemill.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
+from lakemill.plan.report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
 from lakemill.predict.commits import check_output
 from lakemill.predict.job import resolve_config
 from lakemill.predict.source import passed_columns, source_key, source_problems

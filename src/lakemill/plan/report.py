@@ -13,7 +13,7 @@ import pyarrow as pa
 from lakemill.pipelines.input_forms import InputForm, input_forms
 from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
 from lakemill.pipelines.resolving import Resolved, resolve
-from lakemill.plan_probe import probe as run_probe
+from lakemill.plan.probe import probe as run_probe
 from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, LakemillError
 from lakemill_udfs.functions import import_function
@@ -114,7 +114,7 @@ class PlanReport:
             self.add(error)
 
     def __str__(self) -> str:
-        from lakemill.plan_text import render
+        from lakemill.plan.text import render
 
         return render(self)
 
