@@ -283,7 +283,7 @@ def demo(
     lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake"), as_json: Json = False
 ) -> int:
     """Real handwritten digits: ingest, train, register, predict, report."""
-    from lakemill.demo import run_demo
+    from lakemill.demo.walk import run_demo
 
     result = run_demo(lake, progress=tell)
     return finish(result.summary(), result.to_dict(), as_json=as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lakemill.demo import DemoResult, run_demo
+from lakemill.demo.walk import DemoResult, run_demo
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

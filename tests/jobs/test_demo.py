@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from lakemill.demo import DemoResult, run_demo
+from lakemill.demo.walk import DemoResult, run_demo
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lakemill.cli import guarded, run
-from lakemill.demo import DemoResult
+from lakemill.demo.walk import DemoResult
 from tests.lake import photo_classifier
 
 if TYPE_CHECKING:

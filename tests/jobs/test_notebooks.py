@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakemill.demo import DemoResult
+from lakemill.demo.walk import DemoResult
 from lakemill.pipelines.registry import mlflow_at
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakemill.demo_data import DemoFiles, write_files
-from lakemill.demo_model import NAME, URI, registered, train_and_register
+from lakemill.demo.data import DemoFiles, write_files
+from lakemill.demo.model import NAME, URI, registered, train_and_register
 from lakemill.engines.spark import tables
 
 if TYPE_CHECKING:
