@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakemill import IngestConfig, ingest_images
-from lakemill.job_script import run_job
+from lakemill.cli.job_script import run_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakemill import PredictConfig, predict_stream
-from lakemill.job_script import run_job
+from lakemill.cli.job_script import run_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

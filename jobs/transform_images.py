@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lakemill.cli.job_script import run_job
 from lakemill.config.transform import TransformConfig
-from lakemill.job_script import run_job
 from lakemill.transform.job import transform_images
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import yaml
 
 from jobs import predict_batch, predict_stream
 from lakemill import PredictConfig, predict_table
-from lakemill.cli import guarded, run
+from lakemill.cli.app import guarded, run
 from tests.lake import onnx_classifier, steps, write_images
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_the_stream_command_and_its_job_share_the_checkpoint(
 
 
 def test_a_stream_that_is_told_to_end_finishes_its_batch(job: Path, spark: SparkSession) -> None:
-    command = [sys.executable, "-c", "from lakemill.cli import main; main()", "stream"]
+    command = [sys.executable, "-c", "from lakemill.cli.app import main; main()", "stream"]
     command += ["--config", str(job), "--set", "trigger=1 second", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout

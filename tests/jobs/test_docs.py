@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from lakemill.cli import guarded, run
+from lakemill.cli.app import guarded, run
 from lakemill.demo.walk import DemoResult
 from tests.lake import photo_classifier
 

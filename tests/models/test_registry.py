@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lakemill.cli import run
+from lakemill.cli.app import run
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill.pipelines.registry import FoundModel, content_sha256, find, mlflow_at
 from lakemill.pipelines.resolving import resolve, resolve_uri

@@ -15,7 +15,7 @@ import yaml
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig, predict_table
-from lakemill.cli import run
+from lakemill.cli.app import run
 from lakemill.predict.job import preview
 from lakemill.predict.redo import retry_errors, undo_run
 from lakemill.predict.run import PredictResult

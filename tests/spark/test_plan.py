@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lakemill import Pipeline, PredictConfig, predict_table
-from lakemill.cli import run
+from lakemill.cli.app import run
 from lakemill.plan.job import plan_job
 from lakemill_udfs.steps import ModelStep, PythonStep
 from tests.lake import onnx_classifier, steps, write_images

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from jobs import transform_images as job
-from lakemill.cli import guarded, run
+from lakemill.cli.app import guarded, run
 from lakemill.config.transform import TransformConfig
 from lakemill.transform.job import TransformResult, transform_images
 from lakemill.transform.sample import sample, write_sample

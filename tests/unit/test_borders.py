@@ -65,7 +65,7 @@ def test_executor_code_loads_nothing_of_the_driver() -> None:
     assert loaded_after(f"import {modules}") & (DRIVER_ONLY | SLOW) == set()
 
 
-@pytest.mark.parametrize("module", ["lakemill", "lakemill.cli"])
+@pytest.mark.parametrize("module", ["lakemill", "lakemill.cli.app"])
 def test_starting_is_instant(module: str) -> None:
     assert loaded_after(f"import {module}") & SLOW == set()
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from lakemill.cli import guarded, run
+from lakemill.cli.app import guarded, run
 from tests.lake import onnx_classifier, png, steps
 
 

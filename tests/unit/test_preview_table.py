@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from lakemill.preview_table import preview_table
+from lakemill.cli.preview_table import preview_table
 
 
 def shown(rows: list[dict[str, object]]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lakemill.cli import guarded
+from lakemill.cli.app import guarded
 from lakemill.config.transform import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.functions import import_function

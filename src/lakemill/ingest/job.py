@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from lakemill.cli.stopping import stop_signals
 from lakemill.config.base import UNITS
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import (
@@ -39,7 +40,6 @@ from lakemill.engines.spark.session import get_session, task_slots
 from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
-from lakemill.stopping import stop_signals
 from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lakemill.cli.stopping import stop_signals
 from lakemill.config.base import interval_seconds
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
@@ -25,7 +26,6 @@ from lakemill.predict.job import prepare, write_run
 from lakemill.predict.locks import hold
 from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.stream_progress import StreamProgress
-from lakemill.stopping import stop_signals
 from lakemill_udfs.errors import ConfigError, LakemillError
 
 if TYPE_CHECKING:

@@ -172,7 +172,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         _show(preview(job, limit), as_json=as_json)
         return 0
     if reset:
-        from lakemill.cli_jobs import confirm_reset
+        from lakemill.cli.job_commands import confirm_reset
         from lakemill.predict.redo import reset_job
 
         confirm_reset(job.name, job.output.table, yes=yes)
@@ -223,7 +223,7 @@ def _show(frame: Any, *, as_json: bool) -> None:
     if as_json:
         print(frame.drop(columns="metadata").to_json(orient="records", date_format="iso", default_handler=str))
         return
-    from lakemill.preview_table import preview_table
+    from lakemill.cli.preview_table import preview_table
 
     Console().print(preview_table(frame))
 
@@ -244,7 +244,7 @@ def infer(  # noqa: PLR0917 -- typer makes each an option by name
     registry: Registry = None,
 ) -> int:
     """Score one file in this process, without Spark."""
-    from lakemill.infer_command import as_json, infer_file, write_result
+    from lakemill.cli.infer_command import as_json, infer_file, write_result
 
     result = infer_file(
         pipeline,
@@ -289,4 +289,4 @@ def demo(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-import lakemill.cli_jobs  # noqa: E402, F401 -- adds its commands to the app
+import lakemill.cli.job_commands  # noqa: E402, F401 -- adds its commands to the app

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lakemill.cli import Config, Json, Overrides, Registry, app, console, finish, tell
+from lakemill.cli.app import Config, Json, Overrides, Registry, app, console, finish, tell
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")]
 
