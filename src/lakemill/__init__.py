@@ -17,7 +17,7 @@ _HOME = {
     "PythonStep": "lakemill_udfs.steps",
     "FormatStep": "lakemill_udfs.steps",
     "Check": "lakemill_udfs.steps",
-    "TensorSpec": "lakemill_udfs.tensors",
+    "TensorSpec": "lakemill_udfs.tensors.spec",
     "PredictConfig": "lakemill.config.predict",
     "predict_table": "lakemill.predict.job",
     "predict_stream": "lakemill.predict.stream",

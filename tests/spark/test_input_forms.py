@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import Pipeline, PythonStep, TensorSpec
-from lakemill_udfs.columns import write_tensor
+from lakemill_udfs.tensors.columns import write_tensor
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lakemill import Pipeline, PredictConfig, predict_table
-from lakemill_udfs.columns import read_tensor, write_tensor
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import Check, PythonStep
-from lakemill_udfs.tensors import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
+from lakemill_udfs.tensors.columns import read_tensor, write_tensor
+from lakemill_udfs.tensors.spec import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

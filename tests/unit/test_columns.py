@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lakemill_udfs.columns import read_tensor, write_tensor
-from lakemill_udfs.ragged import from_rows
-from lakemill_udfs.tensors import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
+from lakemill_udfs.tensors.columns import read_tensor, write_tensor
+from lakemill_udfs.tensors.ragged import from_rows
+from lakemill_udfs.tensors.spec import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
 
 NUMBERS = [dtype for dtype in DTYPES if dtype not in OBJECTS]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import ConfigError, ModelError, RowError
 from lakemill_udfs.formats import format_specs, run_format, softmax
 from lakemill_udfs.steps import FormatStep
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.columns import write_tensor
+from lakemill_udfs.tensors.spec import TensorSpec
 
 SCORES = np.array([[1.0, 3.0, 2.0], [0.5, 0.5, 0.1]], "float32")
 

@@ -18,10 +18,10 @@ import pytest
 from pyarrow import parquet
 
 from lakemill.pipelines.pipeline import Pipeline
-from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import ConfigError, LakemillError, RowError, RunError, TableError
 from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
-from lakemill_udfs.tensors import TensorSpec, arrow_tensors
+from lakemill_udfs.tensors.columns import write_tensor
+from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors
 from tests.lake import image_rows, onnx_classifier, png
 from tests.unit.plans import function
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lakemill_udfs.cells import read_column
-from lakemill_udfs.columns import write_tensor
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.steps import PythonStep
-from lakemill_udfs.tensors import DTYPES, OBJECTS, TensorSpec
+from lakemill_udfs.tensors.cells import read_column
+from lakemill_udfs.tensors.columns import write_tensor
+from lakemill_udfs.tensors.spec import DTYPES, OBJECTS, TensorSpec
 from lakemill_udfs.worker import columns_of
 from tests.unit.plans import plan_for
 

@@ -15,7 +15,7 @@ from lakemill_udfs.models import CACHED_MODELS, ModelCache, ModelSpec, locate
 from lakemill_udfs.onnx_model import OnnxModel
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ModelStep
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 from tests.lake import onnx_classifier
 
 PIXELS = np.random.default_rng(0).random((5, 64), dtype=np.float32)

@@ -12,7 +12,7 @@ import yaml
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 from tests.unit import features
 
 Y = {"y": {"dtype": "float64"}}

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.tensors import FREE, TensorSpec, arrow_tensors, spec_from_metadata, tensor_of
+from lakemill_udfs.tensors.spec import FREE, TensorSpec, arrow_tensors, spec_from_metadata, tensor_of
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, RowError
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.ragged import from_rows
 from lakemill_udfs.steps import FormatStep
-from lakemill_udfs.tensors import OBJECTS, TensorSpec
+from lakemill_udfs.tensors.ragged import from_rows
+from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec
 
 CHANNELS = (1, 3, 4)
 """How many channels an image that is encoded may have; their axis is the last or the first one."""

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.columns import read_tensor
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.tensors import TensorSpec, tensor_of
+from lakemill_udfs.tensors.columns import read_tensor
+from lakemill_udfs.tensors.spec import TensorSpec, tensor_of
 
 
 def import_function(path: str | Callable[..., Any], archive: str | None = None) -> Callable[..., Any]:

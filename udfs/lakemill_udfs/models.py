@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.files import filesystem
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 
 CACHED_MODELS = 4
 """Models kept in one process, for pipelines of several and new versions; the least recently used goes first."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 
 ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "string"} | {
     f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)

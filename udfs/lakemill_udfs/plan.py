@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import Wiring
 
 RESERVED = ("time", "in", "out", "anomaly", "error", "metadata", "_task")

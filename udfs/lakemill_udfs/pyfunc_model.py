@@ -14,7 +14,7 @@ import numpy as np
 
 from lakemill_udfs.errors import ModelError, RowError, missing_extra
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 
 
 class PyfuncModel:

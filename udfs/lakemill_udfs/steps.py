@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lakemill_udfs.callables import IMPORT_PATH, as_import_path, name_of
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 FORBID = {"extra": "forbid"}  # pydantic's wish on the driver: unknown keys are errors

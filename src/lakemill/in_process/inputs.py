@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from lakemill_udfs.cells import ARROW, Column, describe
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.tensors import Kind, arrow_tensors, tensor_of
+from lakemill_udfs.tensors.cells import ARROW, Column, describe
+from lakemill_udfs.tensors.spec import Kind, arrow_tensors, tensor_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from lakemill.in_process.dataset import Field
 from lakemill.in_process.inputs import Given, one_array, to_arrow
-from lakemill_udfs.cells import ARROW
-from lakemill_udfs.columns import write_tensor
-from lakemill_udfs.ragged import from_rows, is_ragged
-from lakemill_udfs.tensors import OBJECTS, TensorSpec
+from lakemill_udfs.tensors.cells import ARROW
+from lakemill_udfs.tensors.columns import write_tensor
+from lakemill_udfs.tensors.ragged import from_rows, is_ragged
+from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec
 
 Output = tuple[TensorSpec, NDArray[Any]]
 """A tensor of every row."""

@@ -18,7 +18,7 @@ from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve
 from lakemill_udfs.callables import must_travel
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import Kind, TensorSpec
+from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 MLFLOW_COLUMNS = {
     "bool": "boolean",

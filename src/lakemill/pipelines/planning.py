@@ -11,7 +11,7 @@ from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.functions import import_function
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
 from lakemill_udfs.steps import PythonStep
-from lakemill_udfs.tensors import Kind
+from lakemill_udfs.tensors.spec import Kind
 from lakemill_udfs.wiring import Wiring, wire
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
-from lakemill_udfs.tensors import DTYPES, TensorSpec
+from lakemill_udfs.tensors.spec import DTYPES, TensorSpec
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 NO_CONTENT = {"__pycache__", "registered_model_meta"}

@@ -13,7 +13,7 @@ from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps import FormatStep, ModelStep, Step
-from lakemill_udfs.tensors import TensorSpec, declared
+from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"
 """Key in an MLflow model's metadata under which a logged pipeline has its JSON form."""

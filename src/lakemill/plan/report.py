@@ -21,7 +21,7 @@ from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import ModelStep, PythonStep, Step
-from lakemill_udfs.tensors import Kind, TensorSpec, arrow_tensors
+from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
-from lakemill_udfs.tensors import Kind, tensor_of
+from lakemill_udfs.tensors.spec import Kind, tensor_of
 from lakemill_udfs.worker import DOT
 
 if TYPE_CHECKING:

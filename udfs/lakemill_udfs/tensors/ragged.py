@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lakemill_udfs.tensors import OBJECTS, TensorSpec
+from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec
 
 Group = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 """Positions of rows, and their inputs by name."""

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.casts import cast_arrow, cast_numpy, of_shape, row_shape
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.ragged import is_ragged, stacked
-from lakemill_udfs.tensors import ARROW_SCALARS, FREE, OBJECTS, TensorSpec, tensor_shape
+from lakemill_udfs.tensors.casts import cast_arrow, cast_numpy, of_shape, row_shape
+from lakemill_udfs.tensors.ragged import is_ragged, stacked
+from lakemill_udfs.tensors.spec import ARROW_SCALARS, FREE, OBJECTS, TensorSpec, tensor_shape
 
 Failures = list[RowError | None]
 """For each row None, or why its value cannot become a tensor."""

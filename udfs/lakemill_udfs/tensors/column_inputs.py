@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.tensors import Kind, TensorSpec
+from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 BYTES = ("binary", "large_binary", "struct", "null", "decimal")
 """Beginnings of the types that hold no tensor by themselves, but become one where its dtype and shape are declared."""

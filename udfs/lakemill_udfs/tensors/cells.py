@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.casts import cast_arrow, cast_numpy, of_shape, row_shape
-from lakemill_udfs.columns import NO_TENSOR, Failures, each_row, no_value, read_tensor
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.tensors import DTYPES, OBJECTS, TensorSpec
+from lakemill_udfs.tensors.casts import cast_arrow, cast_numpy, of_shape, row_shape
+from lakemill_udfs.tensors.columns import NO_TENSOR, Failures, each_row, no_value, read_tensor
+from lakemill_udfs.tensors.spec import DTYPES, OBJECTS, TensorSpec
 
 Column = Any
 """``pyarrow.Array`` or ``ChunkedArray``, ``numpy.ndarray`` ``(n, ...)``, or a sequence of cells."""

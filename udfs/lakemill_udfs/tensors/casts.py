@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.tensors import TensorSpec
+from lakemill_udfs.tensors.spec import TensorSpec
 
 
 def cast_arrow(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:

@@ -1,0 +1,1 @@
+"""Tensors and the columns that hold them."""
