@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lakemill_udfs import image_rows
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.image_files import Limits, inspect
-from lakemill_udfs.image_rows import BATCH_BYTES, LISTING, find_rejected, read_images
+from lakemill_udfs.images import rows as image_rows
+from lakemill_udfs.images.files import Limits, inspect
+from lakemill_udfs.images.rows import BATCH_BYTES, LISTING, find_rejected, read_images
 
 LIMITS = Limits()
 ORIENTATION = 0x0112

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lakemill_udfs.errors import ConfigError, RunError
-from lakemill_udfs.images import FORMATS, ImageDecoder
+from lakemill_udfs.images.step import FORMATS, ImageDecoder
 from lakemill_udfs.steps import ImageStep
 
 PHOTO = Image.fromarray(

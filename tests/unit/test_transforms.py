@@ -17,8 +17,14 @@ from lakemill.cli.app import guarded
 from lakemill.config.transform import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.functions import import_function
-from lakemill_udfs.pixels import decode, encode
-from lakemill_udfs.transforms import ImageTransform, apply_transform, find_failed, transform_bytes, transform_rows
+from lakemill_udfs.images.pixels import decode, encode
+from lakemill_udfs.images.transforms import (
+    ImageTransform,
+    apply_transform,
+    find_failed,
+    transform_bytes,
+    transform_rows,
+)
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

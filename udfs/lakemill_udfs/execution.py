@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
 from lakemill_udfs.formats import run_format
 from lakemill_udfs.functions import call_function, import_function
-from lakemill_udfs.images import Failure, ImageDecoder
+from lakemill_udfs.images.step import Failure, ImageDecoder
 from lakemill_udfs.models import CACHE, Arrays
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
-from lakemill_udfs.image_files import Limits
+from lakemill_udfs.images.files import Limits
 
 ARROW_BINARY_BYTES = 2**30
 """The largest image stored in a row: Spark and Arrow hold at most 2 GiB in one binary value, a batch a little more."""

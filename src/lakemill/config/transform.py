@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from lakemill.config.base import JobConfig, Strict
-from lakemill_udfs.transforms import ImageTransform
+from lakemill_udfs.images.transforms import ImageTransform
 
 
 class TransformSource(Strict):

@@ -40,7 +40,7 @@ from lakemill.engines.spark.session import get_session, task_slots
 from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
-from lakemill_udfs.image_rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
+from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

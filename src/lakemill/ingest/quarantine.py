@@ -11,7 +11,7 @@ import pyarrow as pa
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import append, ensure_table, merge
 from lakemill.ingest.listing import KEY
-from lakemill_udfs.image_rows import REJECTED, TIME
+from lakemill_udfs.images.rows import REJECTED, TIME
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

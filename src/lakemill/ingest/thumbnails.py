@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import append, ensure_table, merge, spark_schema
-from lakemill_udfs.image_thumbnails import THUMBNAILS, make_thumbnails
+from lakemill_udfs.images.thumbnails import THUMBNAILS, make_thumbnails
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

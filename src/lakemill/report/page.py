@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lakemill.engines.spark import tables
 from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
-from lakemill_udfs.pixels import decode, encode
+from lakemill_udfs.images.pixels import decode, encode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -12,8 +12,8 @@ from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
 from lakemill.transform.job import open_source
 from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.pixels import decode
-from lakemill_udfs.transforms import apply_transform, read_content
+from lakemill_udfs.images.pixels import decode
+from lakemill_udfs.images.transforms import apply_transform, read_content
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,7 +8,7 @@ import warnings
 from PIL import Image, ImageOps
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.image_files import PLUGINS
+from lakemill_udfs.images.files import PLUGINS
 
 
 def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:

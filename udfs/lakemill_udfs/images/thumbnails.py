@@ -10,7 +10,7 @@ from PIL import Image
 
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.files import read_bytes
-from lakemill_udfs.pixels import decode, encode
+from lakemill_udfs.images.pixels import decode, encode
 
 THUMBNAILS = pa.schema(
     [

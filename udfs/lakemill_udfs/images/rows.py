@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.files import URI, read_bytes
-from lakemill_udfs.image_files import ImageInfo, Limits, check_size, inspect
+from lakemill_udfs.images.files import ImageInfo, Limits, check_size, inspect
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 1024

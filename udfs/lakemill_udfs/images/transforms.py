@@ -18,8 +18,8 @@ from PIL import Image
 from lakemill_udfs.errors import RowError, RunError
 from lakemill_udfs.files import read_bytes
 from lakemill_udfs.functions import import_function
-from lakemill_udfs.image_files import PLUGINS
-from lakemill_udfs.pixels import decode, encode
+from lakemill_udfs.images.files import PLUGINS
+from lakemill_udfs.images.pixels import decode, encode
 
 if TYPE_CHECKING:
     import pandas as pd

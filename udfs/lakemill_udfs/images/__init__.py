@@ -1,0 +1,1 @@
+"""Images: files, pixels, thumbnails, transforms."""
