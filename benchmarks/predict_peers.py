@@ -21,7 +21,7 @@ from deltalake import DeltaTable, write_deltalake
 from lakemill import PredictConfig, get_session, predict_table
 from lakemill.engines.spark.session import session_with
 from lakemill_udfs.images.step import ImageDecoder
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Pipeline": "lakemill.pipelines.pipeline",
-    "ImageStep": "lakemill_udfs.steps",
-    "ModelStep": "lakemill_udfs.steps",
-    "PythonStep": "lakemill_udfs.steps",
-    "FormatStep": "lakemill_udfs.steps",
-    "Check": "lakemill_udfs.steps",
+    "ImageStep": "lakemill_udfs.steps.declared",
+    "ModelStep": "lakemill_udfs.steps.declared",
+    "PythonStep": "lakemill_udfs.steps.declared",
+    "FormatStep": "lakemill_udfs.steps.declared",
+    "Check": "lakemill_udfs.steps.declared",
     "TensorSpec": "lakemill_udfs.tensors.spec",
     "PredictConfig": "lakemill.config.predict",
     "predict_table": "lakemill.predict.job",

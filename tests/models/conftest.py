@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lakemill.pipelines.pipeline import Pipeline
-from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep
 from tests.lake import onnx_classifier
 
 

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from PIL import Image
 
 from lakemill import Pipeline
-from lakemill_udfs.steps import FormatStep, PythonStep
+from lakemill_udfs.steps.declared import FormatStep, PythonStep
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

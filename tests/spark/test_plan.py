@@ -12,7 +12,7 @@ import yaml
 from lakemill import Pipeline, PredictConfig, predict_table
 from lakemill.cli.app import run
 from lakemill.plan.job import plan_job
-from lakemill_udfs.steps import ModelStep, PythonStep
+from lakemill_udfs.steps.declared import ModelStep, PythonStep
 from tests.lake import onnx_classifier, steps, write_images
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lakemill import Pipeline, PredictConfig, predict_table
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import Check, PythonStep
+from lakemill_udfs.steps.declared import Check, PythonStep
 from lakemill_udfs.tensors.columns import read_tensor, write_tensor
 from lakemill_udfs.tensors.spec import ARROW_SCALARS, DTYPES, OBJECTS, TensorSpec
 

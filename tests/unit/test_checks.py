@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from lakemill_udfs.checks import compile_check, run_checks
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import Check
+from lakemill_udfs.steps.checks import compile_check, run_checks
+from lakemill_udfs.steps.declared import Check
 
 ROW = {"p": 0.3, "q": None, "n": 3, "s": "abc", "mode": "unique", "list": [1.0, 2.0], "flag": True}
 OUT = pa.array([ROW])

@@ -11,7 +11,7 @@ from lakemill.config.base import parse_bytes
 from lakemill.config.predict import PredictConfig
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 
 GOOD = """
 source: {table: lake/images, key: [path]}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lakemill_udfs.errors import ModelError, RunError
 from lakemill_udfs.execution import Batch, PipelineRunner, checked
-from lakemill_udfs.steps import FormatStep, PythonStep
+from lakemill_udfs.steps.declared import FormatStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.worker import columns_of
 from tests.unit.plans import function, plan_for

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from lakemill_udfs.errors import ConfigError, ModelError, RowError
-from lakemill_udfs.formats import format_specs, run_format, softmax
-from lakemill_udfs.steps import FormatStep
+from lakemill_udfs.steps.declared import FormatStep
+from lakemill_udfs.steps.formats import format_specs, run_format, softmax
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.spec import TensorSpec
 

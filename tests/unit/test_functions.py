@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lakemill_udfs.errors import ConfigError, ModelError
-from lakemill_udfs.functions import call_function, import_function
+from lakemill_udfs.steps.functions import call_function, import_function
 from tests.unit import features
 
 X = np.arange(6, dtype="float32").reshape(3, 2)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from lakemill_udfs.errors import ConfigError, RunError
 from lakemill_udfs.images.step import FORMATS, ImageDecoder
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 
 PHOTO = Image.fromarray(
     (np.add.outer(np.arange(90) * 1.7, np.arange(120))[:, :, np.newaxis] * [1, 0.5, 0.8]).astype("uint8")

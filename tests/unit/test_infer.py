@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError, LakemillError, RowError, RunError, TableError
-from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors
 from tests.lake import image_rows, onnx_classifier, png

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.execution import Batch, PipelineRunner
-from lakemill_udfs.steps import PythonStep
+from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.tensors.cells import read_column
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.spec import DTYPES, OBJECTS, TensorSpec

@@ -14,7 +14,7 @@ from lakemill_udfs.errors import ModelError
 from lakemill_udfs.models import CACHED_MODELS, ModelCache, ModelSpec, locate
 from lakemill_udfs.onnx_model import OnnxModel
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ModelStep
+from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.tensors.spec import TensorSpec
 from tests.lake import onnx_classifier
 

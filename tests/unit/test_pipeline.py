@@ -11,7 +11,7 @@ import yaml
 
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
 from tests.unit import features
 

@@ -16,7 +16,6 @@ from PIL import Image
 from lakemill.cli.app import guarded
 from lakemill.config.transform import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.functions import import_function
 from lakemill_udfs.images.pixels import decode, encode
 from lakemill_udfs.images.transforms import (
     ImageTransform,
@@ -25,6 +24,7 @@ from lakemill_udfs.images.transforms import (
     transform_bytes,
     transform_rows,
 )
+from lakemill_udfs.steps.functions import import_function
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

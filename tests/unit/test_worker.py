@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import Check, ImageStep, PythonStep
+from lakemill_udfs.steps.declared import Check, ImageStep, PythonStep
 from lakemill_udfs.worker import fill, predict_batches, predict_group
 from tests.lake import image_rows
 from tests.unit.plans import function, plan_for

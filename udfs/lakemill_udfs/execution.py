@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
-from lakemill_udfs.formats import run_format
-from lakemill_udfs.functions import call_function, import_function
 from lakemill_udfs.images.step import Failure, ImageDecoder
 from lakemill_udfs.models import CACHE, Arrays
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.formats import run_format
+from lakemill_udfs.steps.functions import call_function, import_function
 from lakemill_udfs.tensors.cells import contents, read_column, texts
 from lakemill_udfs.tensors.column_inputs import InputColumn
 from lakemill_udfs.tensors.ragged import alike, is_ragged, join

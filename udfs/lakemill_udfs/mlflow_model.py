@@ -16,7 +16,7 @@ from lakemill_udfs.errors import RowError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import ModelStep
+from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors, declared
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import predict_batches, predict_whole

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from lakemill_udfs.callables import must_travel, name_of
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import STEP_KINDS, Check, PythonStep, Step
+from lakemill_udfs.steps.callables import must_travel, name_of
+from lakemill_udfs.steps.declared import STEP_KINDS, Check, PythonStep, Step
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}

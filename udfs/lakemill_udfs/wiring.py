@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lakemill_udfs.errors import LakemillError, ModelError, TableError
-from lakemill_udfs.formats import format_specs
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.formats import format_specs
 from lakemill_udfs.tensors.column_inputs import InputColumn, input_column
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, declared
 

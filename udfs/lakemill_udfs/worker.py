@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lakemill_udfs.checks import compile_check, run_checks
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.steps.checks import compile_check, run_checks
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)

@@ -11,7 +11,7 @@ from lakemill.config.ingest import IngestConfig
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.steps import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
 
 

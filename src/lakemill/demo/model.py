@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lakemill.engines.spark import tables
 from lakemill.pipelines.registry import mlflow_at
 from lakemill_udfs.errors import missing_extra
-from lakemill_udfs.steps import FormatStep, ImageStep, ModelStep
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

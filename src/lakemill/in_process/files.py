@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -14,11 +14,11 @@ from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved
-from lakemill_udfs.checks import compile_check, run_checks
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.checks import compile_check, run_checks
+from lakemill_udfs.steps.declared import ImageStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import join
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 from lakemill_udfs.tensors.column_inputs import InputColumn
 from lakemill_udfs.tensors.spec import ARROW_DTYPES
 from lakemill_udfs.wiring import Wiring

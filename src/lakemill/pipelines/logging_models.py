@@ -15,9 +15,9 @@ from lakemill.in_process.inputs import given
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import mlflow_at
 from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve
-from lakemill_udfs.callables import must_travel
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.callables import must_travel
+from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 MLFLOW_COLUMNS = {

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lakemill.pipelines.resolving import Resolved
-from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, TableError
-from lakemill_udfs.functions import import_function
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
-from lakemill_udfs.steps import PythonStep
+from lakemill_udfs.steps.checks import compile_check
+from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind
 from lakemill_udfs.wiring import Wiring, wire
 

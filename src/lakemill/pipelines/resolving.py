@@ -12,7 +12,7 @@ from lakemill.pipelines import registry
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import FormatStep, ModelStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ModelStep, Step
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"

@@ -16,7 +16,7 @@ from lakemill_udfs.errors import ModelError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models import Arrays, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps import ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 UNKNOWN = TensorSpec("output")

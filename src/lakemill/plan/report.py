@@ -14,13 +14,13 @@ from lakemill.pipelines.input_forms import InputForm, input_forms
 from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill.plan.probe import probe as run_probe
-from lakemill_udfs.checks import compile_check
 from lakemill_udfs.errors import ConfigError, LakemillError
-from lakemill_udfs.functions import import_function
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import ModelStep, PythonStep, Step
+from lakemill_udfs.steps.checks import compile_check
+from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
+from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of

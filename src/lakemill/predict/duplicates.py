@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps import ModelStep
+from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.worker import predict_whole
 
 if TYPE_CHECKING:

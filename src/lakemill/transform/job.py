@@ -23,8 +23,8 @@ from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
 from lakemill.engines.spark.shipping import ship_module
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.functions import import_function
 from lakemill_udfs.images.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
+from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from lakemill_udfs.errors import ConfigError, RowError, RunError
 from lakemill_udfs.files import read_bytes
-from lakemill_udfs.steps import ImageStep
+from lakemill_udfs.steps.declared import ImageStep
 
 Failure = tuple[str, RowError]
 """A row's stage (``read`` or ``decode``) and why it failed there."""

@@ -17,9 +17,9 @@ from PIL import Image
 
 from lakemill_udfs.errors import RowError, RunError
 from lakemill_udfs.files import read_bytes
-from lakemill_udfs.functions import import_function
 from lakemill_udfs.images.files import PLUGINS
 from lakemill_udfs.images.pixels import decode, encode
+from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
     import pandas as pd

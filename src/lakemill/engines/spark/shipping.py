@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from lakemill_udfs.callables import must_travel
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps.callables import must_travel
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

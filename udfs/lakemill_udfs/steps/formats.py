@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, RowError
 from lakemill_udfs.models import Arrays
-from lakemill_udfs.steps import FormatStep
+from lakemill_udfs.steps.declared import FormatStep
 from lakemill_udfs.tensors.ragged import from_rows
 from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec
 

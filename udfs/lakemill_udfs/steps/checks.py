@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill_udfs.errors import ConfigError, missing_extra
-from lakemill_udfs.functions import import_function
-from lakemill_udfs.steps import Check
+from lakemill_udfs.steps.declared import Check
+from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lakemill_udfs.callables import IMPORT_PATH, as_import_path, name_of
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, name_of
 from lakemill_udfs.tensors.spec import TensorSpec
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

@@ -1,0 +1,1 @@
+"""Steps of a pipeline: as declared, Python functions, formats, checks."""
