@@ -89,7 +89,7 @@ def test_workers_run_the_interpreter_of_the_driver(monkeypatch: pytest.MonkeyPat
 
 def test_without_the_spark_extra() -> None:
     """An interpreter that has the base packages only says which extra to install."""
-    script = "import sys; sys.modules['pyspark'] = None\nfrom lakemill.engines.spark.session import get_session; get_session()"
+    script = "import sys; sys.modules['pyspark'] = None\nfrom lakemill import get_session; get_session()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "[EXTRA_MISSING]" in done.stderr
     assert "pip install 'lakemill[spark]'" in done.stderr

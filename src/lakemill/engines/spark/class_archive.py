@@ -1,8 +1,8 @@
 """A class-data archive, with which a local session and its first job are there sooner.
 
 Java reads, checks and links the classes of Spark and Delta one by one, which is much of what a cold start costs; from
-an archive it maps them (JEP 350). ``python -m lakemill.engines.spark.class_archive`` makes it, once for each Java and Spark; sessions
-that are made here use it if it is there. An archive that does not fit is ignored by Java.
+an archive it maps them (JEP 350). ``python -m lakemill.engines.spark.class_archive`` makes it, once for each Java and
+Spark; sessions that are made here use it if it is there. An archive that does not fit is ignored by Java.
 """
 
 from __future__ import annotations

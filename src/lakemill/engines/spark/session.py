@@ -182,7 +182,8 @@ def _quiet_query_log() -> None:
 
 def java_options() -> str:
     """Return the options of a local JVM: where its log settings are, and how much it compiles."""
-    options = [f"-Dlog4j2.configurationFile={importlib.resources.files('lakemill') / 'log4j2.properties'}"]
+    here = importlib.resources.files("lakemill.engines.spark")
+    options = [f"-Dlog4j2.configurationFile={here / 'log4j2.properties'}"]
     if os.environ.get("LAKEMILL_FAST_START") == "1":
         # With one compiler the JVM reserves 48 MiB for its code: a long process would fill it and compile without end.
         options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]
