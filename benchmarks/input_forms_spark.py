@@ -33,7 +33,8 @@ from results import draw_rates, panels, parser, publish
 from trivial_model import SHAPE, largest_of_batch
 
 from lakemill import Pipeline, PythonStep, get_session
-from lakemill.engines.spark.blob_tables import BLOB_READ_SETTINGS, ROW_GROUP_BYTES
+from lakemill.engines.image_layout import ROW_GROUP_BYTES
+from lakemill.engines.spark.blob_tables import BLOB_READ_SETTINGS
 from lakemill.engines.spark.session import session_with
 
 if TYPE_CHECKING:

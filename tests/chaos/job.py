@@ -19,8 +19,7 @@ from typing import Any
 from deltalake import DeltaTable
 
 from lakemill import get_session, predict_table
-from lakemill.engines.spark import micro_batches
-from lakemill.predict import commits
+from lakemill.predict import commits, incremental
 from tests.chaos.lake import add_rows, config
 
 SETTINGS = {
@@ -97,12 +96,12 @@ def is_whole(file: Path) -> bool:
 
 
 FAULTS: dict[str, Callable[[Path], None]] = {
-    "before inference": at(micro_batches, "commit", after=False),
+    "before inference": at(incremental, "commit", after=False),
     "while scoring": while_scoring,
     "after persisting": at(commits, "judge", after=True),
     "with files but no commit": with_files_but_no_commit,
-    "after the commit, before the checkpoint": at(micro_batches, "commit", after=True),
-    "before derived tables": at(micro_batches, "write_quarantine", after=False),
+    "after the commit, before the checkpoint": at(incremental, "commit", after=True),
+    "before derived tables": at(incremental, "write_quarantine", after=False),
 }
 
 if __name__ == "__main__":

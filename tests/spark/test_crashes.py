@@ -71,11 +71,11 @@ def test_a_python_worker_that_is_killed_costs_a_run_at_most(lake: Path, spark: S
 def test_rows_that_fail_only_in_the_first_attempt_are_in_both_tables_or_in_none(
     lake: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lakemill.engines.spark import micro_batches
+    from lakemill.predict import incremental
 
     (lake / "life").write_text("1")  # number 3 fails
     with monkeypatch.context() as first:
-        first.setattr(micro_batches, "write_quarantine", _fail)
+        first.setattr(incremental, "write_quarantine", _fail)
         with pytest.raises(LakemillError, match="before the derived tables"):
             predict_table(config(lake), spark)
     (lake / "life").write_text("2")  # and would not fail now

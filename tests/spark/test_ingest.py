@@ -21,7 +21,8 @@ from PIL import Image
 
 from jobs import ingest_images as job
 from lakemill.config.ingest import IngestConfig
-from lakemill.engines.spark.blob_tables import ROW_GROUP_BYTES, optimize_table
+from lakemill.engines.image_layout import ROW_GROUP_BYTES
+from lakemill.engines.spark.engine import SparkEngine
 from lakemill.ingest.job import IngestResult, ingest_images
 from lakemill_udfs.errors import ConfigError, TableError
 
@@ -220,7 +221,7 @@ def test_images_lie_uncompressed_in_row_groups_cut_by_bytes_also_after_optimize(
     files = len(DeltaTable(table).file_uris())
     assert 2 <= files <= 8
     before = rows(table, "sha256", "content")
-    facts = optimize_table(str(table), spark)
+    facts = SparkEngine(spark).optimize(str(table))
     assert (facts["files_added"], facts["files_removed"]) == (1, files)
     sizes = check_layout(table)
     assert max(sizes) < ROW_GROUP_BYTES + largest

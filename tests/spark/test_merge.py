@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, PredictConfig
-from lakemill.engines.spark.merge import merge
+from lakemill import LakemillError
+from lakemill.engines.engine import Transaction
+from lakemill.engines.spark.engine import SparkEngine
+from lakemill.engines.spark.rows import SparkRows
 from lakemill.engines.spark.session import session_with
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-
-def config_of(lake: Path, name: str = "digits") -> PredictConfig:
-    return PredictConfig.load(
-        None,
-        (),
-        name=name,
-        source__table=f"{lake}/images",
-        pipeline__uri="model.onnx",
-        output__table=f"{lake}/predictions",
-    )
 
 
 def scored(spark: SparkSession, *rows: tuple[str, int], job: str = "digits") -> DataFrame:
@@ -33,13 +24,14 @@ def scored(spark: SparkSession, *rows: tuple[str, int], job: str = "digits") -> 
     values = ", ".join(f"('{path}', {out})" for path, out in rows)
     return session_with(spark, {}).sql(
         f"SELECT path, named_struct('score', out) AS out, CAST(NULL AS STRING) AS error, "  # noqa: S608
-        f"named_struct('job', '{job}') AS metadata, CAST(NULL AS STRING) AS _task FROM VALUES {values} AS (path, out)"
+        f"named_struct('job', '{job}') AS metadata FROM VALUES {values} AS (path, out)"
     )
 
 
-def add(spark: SparkSession, lake: Path, *rows: tuple[str, int], version: int, job: str = "digits") -> None:
-    ids = {"txnAppId": f"{job}/test", "txnVersion": str(version)}
-    merge(scored(spark, *rows, job=job), config_of(lake, job), ["path"], ids, metrics=False)
+def add(spark: SparkSession, lake: Path, *rows: tuple[str, int], version: int, job: str = "digits") -> bool:
+    """Merge rows, and return whether a commit was made."""
+    new, own = SparkRows(scored(spark, *rows, job=job)), {"metadata.job": job}
+    return SparkEngine(spark).merge(new, f"{lake}/predictions", ["path"], Transaction(f"{job}/test", version), own=own)
 
 
 def table(lake: Path) -> list[tuple[str, str, int]]:
@@ -51,7 +43,7 @@ def table(lake: Path) -> list[tuple[str, str, int]]:
 def lake(tmp_path: Path, spark: SparkSession) -> Path:
     """Yield a folder with predictions ``a`` and ``b`` of two jobs."""
     for job in ("digits", "other"):
-        rows = scored(spark, ("a", 1), ("b", 1), job=job).drop("_task")
+        rows = scored(spark, ("a", 1), ("b", 1), job=job)
         rows.coalesce(1).write.format("delta").mode("append").save(f"{tmp_path}/predictions")
     return tmp_path
 
@@ -59,15 +51,22 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
 def test_rows_replace_the_same_job_s_and_deleted_ones_go(lake: Path, spark: SparkSession) -> None:
     rows = scored(spark, ("a", 2), ("c", 2))
     gone = rows.sparkSession.sql("SELECT 'b' AS path UNION SELECT 'never seen'")
-    batch = merge(rows, config_of(lake), ["path"], {"txnAppId": "j", "txnVersion": "1"}, deleted=gone, metrics=False)
-    assert batch.rows == 2
+    made = SparkEngine(spark).merge(
+        SparkRows(rows),
+        f"{lake}/predictions",
+        ["path"],
+        Transaction("j", 1),
+        own={"metadata.job": "digits"},
+        gone=SparkRows(gone),
+    )
+    assert made
     assert table(lake) == [("digits", "a", 2), ("digits", "c", 2), ("other", "a", 1), ("other", "b", 1)]
     assert DeltaTable(f"{lake}/predictions").version() == 2
 
 
 def test_a_transaction_that_is_there_is_skipped(lake: Path, spark: SparkSession) -> None:
-    add(spark, lake, ("a", 2), version=7)
-    add(spark, lake, ("a", 3), version=7)
+    assert add(spark, lake, ("a", 2), version=7)
+    assert not add(spark, lake, ("a", 3), version=7)
     assert ("digits", "a", 2) in table(lake)
     add(spark, lake, ("a", 3), version=8)
     assert ("digits", "a", 3) in table(lake)

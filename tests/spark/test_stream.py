@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
-from lakemill.engines.delta_log import SourceLog
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.predict.rescore import FIRST_ROWS
 from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
 
@@ -192,7 +192,7 @@ def test_the_source_log_says_when_and_how_much(tmp_path: Path, spark: SparkSessi
     write_images(spark, tmp_path / "images", 0, 3)
     write_images(spark, tmp_path / "images", 3, 2)
     spark.sql(f"OPTIMIZE delta.`{tmp_path}/images`")
-    log = SourceLog.of(spark, f"{tmp_path}/images")
+    log = DeltaLog(f"{tmp_path}/images")
     history = DeltaTable(f"{tmp_path}/images").history()
     assert [(commit.version, commit.rows) for commit in log.after(-1)] == [(0, 3), (1, 2), (2, 0)]
     newest_first = [commit["timestamp"] / 1000 for commit in history]

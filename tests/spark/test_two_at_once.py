@@ -17,11 +17,14 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
+from lakemill.engines.choice import open_engine
+from lakemill.engines.engine import Transaction
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
-from lakemill.predict.job import prepare
 from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_missing
+from lakemill.predict.preparing import prepare
+from lakemill.predict.run import Run
 from tests.lake import digits_job, onnx_classifier, write_images
 
 if TYPE_CHECKING:
@@ -92,15 +95,19 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
 
 def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
     config = digits_job(lake)
-    runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
-    ids = {"txnAppId": "digits/one", "txnVersion": "0"}
-    assert at_once(*(lambda run=run: commit(run.scored(run.source.rows), config, ids) for run in runs)) == []
+    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
+
+    def score(run: Run) -> None:
+        transaction = Transaction("digits/one", 0)
+        commit(run, run.source.rows, lambda scored: run.engine.append(scored, config.output.table, transaction))
+
+    assert at_once(*(functools.partial(score, run) for run in runs)) == []
     assert len(paths(lake)) == 4
 
 
 def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spark: SparkSession) -> None:
     config = digits_job(lake, mode="missing")
-    runs = [prepare(config, spark, lambda _: None) for _ in range(2)]
+    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
     assert codes in ([], ["RUN_OVERTAKEN"])
     assert len(paths(lake)) == 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lakemill.config.base import interval_seconds
 from lakemill.config.ingest import FileSource, IngestConfig
-from lakemill.engines.spark.blob_tables import FILE_BYTES, TASKS_PER_CORE, task_count
+from lakemill.engines.image_layout import FILE_BYTES, PIECES_PER_SLOT, piece_count
 from lakemill.ingest.listing import index_labels, list_files
 from lakemill_udfs.errors import ConfigError
 
@@ -115,13 +115,13 @@ def test_intervals_are_read_in_seconds() -> None:
 @given(total=st.integers(0, 2**44), files=st.integers(1, 10**7), slots=st.integers(1, 512))
 def test_tasks_are_neither_tiny_nor_huge(total: int, files: int, slots: int) -> None:
     """Every task has a file's worth of bytes at most, and no set is cut into more than it needs."""
-    tasks = task_count(total, files, slots)
+    tasks = piece_count(total, files, slots)
     assert tasks >= 1
     assert total / tasks <= FILE_BYTES
-    assert tasks <= max(1, slots * TASKS_PER_CORE, total // FILE_BYTES + 1)
+    assert tasks <= max(1, slots * PIECES_PER_SLOT, total // FILE_BYTES + 1)
 
 
 def test_a_middling_set_keeps_every_core_busy() -> None:
     """Four tasks a core from half a gigabyte on, one for a handful of digits."""
-    assert task_count(2**30, 10_000, 2) == 8
-    assert task_count(2**20, 100, 2) == 1
+    assert piece_count(2**30, 10_000, 2) == 8
+    assert piece_count(2**20, 100, 2) == 1

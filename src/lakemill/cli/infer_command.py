@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lakemill.in_process.inference import Inference
 from lakemill.in_process.inputs import given, to_table
 from lakemill.in_process.parallel import within
 from lakemill.in_process.results import plain
+from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 
@@ -48,7 +50,7 @@ def infer_file(
     def call() -> Any:
         resolved = find_pipeline(pipeline, registry)
         data = read_data(file, resolved.pipeline)
-        return Inference(resolved).run(data, dataset, dataset_exclude, dataset_separator)
+        return Inference(partial(make_plan, resolved)).run(data, dataset, dataset_exclude, dataset_separator)
 
     return within(timeout, call)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill.demo.data import DemoFiles, write_files
 from lakemill.demo.model import NAME, URI, registered, train_and_register
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) ->
 
 def damage(spark: SparkSession, images: str, files: DemoFiles) -> None:
     """Cut one stored image in half, as a disk or a careless job might: what passed ingest need not decode later."""
-    spark.sql(f"""UPDATE {tables.sql_name(images)} SET content = substring(content, 1, length(content) div 2)
+    spark.sql(f"""UPDATE {table_names.in_sql(images)} SET content = substring(content, 1, length(content) div 2)
                   WHERE endswith(path, '/digits/{files.damaged}') AND length(content) = length""")  # noqa: S608 -- our own file name
 
 

@@ -7,14 +7,11 @@ checkpoint may be on a store.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyarrow import fs
 
-from lakemill.config.predict import PredictConfig
-from lakemill.engines import table_names
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
@@ -35,29 +32,6 @@ class Checkpoint:
     """
 
     location: str
-
-    @classmethod
-    def of(cls, config: PredictConfig) -> Checkpoint:
-        """Return the checkpoint of a job: ``output.checkpoint``, or ``<output>_checkpoint/<name>``.
-
-        Raises:
-            ConfigError: ``CHECKPOINT_UNKNOWN`` if the output is a catalog name and no checkpoint is set.
-        """
-        if config.output.checkpoint is not None:
-            return cls(
-                table_names.location(
-                    config.output.checkpoint
-                    if table_names.is_path(config.output.checkpoint)
-                    else "./" + config.output.checkpoint
-                )
-            )
-        if not table_names.is_path(config.output.table):
-            raise ConfigError(
-                "CHECKPOINT_UNKNOWN",
-                f"the output '{config.output.table}' is a catalog name, so the checkpoint has no place.",
-                hint="output: {checkpoint: s3://bucket/checkpoints/<job>}",
-            )
-        return cls(f"{table_names.location(table_names.sibling(config.output.table, '_checkpoint'))}/{config.name}")
 
     def identity(self) -> dict[str, Any] | None:
         """Return what the checkpoint was made for; None if there is no checkpoint yet."""
@@ -175,42 +149,6 @@ class Checkpoint:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
-
-
-def job_identity(config: PredictConfig, key: Sequence[str]) -> dict[str, Any]:
-    """Return what a checkpoint is for; with any of it changed, its progress would skip or double rows.
-
-    Args:
-        config: The job.
-        key: Columns that tell the source's rows apart.
-    """
-    source = config.source
-    return {
-        "job": config.name,
-        "source": source.table,
-        "where": source.where,
-        "key": list(key),
-        "output": config.output.table,
-        "changes": source.changes,
-        "change_column": source.change_column,
-    }
-
-
-def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Compare what a checkpoint was made for with what a job is.
-
-    Raises:
-        ConfigError: ``CHECKPOINT_OTHER_JOB`` if they differ.
-    """
-    changed = [key for key in identity if known.get(key) != identity[key]]
-    if changed:
-        raise ConfigError(
-            "CHECKPOINT_OTHER_JOB",
-            "the job's checkpoint was made with another "
-            + ", ".join(f"{key} ({known.get(key)!r}, now {identity[key]!r})" for key in changed)
-            + ".",
-            hint="give the changed job another name and output; or start over with --reset or mode: full.",
-        )
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakemill.engines import table_names
-from lakemill.engines.spark import tables
 from lakemill_udfs.files import filesystem
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
-class SourceCommit:
+class DeltaCommit:
     """One commit of a table.
 
     Args:
         version: The table's version that it made.
         time_seconds: When, in seconds since 1970 (UTC), by the clock of the machine that made it.
         rows: Rows that its new files hold; 0 for a commit that only rearranges, None if the log does not say.
+        files: How many new files it has; a commit that only rearranges has none.
+        bytes: Their size.
     """
 
     version: int
     time_seconds: float
     rows: int | None
+    files: int
+    bytes: int
 
 
 @dataclass(frozen=True)
-class SourceLog:
+class DeltaLog:
     """The log of a Delta table.
 
     Args:
@@ -43,14 +42,7 @@ class SourceLog:
 
     location: str
 
-    @classmethod
-    def of(cls, spark: SparkSession, table: str) -> SourceLog:
-        """Return the log of a table; a catalog name's place is asked of the catalog."""
-        if table_names.is_path(table):
-            return cls(table_names.location(table))
-        return cls(str(tables.detail(spark, table)["location"]))
-
-    def after(self, version: int) -> Iterator[SourceCommit]:
+    def after(self, version: int) -> Iterator[DeltaCommit]:
         """Yield the commits after ``version`` in order; the time it takes grows with their number alone.
 
         Raises:
@@ -73,7 +65,7 @@ class SourceLog:
         # With this file there, the next one was not cleaned up: clean-up takes the oldest first.
         return bool(this.is_file and this.mtime_ns / 1e9 <= before and not following.is_file)
 
-    def commit(self, version: int) -> SourceCommit | None:
+    def commit(self, version: int) -> DeltaCommit | None:
         """Return one commit; None if there is none yet, or its file was cleaned up.
 
         Raises:
@@ -86,9 +78,11 @@ class SourceLog:
         except FileNotFoundError:
             return None
         info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-        counts = [_rows(action["add"]) for action in actions if action.get("add", {}).get("dataChange")]
+        added = [action["add"] for action in actions if action.get("add", {}).get("dataChange")]
+        counts = [_rows(file) for file in added]
         rows = None if None in counts else sum(count for count in counts if count is not None)
-        return SourceCommit(version, info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000, rows)
+        seconds = info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000
+        return DeltaCommit(version, seconds, rows, len(added), sum(int(file["size"]) for file in added))
 
 
 def _rows(added: dict[str, Any]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -38,3 +39,10 @@ def sibling(table: str, suffix: str) -> str:
 def job_name(table: str) -> str:
     """Return the name of a job that is not given one: the last part of its output's name."""
     return re.split(r"[/.]", table.rstrip("/"))[-1] or "lakemill"
+
+
+def in_sql(table: str) -> str:
+    """Return the quoted name for SQL: a path as ``delta.`...` ``."""
+    if is_path(table):
+        return f"delta.{quoted(location(table))}"
+    return ".".join(quoted(part.strip("`")) for part in table.split("."))

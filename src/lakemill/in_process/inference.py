@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +12,6 @@ import pyarrow as pa
 from lakemill.in_process.dataset import Field, choose
 from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
-from lakemill.pipelines.planning import make_plan
-from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import PredictPlan
@@ -21,6 +19,7 @@ from lakemill_udfs.steps.checks import compile_check, run_checks
 from lakemill_udfs.steps.declared import ImageStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import join
+from lakemill_udfs.tensors.spec import Kind
 
 KEPT_PLANS = 16
 """Plans kept for one pipeline: one for each kind of data that it is given."""
@@ -30,11 +29,11 @@ class Inference:
     """A pipeline whose models are found once; its plans and loaded models are kept for the calls that follow.
 
     Args:
-        resolved: The pipeline with its models found.
+        plan_for: Makes the pipeline's plan for columns, from what each of them holds.
     """
 
-    def __init__(self, resolved: Resolved) -> None:
-        self.resolved = resolved
+    def __init__(self, plan_for: Callable[[Mapping[str, Kind]], PredictPlan]) -> None:
+        self.plan_for = plan_for
         self._scorer = lru_cache(KEPT_PLANS)(self._make_scorer)
 
     def run(
@@ -67,7 +66,7 @@ class Inference:
         return Result(source, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed}).formatted(fields)
 
     def _make_scorer(self, kinds: tuple[tuple[str, Any], ...]) -> Scorer:
-        return Scorer(make_plan(self.resolved, dict(kinds)), tuple(name for name, _ in kinds))
+        return Scorer(self.plan_for(dict(kinds)), tuple(name for name, _ in kinds))
 
 
 def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,17 +24,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lakemill.config.base import UNITS
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import (
-    FILE_COST_BYTES,
-    append,
-    blob_session,
-    ensure_table,
-    merge,
-    spark_schema,
-    task_count,
-)
-from lakemill.engines.spark.session import get_session, task_slots
+from lakemill.engines.choice import open_engine
+from lakemill.engines.engine import Engine, Layout, Rows, opened
+from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
+from lakemill.engines.output_tables import ensure_table
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
@@ -43,9 +35,8 @@ from lakemill.ingest.thumbnails import add_thumbnails
 from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
     from lakemill.config.ingest import IngestConfig
+    from lakemill.engines.choice import SparkSession
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +106,8 @@ def ingest_images(
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
-    with blob_session(spark or get_session(config.name)) as session:
-        run = Ingest(config, session, progress or logger.info)
+    with open_engine(spark, config.name).for_images() as engine:
+        run = Ingest(config, engine, progress or logger.info)
         return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)
 
 
@@ -130,28 +121,18 @@ def _repeat(run: Ingest, every_seconds: int) -> IngestResult:
     return result
 
 
-@contextmanager
-def _spark_errors() -> Iterator[None]:
-    from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-
-    try:
-        yield
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
-
-
 @dataclass(frozen=True)
 class Ingest:
-    """An ingest job in its session, to run once or again and again.
+    """An ingest job, to run once or again and again.
 
     Args:
         config: What to do.
-        spark: A ``blob_session``.
+        engine: One ``for_images``.
         say: Gets a line of text at each stage.
     """
 
     config: IngestConfig
-    spark: SparkSession
+    engine: Engine
     say: Say
 
     def once(self) -> IngestResult:
@@ -159,41 +140,41 @@ class Ingest:
         started = time.monotonic()
         files = list_files(self.config.source)
         self.say(f"Listed {len(files):,} files, {_size(files)}.")
-        with _spark_errors():
-            result = self._ingest(files) if len(files) else self._nothing()
+        result = self._ingest(files) if len(files) else self._nothing()
         return replace(result, seconds=round(time.monotonic() - started, 3))
 
     def _nothing(self) -> IngestResult:
         self.say("No file matches the source: nothing to do. Check source.path and source.glob.")
-        table = self.config.output.table
-        return IngestResult(table, tables.version(self.spark, table) if tables.exists(self.spark, table) else None)
+        there = self.engine.snapshot(self.config.output.table)
+        return IngestResult(self.config.output.table, None if there is None else there.version)
 
     def _ingest(self, files: pl.DataFrame) -> IngestResult:
-        table, partition_by = self.config.output.table, self.config.output.partition_by
-        made = ensure_table(self.spark, table, IMAGES, partition_by=partition_by, stats=STATS, change_feed=True)
+        table, engine = self.config.output.table, self.engine
+        layout = Layout(tuple(self.config.output.partition_by), tuple(STATS), change_feed=True)
+        made = ensure_table(engine, table, IMAGES, layout)
         before = pl.DataFrame(LISTING.empty_table()) if made else self._committed()
-        quarantined = read_rejected(self.spark, table)
+        quarantined = read_rejected(engine, table)
         candidates = files.join(before, on=KEY, how="anti", nulls_equal=True)
         still_rejected = self._look_again(candidates, quarantined)
         todo = index_labels(candidates.join(still_rejected, on=KEY, how="anti", nulls_equal=True), before)
         new, changed = (todo.join(before, on="path", how=how) for how in ("anti", "semi"))
-        self._commit(new, "new", append)
-        self._commit(changed, "changed", partial(merge, key="path"))
+        self._commit(new, "new", lambda rows: engine.append(rows, table))
+        self._commit(changed, "changed", lambda rows: engine.merge(rows, table, ["path"]))
         after = self._committed() if len(todo) else before
         added, replaced = (part.join(after, on=KEY, how="semi", nulls_equal=True) for part in (new, changed))
         missing = todo.join(pl.concat([added, replaced]), on="path", how="anti")
         rejected = self._rejected(missing)
         new_reason = still_rejected.join(quarantined, on=[*KEY, "code"], how="anti", nulls_equal=True)
         good = files.join(after, on=KEY, how="semi", nulls_equal=True)
-        update_quarantine(self.spark, table, quarantined, pl.concat([rejected, new_reason], how="diagonal"), good)
+        update_quarantine(engine, table, quarantined, pl.concat([rejected, new_reason], how="diagonal"), good)
         for code, count in rejected["code"].value_counts(sort=True).iter_rows():
             self.say(f"Rejected {count:,} files as {code}.")
         if self.config.thumbnails:
-            add_thumbnails(self.spark, table, self.config.thumbnails, self.say)
+            add_thumbnails(engine, table, self.config.thumbnails, self.say)
         read_bytes = int(added["length"].sum()) + int(replaced["length"].sum())
         return IngestResult(
             table,
-            tables.version(self.spark, table),
+            opened(engine, table).version,
             len(files),
             len(files) - len(todo),
             len(added),
@@ -204,7 +185,8 @@ class Ingest:
 
     def _committed(self) -> pl.DataFrame:
         """Return the table's files as ``FILES`` and ``label_index``, without their bytes."""
-        return _polars(self.spark.table(tables.sql_name(self.config.output.table)).select(*FILES, "label_index"))
+        rows = self.engine.rows(opened(self.engine, self.config.output.table))
+        return pl.DataFrame(rows.select([*FILES, "label_index"]).to_arrow())
 
     def _look_again(self, files: pl.DataFrame, quarantined: pl.DataFrame) -> pl.DataFrame:
         """Return as ``REJECTED`` the files whose place is still the quarantine, for the old reason or another one."""
@@ -213,25 +195,23 @@ class Ingest:
         settled = known.filter(~pl.col("code").is_in(RETRY))
         return pl.concat([settled, self._rejected(doubtful)], how="diagonal")
 
-    def _commit(self, files: pl.DataFrame, kind: str, write: Callable[[DataFrame, str], None]) -> None:
+    def _commit(self, files: pl.DataFrame, kind: str, write: Callable[[Rows], bool]) -> None:
         if files.is_empty():
             return
-        table = self.config.output.table
         self.say(f"Reading {len(files):,} {kind} files, {_size(files)} ...")
         read = partial(read_images, limits=self.config.limits.limits())
-        write(self._listing(files).mapInArrow(read, spark_schema(self.spark, IMAGES)), table)
-        self.say(f"Committed the {kind} files to {table}.")
+        write(self._listing(files).map(read, IMAGES))
+        self.say(f"Committed the {kind} files to {self.config.output.table}.")
 
-    def _listing(self, files: pl.DataFrame) -> DataFrame:
-        """Return files as ``LISTING``, split into tasks of equal bytes, in the order of partition and path."""
-        from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
-
-        tasks = task_count(int(files["length"].sum()), len(files), task_slots(self.spark))
+    def _listing(self, files: pl.DataFrame) -> Rows:
+        """Return files as ``LISTING``, split into pieces of equal bytes, in the order of partition and path."""
+        pieces = piece_count(int(files["length"].sum()), len(files), self.engine.slots)
         order = [name for name in self.config.output.partition_by if name in LISTING.names]
         cost = pl.col("length") + FILE_COST_BYTES
-        task = ((cost.cum_sum() - cost) * tasks // cost.sum()).cast(pl.Int32)
-        rows = files.sort(*order, "path").select(*LISTING.names, task=task)
-        return self.spark.createDataFrame(rows.to_arrow()).repartitionById(tasks, F.col("task")).drop("task")
+        piece = ((cost.cum_sum() - cost) * pieces // cost.sum()).cast(pl.Int32)
+        rows = files.sort(*order, "path").with_columns(piece=piece)
+        listing = rows.select(LISTING.names).to_arrow().cast(LISTING)
+        return self.engine.given(listing, rows["piece"].to_list())
 
     def _rejected(self, files: pl.DataFrame) -> pl.DataFrame:
         """Look at files again, and return as ``REJECTED`` those that are no usable image."""
@@ -239,11 +219,7 @@ class Ingest:
             return pl.DataFrame(REJECTED.empty_table())
         listing = self._listing(files.with_columns(label_index=pl.lit(None, pl.Int32)))
         look = partial(find_rejected, limits=self.config.limits.limits())
-        return _polars(listing.mapInArrow(look, spark_schema(self.spark, REJECTED)))
-
-
-def _polars(rows: DataFrame) -> pl.DataFrame:
-    return pl.DataFrame(rows.toArrow())
+        return pl.DataFrame(listing.map(look, REJECTED).to_arrow())
 
 
 def _size(files: pl.DataFrame) -> str:

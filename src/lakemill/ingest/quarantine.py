@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
 from lakemill.engines import table_names
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import append, ensure_table, merge
+from lakemill.engines.engine import Engine
+from lakemill.engines.output_tables import ensure_table
 from lakemill.ingest.listing import KEY
 from lakemill_udfs.images.rows import REJECTED, TIME
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 QUARANTINE = pa.schema([*REJECTED, ("time", TIME)])
 """The quarantine table; ``time`` is when the file was rejected (UTC)."""
@@ -24,21 +20,21 @@ RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "FILE_UNREADABLE"]
 """Codes that may be gone at the next run although the file is the same: limits and permissions change."""
 
 
-def read_rejected(spark: SparkSession, table: str) -> pl.DataFrame:
+def read_rejected(engine: Engine, table: str) -> pl.DataFrame:
     """Return ``KEY`` and ``code`` of the files in the quarantine."""
-    name = table_names.sibling(table, "_quarantine")
-    if not tables.exists(spark, name):
+    there = engine.snapshot(table_names.sibling(table, "_quarantine"))
+    if there is None:
         return pl.DataFrame(QUARANTINE.empty_table()).select(*KEY, "code")
-    return pl.DataFrame(spark.table(tables.sql_name(name)).select(*KEY, "code").toArrow())
+    return pl.DataFrame(engine.rows(there).select([*KEY, "code"]).to_arrow())
 
 
 def update_quarantine(
-    spark: SparkSession, table: str, known: pl.DataFrame, rejected: pl.DataFrame, good: pl.DataFrame
+    engine: Engine, table: str, known: pl.DataFrame, rejected: pl.DataFrame, good: pl.DataFrame
 ) -> None:
     """Add the files rejected now, replace what was said of them before, and take out those that are good now.
 
     Args:
-        spark: The session.
+        engine: Where the job runs.
         table: The table of images.
         known: The quarantine as ``read_rejected`` found it.
         rejected: ``REJECTED``.
@@ -49,13 +45,12 @@ def update_quarantine(
     """
     name = table_names.sibling(table, "_quarantine")
     mended = known.join(good, on="path", how="semi").select("path")
-    now = pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
-    changes = pl.concat([rejected, mended], how="diagonal").with_columns(time=now)
-    if changes.is_empty():
+    if rejected.is_empty() and mended.is_empty():
         return
-    ensure_table(spark, name, QUARANTINE)
-    rows = spark.createDataFrame(changes.to_arrow())
-    if changes.join(known, on="path", how="semi").is_empty():
-        append(rows, name)
+    ensure_table(engine, name, QUARANTINE)
+    now = pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
+    rows = engine.given(rejected.with_columns(time=now).to_arrow())
+    if mended.is_empty() and rejected.join(known, on="path", how="semi").is_empty():
+        engine.append(rows, name)
     else:
-        merge(rows, name, "path", delete="(s.code IS NULL)")
+        engine.merge(rows, name, ["path"], gone=engine.given(mended.to_arrow()))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import append, ensure_table, merge, spark_schema
+import pyarrow.compute as pc
+
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.output_tables import ensure_table
 from lakemill_udfs.images.thumbnails import THUMBNAILS, make_thumbnails
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    import pyarrow as pa
 
     from lakemill.config.ingest import Thumbnails
 
+IDENTITY = ["path", "sha256"]
 
-def add_thumbnails(spark: SparkSession, images: str, thumbnails: Thumbnails, say: Callable[[str], None]) -> None:
+
+def add_thumbnails(engine: Engine, images: str, thumbnails: Thumbnails, say: Callable[[str], None]) -> None:
     """Make a thumbnail for each image that has none yet or another content than its thumbnail.
 
     Args:
-        spark: The session.
+        engine: Where the job runs.
         images: The table of images.
         thumbnails: The table of thumbnails and their size.
         say: Called with one line of text for each stage.
@@ -28,26 +33,27 @@ def add_thumbnails(spark: SparkSession, images: str, thumbnails: Thumbnails, say
     Raises:
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
     """
-    from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
-
     table = thumbnails.table
-    ensure_table(spark, table, THUMBNAILS)
-    rows, there = tables.read(spark, images), tables.read(spark, table)
-    missing = rows.select("path", "sha256", "modification_time").join(there, ["path", "sha256"], "left_anti")
-    stale = there.select("path", F.lit(1).alias("stale"))
-    count, replaced, oldest = (
-        missing.join(stale, "path", "left").agg(F.count("*"), F.count("stale"), F.min("modification_time")).collect()[0]
-    )
-    if not count:
+    ensure_table(engine, table, THUMBNAILS)
+    rows, there = (engine.rows(opened(engine, name)) for name in (images, table))
+    missing = rows.select([*IDENTITY, "modification_time"]).without(there, IDENTITY).to_arrow()
+    if not missing.num_rows:
         return
-    say(f"Making {count:,} thumbnails ...")
+    say(f"Making {missing.num_rows:,} thumbnails ...")
+    known = engine.given(missing.select(IDENTITY))
     # Files that hold older images only are skipped by their statistics; the join alone would read every image.
-    recent = rows if oldest is None else rows.where(F.col("modification_time") >= F.lit(oldest))
-    wanted = recent.join(F.broadcast(missing.select("path", "sha256")), ["path", "sha256"], "left_semi")
-    made = wanted.select("path", "sha256", "content").mapInArrow(
-        partial(make_thumbnails, size=thumbnails.size), spark_schema(spark, THUMBNAILS)
-    )
-    if replaced:
-        merge(made, table, "path")
+    oldest = _oldest(missing)
+    recent = rows if oldest is None else rows.where(f"modification_time >= TIMESTAMP '{oldest.isoformat(' ')}'")
+    wanted = recent.only(known, IDENTITY).select([*IDENTITY, "content"])
+    made = wanted.map(partial(make_thumbnails, size=thumbnails.size), THUMBNAILS)
+    if there.only(known, ["path"]).is_empty():
+        engine.append(made, table)
     else:
-        append(made, table)
+        engine.merge(made, table, ["path"])
+
+
+def _oldest(images: pa.Table) -> datetime | None:
+    """Return the smallest modification time; None if one is not known."""
+    times = images["modification_time"]
+    oldest: datetime | None = None if times.null_count else pc.min(times).as_py()
+    return oldest

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lakemill.pipelines.planning import make_plan, task_threads
+from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs import pipeline as declared
-from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.worker import predict_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-    from pyspark.sql.types import StructType
 
     from lakemill.in_process.inference import Inference
     from lakemill.pipelines.plan_report import PlanReport
@@ -173,7 +170,7 @@ class Pipeline(declared.Pipeline):
         if registry not in self._inferences:
             from lakemill.in_process.inference import Inference
 
-            self._inferences[registry] = Inference(self.resolve(registry))
+            self._inferences[registry] = Inference(functools.partial(make_plan, self.resolve(registry)))
         return self._inferences[registry]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,6 +195,8 @@ class Pipeline(declared.Pipeline):
             ModelError: a model is unknown, or nothing feeds one of its inputs.
             TableError: a column is missing or of the wrong type.
         """
+        from lakemill.pipelines.frames import score
+
         return score(df, self.resolve(registry), columns=columns)
 
     def plan(self, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
@@ -249,23 +248,3 @@ class Pipeline(declared.Pipeline):
             registry=registry,
             input_example=input_example,
         )
-
-
-def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
-    """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
-    from lakemill.engines.spark.schemas import result_schema, select, spark_tensors
-    from lakemill.engines.spark.shipping import ship
-
-    carried = carried_columns(df.schema) if columns is None else list(columns)
-    plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))
-    plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
-    return select(df, plan.source_columns).mapInArrow(
-        functools.partial(predict_batches, plan), result_schema(plan, df.schema)
-    )
-
-
-def carried_columns(schema: StructType) -> list[str]:
-    """Return the columns that ``transform`` carries by itself: all that are not binary, nor an earlier result's own."""
-    from pyspark.sql.types import BinaryType
-
-    return [field.name for field in schema if not isinstance(field.dataType, BinaryType) and field.name not in RESERVED]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from lakemill.engines.schemas import ddl, fields_of, predictions_schema, tensors_of
 from lakemill.pipelines.input_forms import InputForm, input_forms
-from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
+from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan
 from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
@@ -26,10 +27,7 @@ from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-    from pyspark.sql.types import StructType
-
-    from lakemill.predict.waiting_rows import Waiting
+    from pyspark.sql import DataFrame
 
 
 PROBE_ROWS = 16
@@ -50,7 +48,30 @@ class SourceColumns:
     @classmethod
     def of(cls, schema: pa.Schema) -> SourceColumns:
         """Return those of an Arrow schema."""
-        return cls(arrow_tensors(schema), dict(zip(schema.names, schema.types, strict=True)))
+        return cls(tensors_of(schema), {name: field.type for name, field in fields_of(schema).items()})
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What would be scored.
+
+    Args:
+        mode: Of the job.
+        rows: How many rows; None if the log does not say. With ``where`` or a lost checkpoint, at most so many.
+        files: How many files; None for an older version.
+        bytes: Size of those files.
+        after_version: Version of the source that is scored already; None if nothing is.
+        version: Newest version of the source.
+        note: What makes the numbers upper bounds.
+    """
+
+    mode: str
+    rows: int | None
+    files: int | None
+    bytes: int | None
+    after_version: int | None
+    version: int
+    note: str | None = None
 
 
 @dataclass
@@ -89,16 +110,6 @@ class PlanReport:
         """Return the JSON form."""
         return asdict(self)
 
-    def add_schema_and_settings(self, spark: SparkSession, schema: StructType, plan: PredictPlan) -> None:
-        """Note what comes out of a plan for a source on Spark, and how Spark should read that source."""
-        from lakemill.predict.source import scan_settings
-
-        self.output_schema = ddl(plan, schema)
-        self.settings = [
-            {"name": name, "value": value, "reason": reason}
-            for name, (value, reason) in scan_settings(spark, schema, plan).items()
-        ]
-
     def add(self, error: LakemillError) -> None:
         """Note a problem, once."""
         problem: dict[str, str | None] = {"code": error.code, "message": error.message, "hint": error.hint}
@@ -122,23 +133,11 @@ class PlanReport:
 def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
     """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
     from lakemill.in_process.inputs import given
-    from lakemill.pipelines.pipeline import carried_columns
 
     report = PlanReport()
     resolved, models = resolve_all(pipeline, registry, report)
     if hasattr(source, "sparkSession"):
-        plan = describe(
-            report,
-            resolved,
-            models,
-            SourceColumns.of(arrow_schema(source.schema)),
-            threads=task_threads(source.sparkSession),
-            passthrough=carried_columns(source.schema),
-        )
-        if plan is not None:
-            report.add_schema_and_settings(source.sparkSession, source.schema, plan)
-        if probe and None not in models:
-            add_probe(report, resolved, lambda count: source.limit(count).toArrow())
+        _describe_frame(report, resolved, models, source, probe=probe)
         return report
     data = given(source)
     types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
@@ -149,6 +148,26 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
             columns = {name: column[:count] for name, column in data.columns.items()}
             report.probe = run_probe(resolved, columns, data.kinds, count)
     return report
+
+
+def _describe_frame(
+    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], frame: DataFrame, *, probe: bool
+) -> None:
+    from lakemill.engines.spark.scan import scan_settings
+    from lakemill.engines.spark.schemas import arrow_schema
+    from lakemill.engines.spark.session import task_threads
+    from lakemill.pipelines.frames import carried_columns
+
+    schema, spark = arrow_schema(frame.schema), frame.sparkSession
+    carried = carried_columns(schema)
+    columns = SourceColumns.of(schema)
+    plan = describe(report, resolved, models, columns, threads=task_threads(spark), passthrough=carried)
+    if plan is not None:
+        report.output_schema = ddl(predictions_schema(plan, schema))
+        found = scan_settings(spark, schema, plan).items()
+        report.settings = [{"name": name, "value": value, "reason": reason} for name, (value, reason) in found]
+    if probe and None not in models:
+        add_probe(report, resolved, lambda count: frame.limit(count).toArrow())
 
 
 def _python_form(column: Any) -> str:
@@ -247,30 +266,6 @@ def _automatic(rows: int, largest: TensorSpec | None) -> str:
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )
     return f"automatic: a batch of {largest} fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB"
-
-
-def arrow_schema(schema: StructType) -> pa.Schema:
-    """Return the columns of a Spark schema, and the fields of its structs, in Arrow's terms with their metadata."""
-    from lakemill.engines.spark.schemas import arrow_type, spark_fields
-
-    return pa.schema(
-        [
-            pa.field(name, arrow_type(column.dataType), metadata=_texts(column.metadata))
-            for name, column in spark_fields(schema).items()
-        ]
-    )
-
-
-def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in metadata.items() if isinstance(value, str)}
-
-
-def ddl(plan: PredictPlan, source: StructType) -> str:
-    """Return the columns of the result as Spark DDL."""
-    from lakemill.engines.spark.schemas import result_schema
-
-    columns = result_schema(replace(plan, task_metrics=False), source)
-    return ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns)
 
 
 def add_probe(report: PlanReport, resolved: Resolved, first: Callable[[int], pa.Table]) -> None:

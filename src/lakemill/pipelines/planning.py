@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
@@ -13,9 +13,6 @@ from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind
 from lakemill_udfs.wiring import Wiring, wire
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 AUTO_BATCH_BYTES = 4 * 2**20
 """Tensors of an automatic model batch: they stay near the processor, and a convolution gains nothing from more rows
@@ -91,8 +88,3 @@ def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
     made = [spec for step in wiring.steps for spec, _ in step.outputs] + [column.spec for column in wiring.columns]
     largest = max((spec.row_bytes or 0 for spec in made), default=0)
     return min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest)) if largest else MOST_ROWS
-
-
-def task_threads(spark: SparkSession) -> int:
-    """Return ``spark.task.cpus``, the processors that a task owns."""
-    return int(spark.conf.get("spark.task.cpus", "1") or 1)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
-from lakemill.predict.commits import now_utc, prepare_output
+from lakemill.engines.choice import open_engine
+from lakemill.engines.engine import opened
+from lakemill.predict.commits import now_utc
+from lakemill.predict.locks import hold
 from lakemill.predict.measures import write_measures
+from lakemill.predict.modes import MODES
+from lakemill.predict.preparing import prepare
+from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import PredictResult, Progress, Run
-from lakemill.predict.source import Source, open_source, passed_columns, tune_scan
 from lakemill_udfs.errors import LakemillError
-from lakemill_udfs.plan import PredictPlan, Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import SparkSession
-    from pyspark.sql.types import StructType
 
-logger = logging.getLogger(__name__)
+    from lakemill.engines.choice import SparkSession
 
 
 def predict_table(
@@ -52,8 +48,6 @@ def predict_table(
         RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
             ``JOB_RUNNING`` if the job runs already.
     """
-    from lakemill.predict.modes import MODES
-
     return run_job(config, config.mode, MODES[config.mode], spark, progress=progress, wait=wait)
 
 
@@ -79,23 +73,18 @@ def run_job(
     Raises:
         LakemillError: as ``predict_table``.
     """
-    from lakemill.predict.locks import hold
-
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
-        run = prepare(config, spark, tell)
+        run = prepare(config, open_engine(spark, config.name), tell)
         run.result.mode = mode
         status: LakemillError | None = None
         try:
             way(run)
-            version = side.submit(tables.version, run.spark, config.output.table)  # while the run is written down
+            version = side.submit(_version, run)  # while the run is written down
         except LakemillError as error:
             status = error
             raise
-        except SPARK_FAILURES as error:
-            status = spark_failure(error)
-            raise status from error
         finally:
             run.result.seconds = time.perf_counter() - began
             if run.result.batches or status:
@@ -112,104 +101,22 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
         ConfigError: as ``predict_table``.
         RunError: Spark failed.
     """
-    run = prepare(config, spark, lambda _: None, output=False)
-    try:
-        result: pd.DataFrame = run.scored(run.source.rows.limit(rows), anew=True).drop("_task").toPandas()
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
+    run = prepare(config, open_engine(spark, config.name), lambda _: None, output=False)
+    with run.scored(run.source.rows.limit(rows), anew=True) as scored:
+        result: pd.DataFrame = scored.to_arrow().to_pandas()
     return result
 
 
-def resolve_config(config: PredictConfig) -> Resolved:
-    """Return a job's pipeline with its models found.
-
-    Raises:
-        ModelError: a model or alias is unknown.
-    """
-    if config.pipeline.uri is None:
-        return resolve(config.pipeline.declared(), config.registry)
-    resolved = resolve_uri(config.pipeline.uri, config.registry)
-    inside, over = resolved.pipeline, config.pipeline
-    pipeline = replace(
-        inside,
-        checks=inside.checks + over.checks,
-        outputs=over.outputs or inside.outputs,
-        inputs=inside.inputs + over.tensors,
-    )
-    return replace(resolved, pipeline=pipeline)
-
-
-def prepare(config: PredictConfig, spark: SparkSession | None, tell: Progress, *, output: bool = True) -> Run:
-    """Find everything, plan, and check what can be checked before anything is scored.
-
-    Raises:
-        ConfigError: something does not fit.
-    """
-    from lakemill.engines.spark.session import get_session, session_with
-    from lakemill.engines.spark.shipping import ship
-
-    resolved = resolve_config(config)
-    tell(
-        f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: "
-        + ", ".join(
-            f"{model.name} {('version ' + model.version) if model.version else model.sha256[:12]}"
-            for model in resolved.models
-        )
-    )
-    base = spark or get_session(config.name)
-    try:
-        session = session_with(base, {})
-        source = open_source(config, session)
-        run_id = uuid.uuid4().hex
-        plan, schema = plan_for(config, resolved, source, base, run_id)
-        tune_scan(session, source.rows.schema, plan)
-        plan = ship(session, plan)
-        is_new = False
-        if output:
-            from pyspark.sql.types import StructType
-
-            table_schema = StructType([column for column in schema if column.name != "_task"])
-            is_new = prepare_output(base, config.output.table, table_schema, replace=config.mode == "full")
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
-    result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
-    return Run(config, base, session, source, plan, schema, result, tell, is_new)
-
-
-def plan_for(
-    config: PredictConfig, resolved: Resolved, source: Source, spark: SparkSession, run_id: str
-) -> tuple[PredictPlan, StructType]:
-    """Return the plan of a run and the schema of what workers return; nothing is shipped yet.
-
-    Raises:
-        ConfigError: the pipeline does not fit the source.
-    """
-    from lakemill.engines.spark.schemas import result_schema, spark_tensors
-    from lakemill.pipelines.planning import make_plan, task_threads
-
-    plan = make_plan(
-        resolved,
-        spark_tensors(source.rows.schema),
-        passthrough=passed_columns(config, source.rows.columns),
-        batch_rows=config.engine.batch_rows,
-        batch_bytes=config.engine.batch_bytes,
-        device=config.engine.device,
-        threads=task_threads(spark),
-        parts=config.output.parts,
-        task_metrics=not config.engine.group_by,
-        provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
-    )
-    return plan, result_schema(plan, source.rows.schema)
+def _version(run: Run) -> int:
+    return opened(run.engine, run.config.output.table).version
 
 
 def write_run(run: Run, started: datetime, status: LakemillError | None, code: str | None = None) -> None:
     """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
-    from lakemill.engines.checkpoint import Checkpoint
-
     result = run.result
-    query_id = Checkpoint.of(run.config).query_id() if result.mode == "incremental" else None
+    query_id = checkpoint_of(run.config).query_id() if result.mode == "incremental" else None
     write_measures(
-        run.user_session,
+        run.engine,
         run.config,
         {
             "run_id": result.run_id,

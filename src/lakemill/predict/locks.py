@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.checkpoint import Checkpoint
+from lakemill.predict.progress import checkpoint_of
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 
@@ -46,7 +46,7 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
         RunError: ``JOB_RUNNING`` if another run holds it and ``wait`` is false.
         TableError: ``OUTPUT_NOT_WRITABLE`` if there is no place for it.
     """
-    path = f"{Checkpoint.of(config).location}.lock"
+    path = f"{checkpoint_of(config).location}.lock"
     own = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
     told = False
     while (other := _read(path)) is not None:
@@ -80,7 +80,7 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
 
 def running(config: PredictConfig) -> str | None:
     """Return process and host of the run of a job that is going on; None if there is none."""
-    lock = _read(f"{Checkpoint.of(config).location}.lock")
+    lock = _read(f"{checkpoint_of(config).location}.lock")
     return f"process {lock['pid']} on {lock['host']}" if lock is not None and is_alive(lock) else None
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.engine import Engine
+from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import TASK
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +42,12 @@ RUN = pa.struct(
 
 
 def write_measures(
-    spark: SparkSession, config: PredictConfig, run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
+    engine: Engine, config: PredictConfig, run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
 ) -> None:
     """Append a run's row to ``<output>_runs`` and its tasks' to ``<output>_tasks``; a failure is logged only.
 
     Args:
-        spark: The session that the job was given: making a DataFrame leaves its session the active one.
+        engine: Where the job runs.
         config: The job.
         run: The fields of ``RUN`` that are not sums over the tasks.
         tasks: What each task measured, with its ``batch_id``.
@@ -65,8 +62,8 @@ def write_measures(
     }
 
     def append(suffix: str) -> None:
-        frame = spark.createDataFrame(pa.Table.from_struct_array(rows[suffix]))
-        tables.save(frame.coalesce(1).write.mode("append"), table_names.sibling(config.output.table, suffix))
+        held = engine.given(pa.Table.from_struct_array(rows[suffix]))
+        engine.append(held, table_names.sibling(config.output.table, suffix))
 
     # Side by side: nearly all of a small Delta write is waiting for the log.
     with ThreadPoolExecutor(len(rows)) as pool:
@@ -74,5 +71,5 @@ def write_measures(
     try:
         for write in written:
             write.result()
-    except SPARK_FAILURES as error:
-        logger.warning("the run's measures were not written: %s", spark_failure(error))
+    except LakemillError as error:
+        logger.warning("the run's measures were not written: %s", error)

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.engines.spark.schemas import lost_fields, select
-from lakemill.engines.spark.shipping import ship
+from lakemill.engines.schemas import lost_fields
 from lakemill.pipelines.registry import alias_version
-from lakemill.predict.job import plan_for, resolve_config
+from lakemill.predict.preparing import plan_for, resolve_config
 from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.worker import predict_whole
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +42,11 @@ class ModelUpdates:
         self.problem: LakemillError | None = None
         self.unwritten_code: str | None = None  # of a problem that no run row has yet
 
-    def apply(self, run: Run, *sessions: SparkSession) -> Run:
+    def apply(self, run: Run) -> Run:
         """Return the run with the models that its aliases stand for now, or the same run.
 
         Args:
             run: With the models in use.
-            sessions: Those whose workers will need a new model's files.
         """
         if not self.aliases:
             return run
@@ -66,15 +59,15 @@ class ModelUpdates:
             return run
         self.versions = versions  # also of a version that is refused: it is not tried again with every batch
         try:
-            return self._changed(run, sessions)
-        except (LakemillError, *SPARK_FAILURES) as error:
+            return self._changed(run)
+        except LakemillError as error:
             named = ", ".join(f"{uri} (version {version})" for uri, version in zip(self.aliases, versions, strict=True))
-            self._report(run, spark_failure(error), f"{named} is not used, the models in use stay")
+            self._report(run, error, f"{named} is not used, the models in use stay")
             return run
 
-    def _changed(self, run: Run, sessions: tuple[SparkSession, ...]) -> Run:
-        source = open_source(run.config, run.spark)
-        plan, schema = plan_for(run.config, resolve_config(run.config), source, run.spark, run.result.run_id)
+    def _changed(self, run: Run) -> Run:
+        source = open_source(run.config, run.engine)
+        plan, schema = plan_for(run.config, resolve_config(run.config), source, run.engine, run.result.run_id)
         if plan.pipeline == run.plan.pipeline and _identities(plan) == _identities(run.plan):
             return run
         if lost := lost_fields(run.schema, schema):
@@ -83,9 +76,8 @@ class ModelUpdates:
                 f"the new models' output differs from the one in use: {'; '.join(lost)}.",
                 hint="a new version may only add outputs; give other outputs a job and a table of their own.",
             )
-        try_plan(plan, select(source.rows, plan.source_columns).limit(TRIED_ROWS).toArrow())
-        for session in sessions:
-            shipped = ship(session, plan)
+        try_plan(plan, source.rows.select(plan.source_columns).limit(TRIED_ROWS).to_arrow())
+        shipped = run.engine.prepare(plan, source.snapshot)
         models = ", ".join(f"{model.name} {model.version or model.sha256[:12]}" for model in plan.models)
         run.tell(f"new models from the next batch on: {models}")
         run.result.pipeline_version = plan.pipeline.version

@@ -1,55 +1,37 @@
-"""The ways through a source: what is new in a commit for each micro-batch, or a part of it in one commit."""
+"""The ways through a source: what is new in a commit for each slice, or a part of it in one commit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
-from lakemill.engines import table_names
-from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
-from lakemill.engines.delta_log import SourceLog
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.errors import SPARK_FAILURES
-from lakemill.engines.spark.merge import merge
-from lakemill.engines.spark.micro_batches import start_query, stream_failure
-from lakemill.engines.sql import sql_text
+from lakemill.engines.engine import Rows, Scored, Transaction, Watch, opened
 from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.incremental import Slices, following, is_up_to_date
+from lakemill.predict.progress import checkpoint_of
+from lakemill.predict.run import Run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pyspark.sql import DataFrame
-
-    from lakemill.config.predict import PredictConfig
-    from lakemill.predict.run import Run
 
 
 def run_full(run: Run) -> None:
     """Score all rows of the source's version into a new version of the output."""
-    config, checkpoint = run.config, Checkpoint.of(run.config)
-    version = (
-        tables.version(run.spark, config.source.table)
-        if not isinstance(config.source.version, int)
-        else config.source.version
-    )
-    scored = run.scored(run.source.rows, anew=True, source_version=version)
-    # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not there.
-    batch = commit(
-        scored,
-        config,
-        {"overwriteSchema": "true"},
-        mode="overwrite",
-        metrics=not config.engine.group_by,
-        before_commit=checkpoint.remove,
-    )
+    config, engine = run.config, run.engine
+
+    def write(scored: Scored) -> bool:
+        # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not
+        # there.
+        checkpoint_of(config).remove()
+        return engine.replace(scored, config.output.table, None)
+
+    version = run.source.snapshot.version
+    batch = commit(run, run.source.rows, write, anew=True, source_version=version)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
-    write_quarantine(run.spark, config, f"metadata.run_id = '{run.result.run_id}'", {})
+    write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")
 
 
 def run_incremental(run: Run) -> None:
-    """Score what was added to the source since the job's last run; an ``availableNow`` stream of Delta.
+    """Score what was added to the source since the job's last run.
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
@@ -60,38 +42,8 @@ def run_incremental(run: Run) -> None:
         return
     if not run.is_new_output and is_up_to_date(run.config, run.source.key):
         return
-    query, batches = start_query(run, availableNow=True)
-    try:
-        query.awaitTermination()
-        while batches.rescore():
-            pass
-    except SPARK_FAILURES as error:
-        raise stream_failure(error, batches, run.config) from error
-    finally:
-        query.stop()
-
-
-def is_up_to_date(config: PredictConfig, key: tuple[str, ...]) -> bool:
-    """Return whether there is nothing to do for sure, without Spark and whatever the length of the source's log.
-
-    Starting a stream takes seconds, and more where the log has thousands of commits.
-
-    Args:
-        config: The job.
-        key: Columns that tell the source's rows apart.
-
-    Raises:
-        ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
-    """
-    checkpoint = Checkpoint.of(config)
-    if config.rescore != "none" or not table_names.is_path(config.source.table) or checkpoint.damage():
-        return False
-    known = checkpoint.identity()
-    if known is None:
-        return False
-    check_identity(known, job_identity(config, key))
-    finished = checkpoint.finished()
-    return finished is not None and SourceLog(table_names.location(config.source.table)).ends_with(*finished)
+    followed, slices = following(run), Slices(run)
+    run.engine.follow(followed, slices, Watch(drain=slices.rescore))
 
 
 def run_where(run: Run) -> None:
@@ -103,63 +55,60 @@ def run_where(run: Run) -> None:
     Raises:
         ConfigError: ``WHERE_NOT_CARRIED`` if the predicate uses a column that the predictions lack.
     """
-    from pyspark.errors import AnalysisException
-
     config = run.config
-    assert config.source.where is not None  # noqa: S101 -- the configuration's own check
+    where = config.source.where
+    assert where is not None  # noqa: S101 -- the configuration's own check
     carried = (*run.source.key, *config.source.carried)
     try:
-        _ = tables.read(run.spark, config.output.table).select(*carried).where(config.source.where).schema
-    except AnalysisException as error:
+        run.predictions().select(carried).where(where)
+    except ConfigError as error:
         raise ConfigError(
             "WHERE_NOT_CARRIED",
-            f"mode: where needs source.where on key and carried columns ({', '.join(carried)}): "
-            f"{config.source.where!r} uses another.",
+            f"mode: where needs source.where on key and carried columns ({', '.join(carried)}); "
+            f"{where!r} uses another.",
             hint="name its columns in source: {columns: [...]} and run once with mode: full.",
         ) from error
-    _replace(run, run.source.rows, replaces=config.source.where)
+    _replace(run, run.source.rows, replaces=where)
 
 
 def run_missing(run: Run) -> None:
     """Score the rows that have no prediction of this pipeline's version, in one commit."""
-    key, config = list(run.source.key), run.config
-    scored = tables.read(run.spark, config.output.table).where(
-        f"metadata.job = {sql_text(config.name)} AND metadata.pipeline_version = '{run.result.pipeline_version}'"
-    )
-    _replace(run, run.source.rows.join(scored.select(*key).distinct(), on=key, how="left_anti"))
+    scored = run.predictions(f"metadata.pipeline_version = '{run.result.pipeline_version}'")
+    _replace(run, run.source.rows.without(scored, run.source.key))
 
 
 def run_retry(run: Run) -> None:
     """Score the rows whose prediction is an error again; how far incremental runs are stays as it is."""
-    key, config = list(run.source.key), run.config
-    failed = tables.read(run.spark, config.output.table).where(
-        f"metadata.job = {sql_text(config.name)} AND error IS NOT NULL"
-    )
-    rows = run.source.rows.join(failed.select(*key).distinct(), on=key, how="left_semi")
-    _replace(run, rows, keeps_progress=True)
+    failed = run.predictions("error IS NOT NULL")
+    _replace(run, run.source.rows.only(failed, run.source.key), keeps_progress=True)
 
 
-def _replace(run: Run, rows: DataFrame, *, replaces: str | None = None, keeps_progress: bool = False) -> None:
-    config, result = run.config, run.result
-    source_version = tables.version(run.spark, config.source.table)
+def _replace(run: Run, rows: Rows, *, replaces: str | None = None, keeps_progress: bool = False) -> None:
+    config, result, engine = run.config, run.result, run.engine
+    source_version = run.source.snapshot.version
     # The output's version as it was when the rows were chosen: of two such runs at once only one is committed.
-    transaction = {
-        "txnAppId": f"{config.name}/{result.mode}",
-        "txnVersion": str(tables.version(run.spark, config.output.table)),
-    }
-    scored = run.scored(rows, anew=replaces is not None, source_version=source_version)
-    before = None if keeps_progress else Checkpoint.of(config).remove
-    batch = merge(scored, config, run.source.key, transaction, replaces=replaces, before_commit=before)
-    if batch.tasks and not batch.rows:
-        raise RunError(
-            "RUN_OVERTAKEN",
-            f"another run of '{config.name}' was committed to '{config.output.table}' first; this one wrote nothing.",
-            hint="run it again.",
-        )
+    transaction = Transaction(f"{config.name}/{result.mode}", opened(engine, config.output.table).version)
+
+    def write(scored: Scored) -> bool:
+        if not scored.rows and replaces is None:
+            return True
+        if not keeps_progress:
+            checkpoint_of(config).remove()
+        made = engine.merge(scored, config.output.table, run.source.key, transaction, own=run.own, replaces=replaces)
+        if scored.rows and not made:
+            raise RunError(
+                "RUN_OVERTAKEN",
+                f"another run of '{config.name}' was committed to '{config.output.table}' first; "
+                "this one wrote nothing.",
+                hint="run it again.",
+            )
+        return True
+
+    batch = commit(run, rows, write, anew=replaces is not None, source_version=source_version)
     if batch.rows or replaces:
         result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
-        write_quarantine(run.spark, config, f"metadata.run_id = '{result.run_id}'", {})
+        write_quarantine(engine, config, f"metadata.run_id = '{result.run_id}'")
 
 
 MODES: Mapping[str, Callable[[Run], None]] = {

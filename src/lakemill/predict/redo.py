@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.checkpoint import Checkpoint
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.conflicts import retry_conflicts
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.choice import open_engine
 from lakemill.engines.sql import sql_text
 from lakemill.predict.job import run_job
 from lakemill.predict.locks import hold
-from lakemill.predict.run import PredictResult, Progress
+from lakemill.predict.modes import run_retry
+from lakemill.predict.progress import checkpoint_of
+from lakemill.predict.run import PredictResult, Progress, own_rows
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from lakemill.engines.choice import SparkSession
 
 
 def retry_errors(
@@ -33,8 +32,6 @@ def retry_errors(
     Raises:
         LakemillError: as ``predict_table``.
     """
-    from lakemill.predict.modes import run_retry
-
     return run_job(config, "retry", run_retry, spark, progress=progress, wait=wait)
 
 
@@ -86,22 +83,10 @@ def reset_job(config: PredictConfig, spark: SparkSession | None = None, *, progr
 
 
 def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, progress: Progress | None) -> int:
-    from lakemill.engines.spark.session import get_session
-
-    session = spark or get_session(config.name)
-    own_rows = f"metadata.job = {sql_text(config.name)}{condition}"
-
-    def delete(table: str) -> int:
-        statement = f"DELETE FROM {tables.sql_name(table)} WHERE {own_rows}"  # noqa: S608 -- quoted
-        return int(retry_conflicts(lambda: session.sql(statement).collect(), table)[0]["num_affected_rows"])
-
+    engine, own = open_engine(spark, config.name), own_rows(config) + condition
     with hold(config, progress or (lambda _: None)):
         # The checkpoint goes first: without it the next run finds by their key which rows lack a prediction.
-        Checkpoint.of(config).remove()
-        try:
-            deleted = delete(config.output.table) if tables.exists(session, config.output.table) else 0
-            if config.quarantine.table is not None and tables.exists(session, config.quarantine.table):
-                delete(config.quarantine.table)
-        except SPARK_FAILURES as error:
-            raise spark_failure(error) from error
-    return deleted
+        checkpoint_of(config).remove()
+        there = [table for table in (config.output.table, config.quarantine.table) if table and engine.snapshot(table)]
+        deleted = {table: engine.delete(table, own) for table in there}
+    return deleted.get(config.output.table, 0)

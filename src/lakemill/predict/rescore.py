@@ -7,17 +7,11 @@ row is gone keep their prediction.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.merge import merge
-from lakemill.engines.sql import sql_text
-from lakemill.predict.commits import write_quarantine
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from lakemill.predict.run import Run
+from lakemill.engines.engine import Rows, Scored, opened
+from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.run import Run
+from lakemill.predict.source import kept_rows
 
 FIRST_ROWS, MOST_ROWS = 1_000, 100_000
 BATCH_SECONDS = 30.0
@@ -46,12 +40,17 @@ class Rescoring:
         version = run.plan.pipeline.version
         if run.config.rescore == "none" or self.done_for == version:
             return False
-        began, config, key = time.perf_counter(), run.config, list(run.source.key)
-        source_version = tables.version(run.spark, config.source.table)
-        source = tables.filtered(tables.read(run.spark, config.source.table, source_version), config.source.where)
-        rows = source.join(outdated(run, source).limit(self.rows).select(*key), on=key, how="left_semi")
-        scored = run.scored(rows, query_id=QUERY_ID, batch_id=self.batch_id, source_version=source_version)
-        done = merge(scored, config, key, {})
+        began, config, engine = time.perf_counter(), run.config, run.engine
+        snapshot = opened(engine, config.source.table)
+        source = kept_rows(config, engine, snapshot)
+        key = run.source.key
+        rows = source.only(outdated(run, source).newest(self.rows, "metadata.source_version", key), key)
+
+        def write(scored: Scored) -> bool:
+            output = config.output.table
+            return bool(scored.rows) and engine.merge(scored, output, key, own=run.own)
+
+        done = commit(run, rows, write, query_id=QUERY_ID, batch_id=self.batch_id, source_version=snapshot.version)
         if not done.rows:
             self.done_for = version
             return False
@@ -59,22 +58,14 @@ class Rescoring:
         run.result.add_rescored(done, self.batch_id)
         run.tell(f"scored {done.rows} earlier rows again, {done.rows_error} with errors, {seconds:.1f} s")
         ours = f"metadata.run_id = '{run.result.run_id}' AND metadata.query_id = '{QUERY_ID}'"
-        write_quarantine(run.spark, config, f"{ours} AND metadata.batch_id = {self.batch_id}", {})
+        write_quarantine(engine, config, f"{ours} AND metadata.batch_id = {self.batch_id}")
         self.batch_id += 1
         if seconds < BATCH_SECONDS / 2:
             self.rows = min(MOST_ROWS, 2 * self.rows)
         return True
 
 
-def outdated(run: Run, source: DataFrame) -> DataFrame:
-    """Return the job's predictions that other models made and whose source row is there, newest first."""
-    from pyspark.sql import functions as fn
-
-    version, key = run.plan.pipeline.version, list(run.source.key)
-    ours = tables.read(run.spark, run.config.output.table).where(f"metadata.job = {sql_text(run.config.name)}")
-    return (
-        ours.where(f"metadata.pipeline_version <> '{version}'")
-        .select(*key, "metadata.source_version")
-        .join(source.select(*key), on=key, how="left_semi")
-        .orderBy(fn.desc("source_version"), *key)
-    )
+def outdated(run: Run, source: Rows) -> Rows:
+    """Return keys and ``metadata.source_version`` of predictions that other models made and whose row is there."""
+    others = run.predictions(f"metadata.pipeline_version <> '{run.plan.pipeline.version}'")
+    return others.select((*run.source.key, "metadata.source_version")).only(source, run.source.key)

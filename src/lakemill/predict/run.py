@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.schemas import select
-from lakemill.predict.commits import Committed
+from lakemill.engines.engine import Engine, Once, Own, Rows, Scored, opened
+from lakemill.engines.sql import sql_text
 from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.worker import predict_batches, predict_group
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 Progress = Callable[[str], None]
 
@@ -97,52 +93,74 @@ class PredictResult:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """What one commit came to.
+
+    Args:
+        rows: Rows written.
+        rows_error: Of those, rows with an error.
+        tasks: What each task measured.
+    """
+
+    rows: int = 0
+    rows_error: int = 0
+    tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
 class Run:
     """What all parts of a run need.
 
     Args:
         config: The job.
-        user_session: The session that the job was given.
-        spark: The session of its own that reads the source. It makes no DataFrame from local data: that would leave it
-            as the process's active session.
+        engine: Where it runs.
         source: What is scored.
         plan: What workers get.
-        schema: What comes back from them.
+        schema: Columns of the predictions.
         result: What the run did so far.
         tell: Gets a line of progress.
         is_new_output: Whether this run made the output.
     """
 
     config: PredictConfig
-    user_session: SparkSession
-    spark: SparkSession
+    engine: Engine
     source: Source
     plan: PredictPlan
-    schema: StructType
+    schema: pa.Schema
     result: PredictResult
     tell: Progress
     is_new_output: bool
 
-    def scored(self, rows: DataFrame, *, anew: bool = False, **origin: Any) -> DataFrame:
-        """Return the predictions of ``rows``, lazily.
+    @property
+    def own(self) -> Own:
+        """Which rows of the output are this job's."""
+        return {"metadata.job": self.config.name}
+
+    def predictions(self, condition: str | None = None) -> Rows:
+        """Return this job's rows of the output as it is now.
+
+        Args:
+            condition: SQL that they fulfil.
+        """
+        rows = self.engine.rows(opened(self.engine, self.config.output.table)).where(own_rows(self.config))
+        return rows if condition is None else rows.where(condition)
+
+    def scored(self, rows: Rows, *, anew: bool = False, **origin: Any) -> AbstractContextManager[Scored]:
+        """Score rows once, and keep their predictions while the context lasts.
 
         Args:
             rows: Of the source.
             anew: Whether ``deduplicate`` takes over no earlier result.
             **origin: Completes the rows' provenance.
         """
-        plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
+        once: Once | None = None
         if self.config.deduplicate is not None:
-            from lakemill.predict.duplicates import score_once
+            once = Once(self.source.key, None if anew else self.predictions())
+        plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
+        group_by, output = self.config.engine.group_by, self.config.output.table
+        return self.engine.scored(rows, plan, group_by=group_by, once=once, into=output)
 
-            earlier = None if anew else tables.read(rows.sparkSession, self.config.output.table)
-            return score_once(rows, plan, self.source.key, lambda some: self._one_pass(some, plan), earlier)
-        return self._one_pass(rows, plan)
 
-    def _one_pass(self, rows: DataFrame, plan: PredictPlan) -> DataFrame:
-        rows = select(rows, plan.source_columns)
-        if self.config.engine.group_by:
-            return rows.groupBy(*self.config.engine.group_by).applyInArrow(
-                functools.partial(predict_group, plan), self.schema
-            )
-        return rows.mapInArrow(functools.partial(predict_batches, plan), self.schema)
+def own_rows(config: PredictConfig) -> str:
+    """Return SQL that is true for a job's own rows of its output."""
+    return f"metadata.job = {sql_text(config.name)}"

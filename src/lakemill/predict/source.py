@@ -1,24 +1,13 @@
-"""The source of a predict job: its rows, its key, and the session settings that read it well."""
+"""The source of a predict job: its rows, its key, and what is wrong with the columns that the job names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import BLOB_READ_SETTINGS
-from lakemill.engines.spark.schemas import spark_fields
+from lakemill.engines.engine import Engine, Rows, Snapshot, opened
 from lakemill_udfs.errors import ConfigError, TableError
-from lakemill_udfs.plan import PredictPlan
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
-TASKS_PER_CORE = 8  # with fewer, one slow task at the end of each commit leaves the other cores idle
-SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -26,25 +15,37 @@ class Source:
     """An opened source.
 
     Args:
-        rows: The table at the version asked for, filtered.
+        snapshot: The table at the version asked for.
+        rows: Its rows, filtered.
         key: Columns that tell rows apart.
     """
 
-    rows: DataFrame
+    snapshot: Snapshot
+    rows: Rows
     key: tuple[str, ...]
 
 
-def open_source(config: PredictConfig, spark: SparkSession) -> Source:
+def open_source(config: PredictConfig, engine: Engine) -> Source:
     """Open the source table and check what is said of it.
 
     Raises:
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``.
         ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
-    rows = tables.read(spark, config.source.table, config.source.version)
-    for problem in source_problems(config, rows.columns):
+    snapshot = opened(engine, config.source.table, config.source.version)
+    for problem in source_problems(config, snapshot.schema.names):
         raise problem
-    return Source(tables.filtered(rows, config.source.where), source_key(config, rows.columns))
+    return Source(snapshot, kept_rows(config, engine, snapshot), source_key(config, snapshot.schema.names))
+
+
+def kept_rows(config: PredictConfig, engine: Engine, snapshot: Snapshot) -> Rows:
+    """Return the rows of a source that ``source.where`` keeps.
+
+    Raises:
+        ConfigError: ``WHERE_INVALID``.
+    """
+    rows = engine.rows(snapshot)
+    return rows if config.source.where is None else rows.where(config.source.where)
 
 
 def source_key(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:
@@ -83,47 +84,3 @@ def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[C
                 f"source '{table}' has no column '{name}'; it has: {', '.join(columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
-
-
-def tune_scan(session: SparkSession, schema: StructType, plan: PredictPlan) -> None:
-    """Let a session of its own cut the scan by compute, not by bytes, and hand blobs over in small batches.
-
-    Args:
-        session: Reads the source and nothing else.
-        schema: Of the source.
-        plan: Says which of its columns are read.
-    """
-    for name, (value, _) in scan_settings(session, schema, plan).items():
-        session.conf.set(name, value)
-
-
-def scan_settings(spark: SparkSession, schema: StructType, plan: PredictPlan) -> dict[str, tuple[str, str]]:
-    """Return Spark's settings for reading a source, each with its value and the reason for it.
-
-    Args:
-        spark: Says how many tasks run at once.
-        schema: Of the source.
-        plan: Says which of its columns are read.
-    """
-    from pyspark.sql.types import BinaryType
-
-    from lakemill.engines.spark.session import task_slots
-
-    tasks = task_slots(spark)
-    settings = {
-        "spark.sql.files.minPartitionNum": (
-            str(TASKS_PER_CORE * tasks),
-            f"{TASKS_PER_CORE} tasks for each of {tasks} cores, so that none waits for a slow one at the end",
-        ),
-        "spark.sql.files.maxPartitionBytes": (str(LARGEST_SPLIT_BYTES), "tasks even in cost, not in bytes"),
-        "spark.sql.files.openCostInBytes": (str(SMALLEST_SPLIT_BYTES), "small files share tasks"),
-    }
-    columns = spark_fields(schema)
-    if any(isinstance(columns[name].dataType, BinaryType) for name in plan.source_columns):
-        blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
-        settings |= {name: (value, blobs) for name, value in BLOB_READ_SETTINGS.items()}
-        settings["spark.sql.execution.arrow.maxRecordsPerBatch"] = (
-            str(plan.batch_rows),
-            "the rows of a model batch, so that none are copied together",
-        )
-    return settings

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
-from lakemill.engines.checkpoint import Checkpoint
-from lakemill.engines.delta_log import SourceLog
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.engines.spark.session import get_session
+from lakemill.engines.choice import open_engine
+from lakemill.engines.delta_log import DeltaLog
+from lakemill.engines.engine import Engine, Snapshot, opened
 from lakemill.engines.sql import sql_text
 from lakemill.predict.locks import running
+from lakemill.predict.progress import checkpoint_of
+from lakemill.predict.run import own_rows
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from lakemill.engines.choice import SparkSession
 
 LAST_RUNS = 5
 
@@ -99,52 +100,40 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if the source or the predictions are not there.
     """
-    session = spark or get_session(config.name)
-    try:
-        return _status(config, session)
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
-
-
-def _status(config: PredictConfig, spark: SparkSession) -> JobStatus:
-    from pyspark.sql import functions as fn
-
-    own = f"metadata.job = {sql_text(config.name)}"
-    counts = (
-        tables.read(spark, config.output.table)
-        .where(own)
-        .groupBy("metadata.pipeline_version")
-        .agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"))
-        .orderBy(fn.desc("rows"))
-        .collect()
-    )
-    tables.read(spark, config.source.table)
-    source_version = tables.version(spark, config.source.table)
-    scored_version = Checkpoint.of(config).scored_version()
-    behind = None
-    if scored_version is not None:
-        log = SourceLog.of(spark, config.source.table)
-        behind = [commit.rows for commit in log.after(scored_version)] if scored_version < source_version else []
-    known = None if behind is None or None in behind else sum(rows for rows in behind if rows is not None)
+    engine = open_engine(spark, config.name)
+    output, source = opened(engine, config.output.table), opened(engine, config.source.table)
+    counts = engine.rows(output).where(own_rows(config)).tally(["metadata.pipeline_version", "error.code"])
+    versions = Counter[str]()
+    for count in counts:
+        versions[count["metadata.pipeline_version"]] += count["rows"]
+    scored_version = checkpoint_of(config).scored_version()
     return JobStatus(
         config.name,
         config.output.table,
-        tables.version(spark, config.output.table),
-        source_version,
+        output.version,
+        source.version,
         scored_version,
-        None if scored_version is None else source_version - scored_version,
-        known,
-        sum(row["rows"] for row in counts),
-        sum(row["rows_error"] for row in counts),
-        {row["pipeline_version"]: row["rows"] for row in counts},
+        None if scored_version is None else source.version - scored_version,
+        _rows_behind(source, scored_version),
+        versions.total(),
+        sum(count["rows"] for count in counts if count["error.code"] is not None),
+        dict(versions.most_common()),
         running(config),
-        _runs(config, spark),
+        _runs(config, engine),
     )
 
 
-def _runs(config: PredictConfig, spark: SparkSession) -> list[dict[str, Any]]:
-    rows = tables.find(spark, table_names.sibling(config.output.table, "_runs"))
-    if rows is None:
+def _rows_behind(source: Snapshot, scored_version: int | None) -> int | None:
+    if scored_version is None:
+        return None
+    behind = [commit.rows for commit in DeltaLog(source.location).after(scored_version)]
+    return None if None in behind else sum(rows for rows in behind if rows is not None)
+
+
+def _runs(config: PredictConfig, engine: Engine) -> list[dict[str, Any]]:
+    runs = engine.snapshot(table_names.sibling(config.output.table, "_runs"))
+    if runs is None:
         return []
-    kept = rows.where(f"job = {sql_text(config.name)}").orderBy("started", ascending=False).limit(LAST_RUNS)
-    return [row.asDict() for row in kept.collect()]
+    kept = engine.rows(runs).where(f"job = {sql_text(config.name)}").newest(LAST_RUNS, "started", ["run_id"])
+    rows: list[dict[str, Any]] = kept.to_arrow().to_pylist()
+    return rows

@@ -8,8 +8,8 @@ from collections import deque
 
 import numpy as np
 
-from lakemill.engines.delta_log import SourceCommit, SourceLog
-from lakemill.predict.commits import Committed
+from lakemill.engines.delta_log import DeltaCommit, DeltaLog
+from lakemill.predict.run import Committed
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class StreamProgress:
         log: Of the source.
     """
 
-    def __init__(self, log: SourceLog) -> None:
+    def __init__(self, log: DeltaLog) -> None:
         self.log = log
         self.latencies_seconds: deque[float] = deque(maxlen=KEPT_COMMITS)
 
@@ -59,5 +59,5 @@ class StreamProgress:
         return text
 
 
-def _rows(commits: list[SourceCommit]) -> int:
+def _rows(commits: list[DeltaCommit]) -> int:
     return sum(commit.rows or 0 for commit in commits)

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import optimize_table
-from lakemill.engines.spark.conflicts import retry_conflicts
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.engines.spark.session import get_session, session_with
+from lakemill.engines.choice import open_engine
+from lakemill.engines.engine import Engine, opened
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-LISTING_TASKS = 16  # Spark's default starts thousands of tasks, which take minutes on a few cores
+    from lakemill.engines.choice import SparkSession
 
 
 def job_tables(config: PredictConfig) -> list[str]:
@@ -29,8 +24,8 @@ def job_tables(config: PredictConfig) -> list[str]:
 def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> dict[str, dict[str, int]]:
     """Compact tables; one that holds blobs keeps its layout, and one that is not there is left out.
 
-    A running job's commit that conflicts is done again (``conflicts``), and a stream reads nothing twice: compaction
-    is marked as no change.
+    A running job's commit that conflicts is done again, and a stream reads nothing twice: compaction is marked as no
+    change.
 
     Args:
         names: Paths or catalog names.
@@ -43,25 +38,8 @@ def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> 
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
         RunError: ``COMMIT_CONFLICT``.
     """
-    session = spark or get_session()
-    try:
-        return {name: _optimize(session, name) for name in _there(session, names)}
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
-
-
-def _optimize(spark: SparkSession, table: str) -> dict[str, int]:
-    from pyspark.sql.types import BinaryType
-
-    if any(isinstance(field.dataType, BinaryType) for field in tables.read(spark, table).schema):
-        return optimize_table(table, spark)
-    statement = f"OPTIMIZE {tables.sql_name(table)}"
-    metrics = retry_conflicts(lambda: spark.sql(statement).collect(), table)[0]["metrics"]
-    return {
-        "files_added": metrics["numFilesAdded"],
-        "files_removed": metrics["numFilesRemoved"],
-        "version": tables.version(spark, table),
-    }
+    engine = open_engine(spark, "lakemill")
+    return {name: engine.optimize(name) for name in _there(engine, names)}
 
 
 def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> dict[str, dict[str, int]]:
@@ -80,21 +58,12 @@ def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> di
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
     """
-    given = spark or get_session()
-    tasks = {"spark.sql.sources.parallelPartitionDiscovery.parallelism": str(LISTING_TASKS)}
-    session = session_with(given, tasks)
-    facts = {}
-    try:
-        for name in _there(session, names):
-            session.sql(f"VACUUM {tables.sql_name(name)}").collect()
-            facts[name] = {"version": tables.version(session, name)}
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
-    return facts
+    engine = open_engine(spark, "lakemill")
+    return {name: engine.vacuum(name) for name in _there(engine, names)}
 
 
-def _there(spark: SparkSession, names: Sequence[str]) -> list[str]:
-    there = [name for name in names if tables.exists(spark, name)]
+def _there(engine: Engine, names: Sequence[str]) -> list[str]:
+    there = [name for name in names if engine.snapshot(name) is not None]
     if not there:
-        tables.read(spark, names[0])
+        opened(engine, names[0])
     return there

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
-from lakemill.engines.spark import tables
-from lakemill.engines.spark.blob_tables import blob_session, check_schema, overwrite, spark_schema
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.engines.spark.session import get_session
-from lakemill.engines.spark.shipping import ship_module
+from lakemill.engines.choice import open_engine
+from lakemill.engines.engine import Engine, Rows, opened
+from lakemill.engines.output_tables import check_schema
+from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.images.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
 from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from lakemill.engines.choice import SparkSession
 
 logger = logging.getLogger(__name__)
 
@@ -81,26 +82,23 @@ def transform_images(
         RunError: ``FUNCTION_FAILED`` on a group; storage, a worker or the commit failed. The output is as it was.
     """
     started = time.monotonic()
-    with blob_session(spark or get_session(config.name)) as session:
-        rows = open_source(config, session)
-        shipped = _ship(config.transform, session)
+    with open_engine(spark, config.name).for_images() as engine:
+        rows = open_source(config, engine)
+        shipped = _ship(config.transform, engine)
         work = _by_group if config.group_by else _by_row
-        try:
-            result = work(config, shipped, rows, progress or logger.info)
-        except SPARK_FAILURES as error:
-            raise spark_failure(error) from error
+        result = work(config, shipped, engine, rows, progress or logger.info)
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 
-def open_source(config: TransformConfig, spark: SparkSession) -> DataFrame:
+def open_source(config: TransformConfig, engine: Engine) -> Rows:
     """Return the source's rows.
 
     Raises:
         ConfigError: ``WHERE_INVALID``.
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION`` or ``COLUMN_MISSING``.
     """
-    rows = tables.read(spark, config.source.table, config.source.version)
-    types = dict(rows.dtypes)
+    snapshot = opened(engine, config.source.table, config.source.version)
+    types = {field.name: type_text(field.type) for field in snapshot.schema}
     if types.get("path") != "string" or types.get("content") != "binary":
         raise TableError(
             "COLUMN_MISSING",
@@ -108,64 +106,63 @@ def open_source(config: TransformConfig, spark: SparkSession) -> DataFrame:
             f"it has {', '.join(f'{name} {kind}' for name, kind in types.items())}.",
             hint="`lakemill ingest` makes tables of images.",
         )
-    return tables.filtered(rows, config.source.where)
+    rows = engine.rows(snapshot)
+    return rows if config.source.where is None else rows.where(config.source.where)
 
 
-def _ship(transform: ImageTransform, spark: SparkSession) -> ImageTransform:
-    """Send the user's module to the executors, after finding the function here."""
+def _ship(transform: ImageTransform, engine: Engine) -> ImageTransform:
+    """Send the user's module to the workers, after finding the function here."""
     if transform.function is None:
         return transform
     import_function(transform.function)
-    return replace(transform, archive=ship_module(spark, transform.function.partition(":")[0]))
+    return replace(transform, archive=engine.send(transform.function.partition(":")[0]))
 
 
 def _by_row(
-    config: TransformConfig, transform: ImageTransform, rows: DataFrame, say: Callable[[str], None]
+    config: TransformConfig, transform: ImageTransform, engine: Engine, rows: Rows, say: Callable[[str], None]
 ) -> TransformResult:
-    output, spark = config.output.table, rows.sparkSession
-    check_schema(spark, output, rows.schema)
+    output = config.output.table
+    check_schema(engine, output, rows.schema)
     count = rows.count()
     say(f"Transforming {count:,} images ...")
-    overwrite(rows.mapInArrow(partial(transform_rows, transform=transform), rows.schema), output)
-    done = spark.table(tables.sql_name(output)).select("path")
-    failed = _quarantine(rows, done, transform, output)
+    engine.overwrite(rows.map(partial(transform_rows, transform=transform), rows.schema), output)
+    made = opened(engine, output)
+    done = engine.rows(made).select(["path"])
+    failed = _quarantine(engine, rows, done, transform, output)
     if failed:
         say(f"{failed:,} rows failed: see {table_names.sibling(output, '_quarantine')}.")
-    return TransformResult(output, tables.version(spark, output), count, done.count(), failed, 0.0)
+    return TransformResult(output, made.version, count, done.count(), failed, 0.0)
 
 
-def _quarantine(rows: DataFrame, done: DataFrame, transform: ImageTransform, output: str) -> int:
+def _quarantine(engine: Engine, rows: Rows, done: Rows, transform: ImageTransform, output: str) -> int:
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
-    from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
-
-    spark, name = rows.sparkSession, table_names.sibling(output, "_quarantine")
-    missing = rows.select("path").join(done, "path", "left_anti")
-    if missing.isEmpty() and not tables.exists(spark, name):
+    name = table_names.sibling(output, "_quarantine")
+    missing = rows.select(["path"]).without(done, ["path"]).to_arrow()
+    if not missing.num_rows and engine.snapshot(name) is None:
         return 0
-    again = rows.select("path", "content").join(F.broadcast(missing), "path", "left_semi")
-    why = again.mapInArrow(partial(find_failed, transform=transform), spark_schema(spark, FAILED))
-    overwrite(why.withColumn("time", F.current_timestamp()), name)
-    return spark.table(tables.sql_name(name)).count()
+    again = rows.select(["path", "content"]).only(engine.given(missing), ["path"])
+    failed = again.map(partial(find_failed, transform=transform), FAILED).to_arrow()
+    now = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC")), failed.num_rows)
+    engine.overwrite(engine.given(failed.append_column("time", now)), name)
+    count: int = failed.num_rows
+    return count
 
 
 def _by_group(
-    config: TransformConfig, transform: ImageTransform, rows: DataFrame, say: Callable[[str], None]
+    config: TransformConfig, transform: ImageTransform, engine: Engine, rows: Rows, say: Callable[[str], None]
 ) -> TransformResult:
-    output, spark = config.output.table, rows.sparkSession
-    if unknown := [name for name in config.group_by if name not in rows.columns]:
+    output, names = config.output.table, rows.schema.names
+    if unknown := [name for name in config.group_by if name not in names]:
         raise TableError(
             "COLUMN_MISSING",
             f"'{config.source.table}' has no column {', '.join(unknown)} to group by.",
-            hint=f"it has: {', '.join(rows.columns)}.",
+            hint=f"it has: {', '.join(names)}.",
         )
     count = rows.count()
     say(f"Transforming {count:,} images in groups of {', '.join(config.group_by)} ...")
     call = partial(transform_group, function=str(transform.function), archive=transform.archive)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Cannot infer the eval type")  # a partial has no type hints, and needs none
-        made = rows.groupBy(*config.group_by).applyInPandas(call, config.output.columns or rows.schema)
-    check_schema(spark, output, made.schema)
-    overwrite(made, output)
-    return TransformResult(
-        output, tables.version(spark, output), count, spark.table(tables.sql_name(output)).count(), 0, 0.0
-    )
+    made = rows.map_groups(config.group_by, call, config.output.columns or rows.schema)
+    check_schema(engine, output, made.schema)
+    engine.overwrite(made, output)
+    there = opened(engine, output)
+    return TransformResult(output, there.version, count, engine.rows(there).count(), 0, 0.0)

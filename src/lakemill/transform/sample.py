@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
-from lakemill.engines.spark.session import get_session
+from lakemill.engines.choice import open_engine
 from lakemill.transform.job import open_source
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.images.pixels import decode
 from lakemill_udfs.images.transforms import apply_transform, read_content
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from lakemill.config.transform import TransformConfig
+    from lakemill.engines.choice import SparkSession
 
 CELL, MARGIN, CAPTION = 256, 16, 28  # pixels
 BACKGROUND, INK, GREY = (255, 255, 255), (30, 30, 30), (235, 235, 235)
@@ -58,11 +56,8 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
             "a sample shows images row by row, and this job transforms groups.",
             hint="use source.where to run it on one small group.",
         )
-    rows = open_source(config, spark or get_session(config.name)).select("path", "content").limit(count)
-    try:
-        taken = rows.toArrow().to_pylist()
-    except SPARK_FAILURES as error:
-        raise spark_failure(error) from error
+    rows = open_source(config, open_engine(spark, config.name)).select(["path", "content"]).limit(count)
+    taken = rows.to_arrow().to_pylist()
     return [_one(config, row) for row in taken]
 
 

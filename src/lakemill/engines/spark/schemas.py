@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakemill.engines.sql import quoted
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
-from lakemill_udfs.tensors.spec import Kind, tensor_of
 from lakemill_udfs.worker import DOT
 
 if TYPE_CHECKING:
@@ -30,23 +30,47 @@ def spark_fields(schema: StructType) -> dict[str, StructField]:
     return fields | {field.name: field for field in schema}
 
 
-def select(rows: DataFrame, names: Sequence[str]) -> DataFrame:
-    """Return these columns for a worker; ``out.label`` is the field of a struct, unless a column is called so."""
+def column_of(rows: DataFrame, name: str) -> Column:
+    """Return a column; ``out.label`` is the field of a struct, unless a column is called so."""
     from pyspark.sql import functions as fn
 
-    def column(name: str) -> Column:
-        parts = [name] if name in rows.columns else name.split(".", 1)
-        return fn.col(".".join(f"`{part.replace('`', '``')}`" for part in parts)).alias(name.replace(".", DOT))
-
-    return rows.select(*(column(name) for name in names))
+    parts = [name] if name in rows.columns else name.split(".", 1)
+    return fn.col(".".join(map(quoted, parts)))
 
 
-def spark_tensors(schema: StructType) -> dict[str, Kind]:
-    """Return what each column of a Spark table holds, and each field of its structs."""
-    return {
-        name: tensor_of(name, arrow_type(field.dataType), field.metadata)
-        for name, field in spark_fields(schema).items()
-    }
+def select(rows: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Return these columns for a worker, named as it can look them up."""
+    return rows.select(*(column_of(rows, name).alias(name.replace(".", DOT)) for name in names))
+
+
+def arrow_schema(schema: StructType) -> pa.Schema:
+    """Return a Spark schema in Arrow's terms; columns and fields of structs keep their metadata."""
+    return pa.schema([_arrow_field(field) for field in schema])
+
+
+def _arrow_field(field: StructField) -> pa.Field:
+    from pyspark.sql.types import StructType
+
+    kind = (
+        pa.struct([_arrow_field(inner) for inner in field.dataType])
+        if isinstance(field.dataType, StructType)
+        else arrow_type(field.dataType)
+    )
+    texts = {key: value for key, value in field.metadata.items() if isinstance(value, str)}
+    return pa.field(field.name, kind, field.nullable, metadata=texts or None)
+
+
+def spark_struct(schema: pa.Schema | pa.StructType) -> StructType:
+    """Return columns in Spark's terms; they and the fields of structs keep their metadata."""
+    from pyspark.sql.types import StructField, StructType
+
+    def kind(field: pa.Field) -> DataType:
+        return spark_struct(field.type) if pa.types.is_struct(field.type) else _spark_type(field.type)
+
+    def metadata(field: pa.Field) -> dict[str, str]:
+        return {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+
+    return StructType([StructField(field.name, kind(field), field.nullable, metadata(field)) for field in schema])
 
 
 def arrow_type(kind: DataType) -> pa.DataType:
@@ -78,7 +102,7 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
     parts: dict[str, DataType] = {
         "time": TimestampType(),
         "in": StructType([column(name) for name in plan.input_columns]),
-        "out": _struct(plan.out_type),
+        "out": spark_struct(plan.out_type),
         "anomaly": _spark_type(plan.anomaly_type),
     }
     fields += [StructField(part, parts[part]) for part in plan.parts]
@@ -88,44 +112,7 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
     return StructType(fields)
 
 
-def lost_fields(old: StructType, new: StructType) -> list[str]:
-    """Return what keeps rows of ``new`` out of a table of ``old``: only structs may gain fields, nothing may go.
-
-    Args:
-        old: What is there.
-        new: What is to come.
-    """
-    extra = [f"{name} is new" for name in new.names if name not in old.names]
-    return [*extra, *_lost(old, new, "")]
-
-
-def _lost(old: StructType, new: StructType, prefix: str) -> list[str]:
-    from pyspark.sql.types import StructType
-
-    lost = []
-    for field in old:
-        name, kind = prefix + field.name, new[field.name].dataType if field.name in new.names else None
-        if kind is None:
-            lost.append(f"{name} is gone")
-        elif isinstance(field.dataType, StructType) and isinstance(kind, StructType):
-            lost += _lost(field.dataType, kind, f"{name}.")
-        elif kind.simpleString() != field.dataType.simpleString():
-            lost.append(f"{name} was {field.dataType.simpleString()}, is {kind.simpleString()}")
-    return lost
-
-
 def _spark_type(kind: pa.DataType) -> DataType:
     from pyspark.sql.pandas.types import from_arrow_type
 
     return from_arrow_type(kind)
-
-
-def _struct(kind: pa.StructType) -> StructType:
-    """Return a struct whose fields keep their Arrow metadata (the tensor's dtype and shape)."""
-    from pyspark.sql.types import StructField, StructType
-
-    def field(inner: pa.Field) -> StructField:
-        metadata = {key.decode(): value.decode() for key, value in (inner.metadata or {}).items()}
-        return StructField(inner.name, _spark_type(inner.type), nullable=True, metadata=metadata)
-
-    return StructType([field(inner) for inner in kind])

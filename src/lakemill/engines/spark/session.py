@@ -107,6 +107,11 @@ def task_slots(spark: SparkSession) -> int:
     return int(spark.range(4096).select(F.spark_partition_id()).tail(1)[0][0]) + 1
 
 
+def task_threads(spark: SparkSession) -> int:
+    """Return ``spark.task.cpus``, the processors that a task owns."""
+    return int(spark.conf.get("spark.task.cpus", "1") or 1)
+
+
 def _settings(spark: SparkSession) -> dict[str, str]:
     # A property in PySpark 4; its stub says method.
     settings: Any = spark.conf.getAll

@@ -5,21 +5,19 @@ Everything goes through DataFrames and SQL, so that it works over Spark Connect 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lakemill.engines import table_names
+from lakemill.engines.engine import PLAIN, Layout
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.sql import quoted, sql_text
 from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
     from pyspark.sql.types import StructType
-
-
-def sql_name(table: str) -> str:
-    """Return the quoted name for SQL and ``spark.table``."""
-    if table_names.is_path(table):
-        return f"delta.`{table_names.location(table)}`"
-    return ".".join(f"`{part.strip('`')}`" for part in table.split("."))
 
 
 def find(spark: SparkSession, table: str) -> DataFrame | None:
@@ -30,7 +28,7 @@ def find(spark: SparkSession, table: str) -> DataFrame | None:
     from pyspark.errors import AnalysisException
 
     try:
-        rows = spark.table(sql_name(table))
+        rows = spark.table(table_names.in_sql(table))
         _ = rows.schema  # Spark Connect looks for the table only now
     except AnalysisException:
         return None
@@ -67,12 +65,12 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
     from pyspark.errors import AnalysisException
 
     try:
-        return spark.sql(f"SELECT * FROM {sql_name(table)} {clause}")  # noqa: S608 -- the names are quoted above
+        return spark.sql(f"SELECT * FROM {table_names.in_sql(table)} {clause}")  # noqa: S608 -- the names are quoted above
     except AnalysisException as error:
         raise TableError(
             "TABLE_VERSION",
             f"table '{table}' cannot be read at version '{version}'.",
-            hint=f"DESCRIBE HISTORY {sql_name(table)} lists what there is.",
+            hint=f"DESCRIBE HISTORY {table_names.in_sql(table)} lists what there is.",
         ) from error
 
 
@@ -103,25 +101,59 @@ def save(writer: DataFrameWriter, table: str) -> None:
     if table_names.is_path(table):
         writer.format("delta").save(table_names.location(table))
     else:
-        writer.format("delta").saveAsTable(sql_name(table))
+        writer.format("delta").saveAsTable(table_names.in_sql(table))
 
 
-def make(spark: SparkSession, table: str, schema: StructType) -> None:
-    """Make an empty Delta table unless it is there; the columns keep their metadata. It takes no Spark job."""
+def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = PLAIN) -> bool:
+    """Make an empty Delta table unless it is there; the columns keep their metadata. It takes no Spark job.
+
+    Returns:
+        Whether it was made.
+
+    Raises:
+        TableError: ``TABLE_NOT_WRITABLE``.
+    """
     from pyspark.errors import AnalysisException
 
+    if find(spark, table) is not None:
+        return False
+    properties = {"delta.enableChangeDataFeed": "true"} if layout.change_feed else {}
+    if kept := [name for name in layout.stats if name not in layout.partition_by]:
+        properties["delta.dataSkippingStatsColumns"] = ",".join(kept)
     try:
-        spark.catalog.createTable(sql_name(table), source="delta", schema=schema)
-    except AnalysisException as error:
-        if error.getCondition() != "TABLE_OR_VIEW_ALREADY_EXISTS":
-            raise
+        # Two jobs may make it at the same time.
+        retry_conflicts(lambda: _create(spark, table, schema, layout.partition_by, properties), table)
+    except SPARK_FAILURES as error:
+        if isinstance(error, AnalysisException) and error.getCondition() == "TABLE_OR_VIEW_ALREADY_EXISTS":
+            return False
+        raise TableError(
+            "TABLE_NOT_WRITABLE",
+            f"the table '{table}' cannot be made: {spark_failure(error).message}",
+            hint="check its path and permissions; the folder must be empty if it is no Delta table.",
+        ) from error
+    return True
+
+
+def _create(
+    spark: SparkSession, table: str, schema: StructType, partition_by: Sequence[str], properties: Mapping[str, str]
+) -> None:
+    if partition_by:
+        columns = ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in schema)
+        options = ", ".join(f"{sql_text(key)} = {sql_text(value)}" for key, value in properties.items())
+        spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {table_names.in_sql(table)} ({columns}) USING delta "
+            f"PARTITIONED BY ({', '.join(map(quoted, partition_by))})"
+            + (f" TBLPROPERTIES ({options})" if options else "")
+        )
+    else:
+        spark.catalog.createTable(table_names.in_sql(table), source="delta", schema=schema, **properties)
 
 
 def detail(spark: SparkSession, table: str) -> Row:
     """Return what Delta says of an existing table as it is now: ``location``, ``numFiles``, ``sizeInBytes``, ..."""
-    return spark.sql(f"DESCRIBE DETAIL {sql_name(table)}").collect()[0]
+    return spark.sql(f"DESCRIBE DETAIL {table_names.in_sql(table)}").collect()[0]
 
 
 def version(spark: SparkSession, table: str) -> int:
     """Return the newest version of an existing Delta table."""
-    return int(spark.sql(f"DESCRIBE HISTORY {sql_name(table)} LIMIT 1").collect()[0]["version"])
+    return int(spark.sql(f"DESCRIBE HISTORY {table_names.in_sql(table)} LIMIT 1").collect()[0]["version"])

@@ -1,0 +1,62 @@
+"""Tables that ingest and transform write: made if they are not there, and refused if they have other columns."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from lakemill.engines.engine import PLAIN, Engine, Layout
+from lakemill.engines.schemas import type_text
+from lakemill_udfs.errors import TableError
+
+HINT = "name another output table, or move this one away."
+
+
+def ensure_table(engine: Engine, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:
+    """Make a table, or check that the one that is there has the schema's columns; it may have more.
+
+    Args:
+        engine: Where the job runs.
+        table: Path or catalog name.
+        schema: The columns to have.
+        layout: Of a new table; one that is there must have its partitions.
+
+    Returns:
+        Whether the table was made, and so is empty.
+
+    Raises:
+        TableError: ``TABLE_SCHEMA`` if the table has another schema or other partitions, ``TABLE_NOT_WRITABLE`` if it
+            cannot be made.
+    """
+    there = check_schema(engine, table, schema)
+    if not there:
+        return engine.make(table, schema, layout)
+    snapshot = engine.snapshot(table)
+    if snapshot is not None and snapshot.partition_by != layout.partition_by:
+        raise TableError(
+            "TABLE_SCHEMA",
+            f"the table '{table}' is partitioned by {list(snapshot.partition_by)}, not by {list(layout.partition_by)}.",
+            hint=HINT,
+        )
+    return False
+
+
+def check_schema(engine: Engine, table: str, schema: pa.Schema) -> bool:
+    """Return whether a table exists, after checking that it has at least the schema's columns.
+
+    Raises:
+        TableError: ``TABLE_SCHEMA``.
+    """
+    snapshot = engine.snapshot(table)
+    if snapshot is None:
+        return False
+    found = {field.name: type_text(field.type) for field in snapshot.schema}
+    wrong = [
+        f"{field.name} {type_text(field.type)} (got {found.get(field.name, 'no such column')})"
+        for field in schema
+        if found.get(field.name) != type_text(field.type)
+    ]
+    if wrong:
+        raise TableError(
+            "TABLE_SCHEMA", f"the table '{table}' has another schema: expected {', '.join(wrong)}.", hint=HINT
+        )
+    return True

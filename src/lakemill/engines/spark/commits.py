@@ -1,0 +1,180 @@
+"""Spark's writes to Delta: each one is one commit, done again while others conflict with it.
+
+DataFrames take a transaction's id as an option; MERGE and DELETE take it from the session's settings only, so they run
+in a session of ours in which nothing else writes meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from lakemill.engines import table_names
+from lakemill.engines.engine import Own, Transaction
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.conflicts import retry_conflicts
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
+from lakemill.engines.spark.rows import SparkRows, frame_of, unused_names
+from lakemill.engines.spark.schemas import column_of
+from lakemill.engines.spark.scoring import SparkScored
+from lakemill.engines.sql import quoted, sql_text
+from lakemill_udfs.errors import TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+
+    from lakemill.engines.engine import Rows, Scored
+
+TRANSACTION_SETTINGS = ("spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion")
+LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+"""Delta sets it after each commit of a session; a write that a transaction's id skips leaves it as it was."""
+
+VIEW = "lakemill_scored"
+GONE = "__gone"
+ROWS_PER_FILE = 1_000_000
+
+
+def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -> bool:
+    """Append rows in one commit; see ``Engine.append``."""
+    frame = _few_files(scored)
+    writer = _with_transaction(frame.write.mode("append").option("mergeSchema", "true"), transaction)
+    return _write(frame.sparkSession, writer, table)
+
+
+def replace(scored: Scored, table: str, where: str | None, transaction: Transaction | None) -> bool:
+    """Replace rows in one commit; see ``Engine.replace``."""
+    frame = _few_files(scored)
+    writer = frame.write.mode("overwrite")
+    writer = (
+        writer.option("overwriteSchema", "true")
+        if where is None
+        else writer.option("replaceWhere", where).option("mergeSchema", "true")
+    )
+    return _write(frame.sparkSession, _with_transaction(writer, transaction), table)
+
+
+def _few_files(scored: Scored | Rows) -> DataFrame:
+    if isinstance(scored, SparkScored):
+        return scored.frame.coalesce(1 + scored.rows // ROWS_PER_FILE)
+    return frame_of(cast("Rows", scored))
+
+
+def _with_transaction(writer: DataFrameWriter, transaction: Transaction | None) -> DataFrameWriter:
+    if transaction is None:
+        return writer
+    return writer.option("txnAppId", transaction.app).option("txnVersion", str(transaction.version))
+
+
+def _write(spark: SparkSession, writer: DataFrameWriter, table: str) -> bool:
+    with _watched(spark) as made:
+        retry_conflicts(lambda: tables.save(writer, table), table)
+    return made()
+
+
+@contextmanager
+def _watched(spark: SparkSession) -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether the session made a commit meanwhile."""
+    spark.conf.unset(LAST_COMMIT)
+    yield lambda: spark.conf.get(LAST_COMMIT, None) is not None
+
+
+def merge(
+    scored: Scored | Rows,
+    table: str,
+    key: Sequence[str],
+    transaction: Transaction | None,
+    *,
+    own: Own | None,
+    gone: Rows | None,
+    replaces: str | None,
+) -> bool:
+    """Replace the rows with the keys of ``scored``, add the others; see ``Engine.merge``."""
+    from pyspark.sql import functions as fn
+
+    frame = scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
+    columns, flag = frame.columns, unused_names([GONE], frame.columns)[GONE]
+    rows = frame.withColumn(flag, fn.lit(False))
+    if gone is not None:
+        keys = frame_of(gone)
+        removed = keys.select(*(column_of(keys, name) for name in key), fn.lit(True).alias(flag))
+        rows = rows.unionByName(removed, allowMissingColumns=True)
+    statement = _statement(table, key, columns, flag, own=own, replaces=replaces)
+    rows.createOrReplaceTempView(VIEW)
+    spark = rows.sparkSession
+    try:
+        with _transaction(spark, transaction), _watched(spark) as made:
+            retry_conflicts(lambda: spark.sql(statement).collect(), table)
+            return made()
+    except SPARK_FAILURES as error:
+        if "DELTA_MULTIPLE_SOURCE_ROW_MATCHING" in spark_text(error):
+            raise TableError(
+                "KEY_NOT_UNIQUE",
+                f"several rows of the source or of '{table}' have the same {', '.join(key)}.",
+                hint="source: {key: [...]} must name columns that tell rows apart.",
+            ) from error
+        raise
+    finally:
+        spark.catalog.dropTempView(VIEW)
+
+
+def _statement(
+    table: str, key: Sequence[str], columns: Sequence[str], flag: str, *, own: Own | None, replaces: str | None
+) -> str:
+    same_key = " AND ".join(f"t.{quoted(name)} <=> s.{quoted(name)}" for name in key)
+    update = ", ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in columns)
+    names, values = (", ".join(f"{prefix}{quoted(name)}" for name in columns) for prefix in ("", "s."))
+    gone = f"s.{quoted(flag)}"
+    mine = f"{_owned('t', own)} AND " if own is not None else ""
+    others = f" WHEN NOT MATCHED BY SOURCE AND {mine}({replaces}) THEN DELETE" if replaces is not None else ""
+    return (
+        # Evolution: a new model may have added outputs.
+        f"MERGE WITH SCHEMA EVOLUTION INTO {table_names.in_sql(table)} t "  # noqa: S608 -- names are quoted
+        f"USING {VIEW} s ON {mine}{same_key} "
+        f"WHEN MATCHED AND {gone} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
+        f"WHEN NOT MATCHED AND NOT {gone} THEN INSERT ({names}) VALUES ({values}){others}"
+    )
+
+
+@contextmanager
+def _transaction(spark: SparkSession, transaction: Transaction | None) -> Iterator[None]:
+    """Give SQL's MERGE and DELETE a transaction id, which they take from the session's settings only."""
+    if transaction is not None:
+        for setting, value in zip(TRANSACTION_SETTINGS, (transaction.app, transaction.version), strict=True):
+            spark.conf.set(setting, str(value))
+    try:
+        yield
+    finally:
+        if transaction is not None:
+            for setting in TRANSACTION_SETTINGS:
+                spark.conf.unset(setting)
+
+
+def delete(spark: SparkSession, table: str, where: str) -> int:
+    """Delete rows in one commit and return how many."""
+    statement = f"DELETE FROM {table_names.in_sql(table)} WHERE {where}"  # noqa: S608 -- names are quoted
+    return int(retry_conflicts(lambda: spark.sql(statement).collect(), table)[0]["num_affected_rows"])
+
+
+def _owned(alias: str, own: Own) -> str:
+    conditions = (
+        f"{alias}.{'.'.join(map(quoted, name.split('.')))} = {sql_text(value)}" for name, value in own.items()
+    )
+    return f"({' AND '.join(conditions)})"
+
+
+def delete_orphans(table: str, own: Own, source: SparkRows, key: Sequence[str]) -> int:
+    """Delete the rows for which ``own`` holds and whose key ``source`` has not; see ``Engine.delete_orphans``."""
+    frame = source.frame.select(*(column_of(source.frame, name) for name in key))
+    frame.createOrReplaceTempView(VIEW)
+    same_key = " AND ".join(f"t.{quoted(name)} <=> s.{quoted(name)}" for name in key)
+    statement = (
+        f"MERGE INTO {table_names.in_sql(table)} t USING {VIEW} s ON {_owned('t', own)} AND {same_key} "
+        f"WHEN NOT MATCHED BY SOURCE AND {_owned('t', own)} THEN DELETE"
+    )
+    spark = frame.sparkSession
+    try:
+        done = retry_conflicts(lambda: spark.sql(statement).collect(), table)
+    finally:
+        spark.catalog.dropTempView(VIEW)
+    return int(done[0]["num_deleted_rows"])

@@ -1,0 +1,276 @@
+"""The Spark engine: a session, DataFrames and SQL behind ``Engine``; nothing that Spark Connect has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from lakemill.engines import table_names
+from lakemill.engines.engine import (
+    PLAIN,
+    Following,
+    Layout,
+    Once,
+    Own,
+    Rows,
+    Scored,
+    Slice,
+    Snapshot,
+    Transaction,
+    Watch,
+)
+from lakemill.engines.spark import changes, commits, tables
+from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
+from lakemill.engines.spark.following import follow
+from lakemill.engines.spark.rows import SparkRows, frame_of, translated
+from lakemill.engines.spark.scan import scan_settings
+from lakemill.engines.spark.schemas import arrow_schema, spark_struct
+from lakemill.engines.spark.scoring import SparkScored, scored_rows
+from lakemill.engines.spark.session import get_session, session_with, task_slots, task_threads
+from lakemill.engines.spark.shipping import ship, ship_module
+from lakemill_udfs.plan import PredictPlan
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Row, SparkSession
+
+
+@dataclass(frozen=True)
+class SparkSnapshot:
+    """A Delta table at one version.
+
+    Args:
+        spark: The session that opened it.
+        table: Its name.
+        frame: Its rows.
+        asked: The version asked for; None is the newest when it is looked up.
+    """
+
+    spark: SparkSession
+    table: str
+    frame: DataFrame
+    asked: int | str | None = None
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Its columns, with their metadata."""
+        return arrow_schema(self.frame.schema)
+
+    @cached_property
+    @translated
+    def version(self) -> int:
+        """Its version."""
+        return self.asked if isinstance(self.asked, int) else tables.version(self.spark, self.table)
+
+    @cached_property
+    @translated
+    def _detail(self) -> Row:
+        return tables.detail(self.spark, self.table)
+
+    @property
+    def id(self) -> str:
+        """Delta's id of the table."""
+        return str(self._detail["id"])
+
+    @property
+    def location(self) -> str:
+        """Its absolute path or URI."""
+        return str(self._detail["location"])
+
+    @property
+    def partition_by(self) -> tuple[str, ...]:
+        """The columns that make its folders."""
+        return tuple(self._detail["partitionColumns"])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many files it has, and their bytes."""
+        return int(self._detail["numFiles"]), int(self._detail["sizeInBytes"])
+
+    @cached_property
+    @translated
+    def properties(self) -> Mapping[str, str]:
+        """Delta's table properties."""
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES {table_names.in_sql(self.table)}").collect()
+        return {row["key"]: row["value"] for row in rows}
+
+
+class SparkEngine:
+    """Runs jobs on a Spark session.
+
+    Args:
+        session: The session that the job was given; it is not changed.
+    """
+
+    name = "spark"
+
+    def __init__(self, session: SparkSession) -> None:
+        self.user_session = session
+        # Of its own, for settings and transactions. It makes no DataFrame from local data: that would leave it as the
+        # process's active session.
+        self.session = session_with(session, {})
+        self._shipped_to: list[SparkSession] = [self.session]
+
+    @classmethod
+    def open(cls, session: SparkSession | None, app_name: str) -> SparkEngine:
+        """Return the engine of a session; without one, of the active one or a new one.
+
+        Raises:
+            SetupError: as ``get_session``.
+        """
+        return cls(session or get_session(app_name))
+
+    @cached_property
+    def slots(self) -> int:
+        """Tasks that run at once."""
+        return task_slots(self.session)
+
+    @property
+    def threads(self) -> int:
+        """The processors that a task owns."""
+        return task_threads(self.session)
+
+    @contextmanager
+    def for_images(self) -> Iterator[SparkEngine]:
+        """Give an engine that lays out tables of encoded images as they should be."""
+        with blob_session(self.user_session) as session:
+            engine = SparkEngine(self.user_session)
+            engine.session = session
+            engine._shipped_to = [session]
+            yield engine
+
+    @translated
+    def snapshot(self, table: str, version: int | str | None = None) -> SparkSnapshot | None:
+        """Return a Delta table; see ``Engine.snapshot``."""
+        frame = tables.find(self.session, table)
+        if frame is not None and version is not None:
+            frame = tables.read(self.session, table, version)
+        return None if frame is None else SparkSnapshot(self.session, table, frame, version)
+
+    def rows(self, snapshot: Snapshot) -> SparkRows:
+        """Return a table's rows."""
+        return SparkRows(cast(SparkSnapshot, snapshot).frame)
+
+    @translated
+    def given(self, table: pa.Table, pieces: Sequence[int] | None = None) -> SparkRows:
+        """Return rows that the driver holds."""
+        spark = self.session if pieces is not None else self.user_session
+        if pieces is None:
+            return SparkRows(spark.createDataFrame(table).coalesce(1))
+        from pyspark.sql import functions as fn
+
+        numbered = table.append_column("__piece", pa.array(pieces, pa.int32()))
+        rows = spark.createDataFrame(numbered).repartitionById(max(pieces, default=0) + 1, fn.col("__piece"))
+        return SparkRows(rows.drop("__piece"))
+
+    def latest(self, changes_: Rows, key: Sequence[str], where: str | None) -> tuple[SparkRows, SparkRows]:
+        """Return each key's last state; see ``Engine.latest``."""
+        return changes.latest(frame_of(changes_), key, where)
+
+    @translated
+    def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:
+        """Make a table unless there is one; see ``Engine.make``."""
+        return tables.make(self.session, table, spark_struct(schema), layout)
+
+    @translated
+    def add_fields(self, table: str, schema: pa.Schema) -> None:
+        """Add what a table lacks; see ``Engine.add_fields``."""
+        # By an empty write: a field's metadata, which holds its tensor's shape, comes along.
+        commits.append(SparkRows(self.user_session.createDataFrame([], spark_struct(schema))), table, None)
+
+    @translated
+    def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
+        """Tune the session for a source, and send models and modules to the executors."""
+        for setting, (value, _) in scan_settings(self.session, source.schema, plan).items():
+            self.session.conf.set(setting, value)
+        shipped = plan
+        for session in self._shipped_to:
+            shipped = ship(session, plan)
+        return shipped
+
+    @translated
+    def send(self, module: str) -> str | None:
+        """Send a user's module to the executors."""
+        return ship_module(self.session, module)
+
+    @translated
+    def settings(self, plan: PredictPlan, source: Snapshot) -> list[dict[str, str]]:
+        """Return what ``prepare`` would set."""
+        found = scan_settings(self.session, source.schema, plan).items()
+        return [{"name": name, "value": value, "reason": reason} for name, (value, reason) in found]
+
+    def scored(
+        self,
+        rows: Rows,
+        plan: PredictPlan,
+        *,
+        group_by: Sequence[str] = (),
+        once: Once | None = None,
+        into: str | None = None,
+    ) -> AbstractContextManager[SparkScored]:
+        """Run the inference once; see ``Engine.scored``."""
+        return scored_rows(cast(SparkRows, rows), plan, group_by, once, into)
+
+    def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
+        """Hand out what is new; see ``Engine.follow``."""
+        follow(self.session, following, on_slice, watch, self._reach)
+
+    def _reach(self, session: SparkSession) -> None:
+        """Remember the session of a micro-batch: its workers need a new model's files too."""
+        if session not in self._shipped_to:
+            self._shipped_to = [self.session, session]
+
+    @translated
+    def append(self, scored: Scored | Rows, table: str, transaction: Transaction | None = None) -> bool:
+        """Append rows in one commit; see ``Engine.append``."""
+        return commits.append(scored, table, transaction)
+
+    @translated
+    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+        """Replace rows in one commit; see ``Engine.replace``."""
+        return commits.replace(scored, table, where, transaction)
+
+    @translated
+    def overwrite(self, rows: Rows, table: str) -> None:
+        """Make a table of these rows alone; see ``Engine.overwrite``."""
+        writer = frame_of(rows).write.mode("overwrite").option("delta.enableChangeDataFeed", "true")
+        tables.save(writer, table)
+
+    @translated
+    def merge(
+        self,
+        scored: Scored | Rows,
+        table: str,
+        key: Sequence[str],
+        transaction: Transaction | None = None,
+        *,
+        own: Own | None = None,
+        gone: Rows | None = None,
+        replaces: str | None = None,
+    ) -> bool:
+        """Replace rows by their key in one commit; see ``Engine.merge``."""
+        return commits.merge(scored, table, key, transaction, own=own, gone=gone, replaces=replaces)
+
+    @translated
+    def delete(self, table: str, where: str) -> int:
+        """Delete rows; see ``Engine.delete``."""
+        return commits.delete(self.session, table, where)
+
+    @translated
+    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
+        """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
+        return commits.delete_orphans(table, own, cast(SparkRows, source), key)
+
+    @translated
+    def optimize(self, table: str) -> dict[str, int]:
+        """Compact a table, with the layout of images where it holds bytes."""
+        return optimize_table(self.session, table)
+
+    @translated
+    def vacuum(self, table: str) -> dict[str, int]:
+        """Delete files that no version within the table's retention needs."""
+        return vacuum_table(self.session, table)

@@ -1,0 +1,173 @@
+"""What is new in a Delta source, on Structured Streaming: each micro-batch is a slice.
+
+Micro-batches run in the query's own thread. Between them, the thread that started the query does what else there is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakemill.engines import table_names
+from lakemill.engines.engine import Following, Slice, Watch
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
+from lakemill.engines.spark.rows import SparkRows
+from lakemill_udfs.errors import LakemillError, RunError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+POLL_SECONDS = 1
+END_SECONDS = 10.0
+
+CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
+
+GONE = (
+    "DELTA_MISSING_CHANGE_DATA",
+    "DELTA_CHANGE_DATA_FILE_NOT_FOUND",
+    "DELTA_LOG_FILE_NOT_FOUND",
+    "DELTA_TRUNCATED_TRANSACTION_LOG",
+    "DELTA_VERSIONS_NOT_CONTIGUOUS",
+    "but the earliest available version",
+    "FAILED_READ_FILE.FILE_NOT_EXIST",
+)
+
+
+def follow(
+    spark: SparkSession,
+    following: Following,
+    on_slice: Callable[[Slice], None],
+    watch: Watch,
+    reach: Callable[[SparkSession], None],
+) -> None:
+    """Hand out what is new; see ``Engine.follow``.
+
+    Args:
+        spark: Reads the source.
+        following: What.
+        on_slice: Scores and commits.
+        watch: What else there is to do.
+        reach: Gets the session in which micro-batches run.
+    """
+    slices = _Slices(following, on_slice, reach)
+    query: StreamingQuery | None = None
+    try:
+        query = _start(spark, following, slices)
+        _until_ended(query, slices, watch)
+    except SPARK_FAILURES as error:
+        raise slices.failure or source_failure(error, following.source.table) from error
+    finally:
+        if query is not None:
+            query.stop()
+
+
+def _start(spark: SparkSession, following: Following, slices: _Slices) -> StreamingQuery:
+    every = following.every_seconds
+    trigger: dict[str, Any] = {"availableNow": True} if every is None else {"processingTime": f"{every} seconds"}
+    return (
+        _added_rows(spark, following)
+        .writeStream.foreachBatch(slices)
+        .queryName(f"{following.name}-{following.run_id[:8]}")
+        .option("checkpointLocation", following.checkpoint.location)
+        .trigger(**trigger)
+        .start()
+    )
+
+
+def _added_rows(spark: SparkSession, following: Following) -> DataFrame:
+    """Return the stream of rows that are added to the source, or of all its changes."""
+    table = following.source.table
+    # From the source as it is, not from the filtered snapshot: a stream reads commits.
+    reader = spark.readStream.format("delta").option("maxBytesPerTrigger", str(following.max_bytes))
+    if following.changes:
+        reader = reader.option("readChangeFeed", "true")
+    stream = (
+        reader.load(table_names.location(table))
+        if table_names.is_path(table)
+        else reader.table(table_names.in_sql(table))
+    )
+    return stream if following.changes else tables.filtered(stream, following.where)
+
+
+def _until_ended(query: StreamingQuery, slices: _Slices, watch: Watch) -> None:
+    while not query.awaitTermination(POLL_SECONDS):  # the pause also lets a waiting batch of new rows go first
+        if watch.stop.is_set():
+            slices.end()
+            _await_end(query)
+            return
+        with slices.lock:
+            watch.between()
+    while not watch.stop.is_set() and watch.drain():
+        pass
+
+
+def _await_end(query: StreamingQuery) -> None:
+    """Let the query write down that its last batch is done; without that, the next start looks at it again."""
+    end = time.monotonic() + END_SECONDS
+    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def source_failure(error: Exception, table: str) -> LakemillError:
+    """Return the error to raise for one of Spark's, with what it says of the source's history."""
+    text = spark_text(error)
+    if any(sign in text for sign in CHANGED):
+        return RunError(
+            "SOURCE_CHANGED",
+            f"rows of the source '{table}' were changed or deleted, or its schema was, since the last run.",
+            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
+        )
+    if any(sign in text for sign in GONE):
+        return RunError(
+            "SOURCE_VERSIONS_GONE",
+            f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
+            hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
+        )
+    return spark_failure(error)
+
+
+class _Slices:
+    """Hands each micro-batch over; keeps an error, of which Spark reports the text only.
+
+    Args:
+        following: What is followed.
+        on_slice: Scores and commits.
+        reach: Gets the session in which micro-batches run.
+    """
+
+    def __init__(
+        self, following: Following, on_slice: Callable[[Slice], None], reach: Callable[[SparkSession], None]
+    ) -> None:
+        self.following, self.on_slice, self.reach = following, on_slice, reach
+        self.lock = threading.Lock()  # a batch in Spark's thread, or what is done between batches in the main thread
+        self.failure: LakemillError | None = None
+        self.is_ended = False
+
+    def __call__(self, rows: DataFrame, batch_id: int) -> None:
+        """Hand one micro-batch over; ``foreachBatch`` calls it."""
+        try:
+            with self.lock:
+                if self.is_ended:  # to return would tell Spark that the batch is done
+                    raise RunError("STREAM_ENDED", f"batch {batch_id} is left to the next start.")
+                self.reach(rows.sparkSession)
+                checkpoint = self.following.checkpoint
+                end = checkpoint.offset(batch_id)
+                self.on_slice(Slice(batch_id, SparkRows(rows), end.version, end.is_snapshot))
+        except LakemillError as error:
+            cause = error.__cause__
+            self.failure = error
+            if isinstance(cause, SPARK_FAILURES):
+                self.failure = source_failure(cause, self.following.source.table)
+            raise self.failure from cause
+        except SPARK_FAILURES as error:
+            self.failure = source_failure(error, self.following.source.table)
+            raise self.failure from error
+
+    def end(self) -> None:
+        """Wait for the running batch, and let no other begin."""
+        with self.lock:
+            self.is_ended = True

@@ -1,0 +1,48 @@
+"""How Spark reads a source: cut by compute, not by bytes, and blobs in small batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyarrow import types
+
+from lakemill.engines.schemas import fields_of
+from lakemill.engines.spark.blob_tables import BLOB_READ_SETTINGS
+from lakemill.engines.spark.session import task_slots
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+    from lakemill_udfs.plan import PredictPlan
+
+TASKS_PER_CORE = 8  # with fewer, one slow task at the end of each commit leaves the other cores idle
+SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 64 * 2**20
+
+
+def scan_settings(spark: SparkSession, schema: pa.Schema, plan: PredictPlan) -> dict[str, tuple[str, str]]:
+    """Return Spark's settings for reading a source, each with its value and the reason for it.
+
+    Args:
+        spark: Says how many tasks run at once.
+        schema: Of the source.
+        plan: Says which of its columns are read.
+    """
+    tasks = task_slots(spark)
+    settings = {
+        "spark.sql.files.minPartitionNum": (
+            str(TASKS_PER_CORE * tasks),
+            f"{TASKS_PER_CORE} tasks for each of {tasks} cores, so that none waits for a slow one at the end",
+        ),
+        "spark.sql.files.maxPartitionBytes": (str(LARGEST_SPLIT_BYTES), "tasks even in cost, not in bytes"),
+        "spark.sql.files.openCostInBytes": (str(SMALLEST_SPLIT_BYTES), "small files share tasks"),
+    }
+    columns = fields_of(schema)
+    if any(types.is_binary(columns[name].type) for name in plan.source_columns):
+        blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
+        settings |= {name: (value, blobs) for name, value in BLOB_READ_SETTINGS.items()}
+        settings["spark.sql.execution.arrow.maxRecordsPerBatch"] = (
+            str(plan.batch_rows),
+            "the rows of a model batch, so that none are copied together",
+        )
+    return settings

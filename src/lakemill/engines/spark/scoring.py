@@ -1,0 +1,116 @@
+"""Scoring on Spark: one pass of ``predict_batches`` over a DataFrame, kept until it is committed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakemill.engines.spark import tables
+from lakemill.engines.spark.duplicates import score_once
+from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
+from lakemill.engines.spark.schemas import column_of, result_schema, select
+from lakemill_udfs.worker import predict_batches, predict_group
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Row
+
+    from lakemill.engines.engine import Once
+    from lakemill_udfs.plan import PredictPlan
+
+
+@dataclass(frozen=True)
+class SparkScored:
+    """Rows that were scored once.
+
+    Args:
+        frame: The predictions, kept in Spark's cache.
+        rows: How many.
+        rows_error: Of those, rows with an error.
+        tasks: What each task measured.
+    """
+
+    frame: DataFrame
+    rows: int
+    rows_error: int
+    tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @translated
+    def to_arrow(self) -> pa.Table:
+        """Bring the rows here."""
+        return self.frame.toArrow()
+
+
+@contextmanager
+def scored_rows(
+    rows: SparkRows, plan: PredictPlan, group_by: Sequence[str], once: Once | None, output: str | None
+) -> Iterator[SparkScored]:
+    """Run the inference once, and keep its rows while the context lasts.
+
+    Args:
+        rows: Of the source.
+        plan: What workers get.
+        group_by: Score whole groups of these columns at once.
+        once: Score equal inputs once.
+        output: Where the rows will go, if that is known.
+    """
+    scored = _predictions(rows, plan, group_by, once).persist()
+    try:
+        total = _total(scored, output)
+        tasks = tuple(task.asDict() for task in total["tasks"]) if plan.task_metrics else ()
+        yield SparkScored(scored.drop("_task"), total["rows"], total["rows_error"], tasks)
+    finally:
+        scored.unpersist()
+
+
+@translated
+def _predictions(rows: SparkRows, plan: PredictPlan, group_by: Sequence[str], once: Once | None) -> DataFrame:
+    """Return predictions, lazily."""
+
+    def one_pass(some: DataFrame) -> DataFrame:
+        schema = result_schema(plan, some.schema)
+        selected = select(some, plan.source_columns)
+        if group_by:
+            groups = selected.groupBy(*(column_of(selected, name) for name in group_by))
+            return groups.applyInArrow(functools.partial(predict_group, plan), schema)
+        return selected.mapInArrow(functools.partial(predict_batches, plan), schema)
+
+    if once is None:
+        made = one_pass(rows.frame)
+    else:
+        earlier = None if once.earlier is None else frame_of(once.earlier)
+        made = score_once(rows.frame, plan, once.key, one_pass, earlier)
+    return made if rows.versions is None else _with_versions(made, rows.versions)
+
+
+def _with_versions(scored: DataFrame, versions: KeyVersions) -> DataFrame:
+    """Return predictions whose ``source_version`` is that of the row's own commit."""
+    from pyspark.sql import functions as fn
+
+    own = fn.coalesce(versions.version, "metadata.source_version")
+    return (
+        scored.join(versions.frame, same_key(scored, versions.frame, versions.renamed), "left")
+        .withColumn("metadata", fn.col("metadata").withField("source_version", own))
+        .select(*(column_of(scored, name) for name in scored.columns))
+    )
+
+
+@translated
+def _total(scored: DataFrame, output: str | None) -> Row:
+    """Run the inference; return the numbers of rows and of errors, and what the tasks measured."""
+    from pyspark.sql import functions as fn
+
+    tasks = [fn.collect_list("_task").alias("tasks")] if "_task" in scored.columns else []
+    with ThreadPoolExecutor(1) as side:
+        if output is not None:
+            # To look a transaction's id up, a write needs the table's whole state, most of a second's work for Delta
+            # even if the table is empty. Asked for now, it is there when the rows are. If this fails, the write says
+            # why.
+            side.submit(tables.detail, scored.sparkSession, output)
+        total = scored.agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks).first()
+    assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
+    return total

@@ -1,0 +1,89 @@
+"""Before a predict run: its models found, its source opened, its plan made, its output there."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pyarrow as pa
+
+from lakemill.config.predict import PredictConfig
+from lakemill.engines.engine import Engine
+from lakemill.engines.schemas import predictions_schema, tensors_of
+from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
+from lakemill.predict.commits import prepare_output
+from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.source import Source, open_source, passed_columns
+from lakemill_udfs.plan import PredictPlan, Provenance
+
+
+def resolve_config(config: PredictConfig) -> Resolved:
+    """Return a job's pipeline with its models found.
+
+    Raises:
+        ModelError: a model or alias is unknown.
+    """
+    if config.pipeline.uri is None:
+        return resolve(config.pipeline.declared(), config.registry)
+    resolved = resolve_uri(config.pipeline.uri, config.registry)
+    inside, over = resolved.pipeline, config.pipeline
+    pipeline = replace(
+        inside,
+        checks=inside.checks + over.checks,
+        outputs=over.outputs or inside.outputs,
+        inputs=inside.inputs + over.tensors,
+    )
+    return replace(resolved, pipeline=pipeline)
+
+
+def prepare(config: PredictConfig, engine: Engine, tell: Progress, *, output: bool = True) -> Run:
+    """Find everything, plan, and check what can be checked before anything is scored.
+
+    Args:
+        config: The job.
+        engine: Where it runs.
+        tell: Gets a line of progress.
+        output: Whether the output is made ready too.
+
+    Raises:
+        ConfigError: something does not fit.
+    """
+    resolved = resolve_config(config)
+    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {_named(resolved)}")
+    source = open_source(config, engine)
+    run_id = uuid.uuid4().hex
+    plan, schema = plan_for(config, resolved, source, engine, run_id)
+    plan = engine.prepare(plan, source.snapshot)
+    is_new = output and prepare_output(engine, config.output.table, schema, replace=config.mode == "full")
+    result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
+    return Run(config, engine, source, plan, schema, result, tell, is_new)
+
+
+def _named(resolved: Resolved) -> str:
+    versions = [f"version {model.version}" if model.version else model.sha256[:12] for model in resolved.models]
+    return ", ".join(f"{model.name} {text}" for model, text in zip(resolved.models, versions, strict=True))
+
+
+def plan_for(
+    config: PredictConfig, resolved: Resolved, source: Source, engine: Engine, run_id: str
+) -> tuple[PredictPlan, pa.Schema]:
+    """Return the plan of a run and the columns of its predictions; nothing is shipped yet.
+
+    Raises:
+        ConfigError: the pipeline does not fit the source.
+    """
+    columns = source.snapshot.schema
+    plan = make_plan(
+        resolved,
+        tensors_of(columns),
+        passthrough=passed_columns(config, columns.names),
+        batch_rows=config.engine.batch_rows,
+        batch_bytes=config.engine.batch_bytes,
+        device=config.engine.device,
+        threads=engine.threads,
+        parts=config.output.parts,
+        task_metrics=not config.engine.group_by,
+        provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
+    )
+    return plan, predictions_schema(plan, columns)
