@@ -78,7 +78,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         {"pipeline__steps": [{"model": {"uri": "{unsigned}", "inputs": {"number": "number"}}}]},
         "does not say its outputs",
     ),
-    ("OUTPUT_SCHEMA", {"output__table": "{lake}/other"}, "it lacks path"),
+    ("OUTPUT_NOT_OURS", {"output__table": "{lake}/other"}, "a table of something else"),
     ("OUTPUT_NOT_WRITABLE", {"output__table": "{lake}/file/predictions"}, "cannot be made"),
     ("COLUMN_RESERVED", {"source__columns": ["out"]}, "column 'out' cannot be carried"),
 ]

@@ -108,7 +108,7 @@ def test_an_override_that_is_none(file: Path, override: str) -> None:
         PredictConfig.load(file, [override])
 
 
-@pytest.mark.parametrize("column", ["time", "in", "out", "anomaly", "error", "metadata", "_task"])
+@pytest.mark.parametrize("column", ["time", "in", "out", "anomaly", "error", "metadata", "_task", "Time", "METADATA"])
 @pytest.mark.parametrize("key", ["key", "columns"])
 def test_a_predictions_own_columns_are_not_carried(file: Path, key: str, column: str) -> None:
     with pytest.raises(ConfigError, match=rf"^\[COLUMN_RESERVED\] column '{column}'"):

@@ -165,7 +165,6 @@ def test_rows_that_fail_are_left_out_and_explained_without_their_data(functions:
         ({"transform": {"grey": True}}, "unknown key 'transform.grey'"),
         ({"group_by": ["label"]}, "has a function and nothing else"),
         ({"output": {"table": "a/b", "columns": "path string"}}, "goes with group_by"),
-        ({"output": {"table": "lake/images/"}}, "overwrite what it reads"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_right(values: dict[str, Any], message: str) -> None:

@@ -27,8 +27,8 @@ from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
-DOT = "\u2024"
-"""Stands for a dot in column names on the way to a worker: PySpark's ``mapInArrow`` looks columns up without quotes."""
+PLACE = "__column_{}"
+"""Columns may come to a worker named by their place: PySpark's ``mapInArrow`` looks names up without quotes."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -55,7 +55,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
     runner, writer = PipelineRunner(plan), ResultWriter(plan)
     _settle(runner)
     waiting: pa.Table | None = None
-    for table in fill(map(with_dots, clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
+    for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
         batch = runner.run(columns_of(table), table.num_rows)
@@ -91,16 +91,17 @@ def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 def predict_whole(plan: PredictPlan, table: pa.Table) -> pa.Table:
     """Score a table as one batch, which fails as one; a table without rows gives the columns without rows."""
-    table = with_dots(table)
+    table = with_names(plan, table)
     batch = PipelineRunner(plan, bisect=False).run(columns_of(table), table.num_rows)
     return pa.Table.from_batches([_record_batch(ResultWriter(plan).table(table, batch), None, plan)])
 
 
-def with_dots(rows: Rows) -> Rows:
-    """Return a batch or table whose columns are named as in the plan again."""
-    if not any(DOT in name for name in rows.schema.names):
+def with_names(plan: PredictPlan, rows: Rows) -> Rows:
+    """Return a batch or table whose columns are named as in the plan again, whether they were named by their place."""
+    places = [PLACE.format(place) for place in range(len(plan.source_columns))]
+    if rows.schema.names != places:
         return rows
-    named: Rows = rows.rename_columns([name.replace(DOT, ".") for name in rows.schema.names])
+    named: Rows = rows.rename_columns(list(plan.source_columns))
     return named
 
 

@@ -30,6 +30,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False),
 ]
+ReplaceTable = Annotated[
+    bool, typer.Option("--replace-table", help="With --mode full, overwrite the whole output, whatever it is; asks.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")
 ]
@@ -149,6 +152,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")] = False,
+    replace_table: ReplaceTable = False,
     as_json: Json = False,
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
@@ -171,13 +175,11 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     if limit is not None:
         _show(preview(job, limit), as_json=as_json)
         return 0
-    if reset:
-        from lakemill.cli.job_commands import confirm_reset
-        from lakemill.predict.redo import reset_job
+    if reset or replace_table:
+        from lakemill.cli.job_commands import make_room
 
-        confirm_reset(job.name, job.output.table, yes=yes)
-        tell(f"deleted {reset_job(job, progress=tell)} predictions")
-    result = predict_table(job, progress=tell, wait=wait)
+        make_room(job, reset=reset, yes=yes)
+    result = predict_table(job, progress=tell, wait=wait, replace_table=replace_table)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lakemill.cli.app import Config, Json, Overrides, Registry, app, console, finish, tell
+
+if TYPE_CHECKING:
+    from lakemill.config.predict import PredictConfig
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")]
 
@@ -88,8 +91,17 @@ def _tables(table: str | None, config: Config, overrides: Overrides) -> list[str
     return [table] if table else job_tables(PredictConfig.load(config, overrides or ()))
 
 
-def confirm_reset(name: str, table: str, *, yes: bool) -> None:
-    """Ask before all predictions of a job are deleted."""
+def make_room(job: PredictConfig, *, reset: bool, yes: bool) -> None:
+    """Ask before what is there is deleted: all that a job did, which is done at once, or a whole table, by the run."""
     if not yes:
-        console.print(f"This deletes all predictions of the job '{name}' in {table}, and its progress.", markup=False)
-        typer.confirm("Start over?", abort=True, err=True)
+        what = (
+            f"deletes all predictions of the job '{job.name}' in {job.output.table}, and its progress"
+            if reset
+            else f"overwrites all of {job.output.table}, also what other jobs or people wrote there"
+        )
+        console.print(f"This {what}.", markup=False)
+        typer.confirm("Start over?" if reset else "Replace the table?", abort=True, err=True)
+    if reset:
+        from lakemill.predict.redo import reset_job
+
+        tell(f"deleted {reset_job(job, progress=tell)} predictions")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 from lakemill_udfs.errors import ConfigError
 
@@ -55,6 +55,19 @@ def interval_seconds(trigger: str, *, once: str) -> int | None:
     return int(match[1]) * SECONDS[match[2]]
 
 
+LONGEST_NAME = 128
+NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 _.-]{0,126}[A-Za-z0-9_-])?")
+"""A job's name, which is also a folder's: no slash, no dot or space at either end, at most ``LONGEST_NAME`` letters."""
+
+LOCK_SUFFIX = ".lock"
+"""Ends the lock file that stands beside a checkpoint, so no job's name ends with it."""
+
+
+def is_job_name(name: str) -> bool:
+    """Return whether ``name`` may name a job, and so its checkpoint's folder."""
+    return NAME.fullmatch(name) is not None and not name.lower().endswith(LOCK_SUFFIX)
+
+
 class Strict(BaseModel):
     """Base of all configuration: frozen, and unknown keys are errors."""
 
@@ -65,12 +78,23 @@ class JobConfig(Strict):
     """What every job's configuration has.
 
     Args:
-        name: Names the job in tables, logs and Delta's transactions.
+        name: Names the job in tables, logs and Delta's transactions, and its checkpoint's folder: at most 128 of
+            ``A-Z a-z 0-9 _ - .`` and spaces, with no dot or space at either end, and not ending in ``.lock``.
         registry: MLflow tracking and registry URI; without it MLflow's own settings hold.
     """
 
     name: str = "lakemill"
     registry: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not is_job_name(name):
+            raise ValueError(
+                f"{name[:LONGEST_NAME]!r} cannot name a job: write at most {LONGEST_NAME} of A-Z a-z 0-9 _ - . and "
+                f"spaces, with no dot or space at either end, and not ending in {LOCK_SUFFIX}"
+            )
+        return name
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Self:

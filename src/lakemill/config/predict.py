@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -111,14 +112,20 @@ class SourceConfig(Strict):
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Self:
-        taken = [name for name in (*self.key, *self.carried) if name in RESERVED]
-        if taken:
-            raise ConfigError(
-                "COLUMN_RESERVED",
-                f"column '{taken[0]}' cannot be carried: a predictions table has a column of that name.",
-                hint="rename it in a view of the source; reserved are: " + ", ".join(RESERVED),
-            )
+        _check_not_reserved((*self.key, *self.carried))
         return self
+
+
+def _check_not_reserved(names: Iterable[str]) -> None:
+    # Names that differ only in letter case are one column to Delta.
+    taken = [name for name in names if name.lower() in RESERVED]
+    if taken:
+        raise ConfigError(
+            "COLUMN_RESERVED",
+            f"column '{taken[0]}' cannot be carried: a predictions table has a column of that name.",
+            hint="give it another name in the source (in letter case alone is not enough); reserved are: "
+            + ", ".join(RESERVED),
+        )
 
 
 def _parts(value: Any) -> Any:
@@ -176,6 +183,12 @@ class EngineConfig(Strict):
     group_by: tuple[str, ...] = ()
     max_bytes_per_trigger: Bytes = 2**30
 
+    @field_validator("group_by")
+    @classmethod
+    def _not_reserved(cls, group_by: tuple[str, ...]) -> tuple[str, ...]:
+        _check_not_reserved(group_by)
+        return group_by
+
 
 class PredictConfig(JobConfig):
     """A predict job.
@@ -185,7 +198,7 @@ class PredictConfig(JobConfig):
         pipeline: How.
         output: Where to.
         quarantine: What happens to rows with errors.
-        mode: ``incremental`` scores what is new since the last run; ``full`` everything, into a new table version;
+        mode: ``incremental`` scores what is new since the last run; ``full`` everything, in place of its own rows;
             ``where`` the rows of ``source.where``, whose predictions are replaced; ``missing`` the rows that have no
             prediction of this pipeline's version.
         deduplicate: ``content`` scores rows with the same input once, and writes a row for each; ``full`` and ``where``

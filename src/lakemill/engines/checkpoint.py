@@ -7,6 +7,7 @@ checkpoint may be on a store.
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,15 @@ from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
 IDENTITY_FILE = "lakemill.json"
+OWN_ENTRIES = ("commits", "offsets", "sources", "state", "metadata", IDENTITY_FILE)
+"""What a checkpoint's folder holds, in the order in which it is deleted: what says whose it is goes last."""
+
+REMOVED = "removed"
+"""Key in ``IDENTITY_FILE`` of a checkpoint that is being deleted where folders cannot be renamed."""
+
+REMOVED_SUFFIX = "~removed"
+"""Of a checkpoint that is being deleted; no job's name has this letter."""
+
 CHECKSUM_BYTES = 12
 """Of the smallest of Hadoop's checksum files: a head of 8 bytes and one sum of 4."""
 
@@ -83,6 +93,8 @@ class Checkpoint:
             broken.append(f"offsets/{commits[-1]}")
         if not begun and self._read(IDENTITY_FILE) is not None and not self._is_whole(IDENTITY_FILE):
             broken.append(IDENTITY_FILE)
+        if not broken and REMOVED in (self.identity() or {}):
+            broken.append("its removal was not ended")
         return ", ".join(broken) or None
 
     def _batches(self, log: str) -> list[int]:
@@ -136,11 +148,56 @@ class Checkpoint:
         """Return the newest batch that was committed; None before the first one."""
         return max(self._batches("commits"), default=None)
 
+    def check_own(self, job: str) -> None:
+        """Refuse a folder that holds anything and is no checkpoint of this job; nothing is changed.
+
+        Args:
+            job: The job's name.
+
+        Raises:
+            ConfigError: ``CHECKPOINT_NOT_OURS``.
+        """
+        entries = [name for name in self._entries() if not name.startswith(".")]
+        if not entries:
+            return
+        others = sorted(name for name in entries if name not in OWN_ENTRIES)
+        owner = job
+        if IDENTITY_FILE in entries and self._is_whole(IDENTITY_FILE):
+            owner = (self.identity() or {}).get("job", job)
+        if others or IDENTITY_FILE not in entries or owner != job:
+            found = (
+                f"it is that of the job '{owner}'" if owner != job else f"it holds {', '.join((others or entries)[:3])}"
+            )
+            raise ConfigError(
+                "CHECKPOINT_NOT_OURS",
+                f"the folder '{self.location}' is not empty and no checkpoint of the job '{job}': {found}.",
+                hint="name an empty folder, or one that is not there yet, as output.checkpoint.",
+            )
+
     def remove(self) -> None:
-        """Remove the folder, if it is there."""
+        """Remove the checkpoint's own files, and the folder if nothing else is in it.
+
+        The folder is renamed first, in one step: a run that dies while it deletes leaves no checkpoint that passes for
+        whole. What is not a checkpoint's stays where it was.
+        """
         store, folder = filesystem(self.location)
-        if store.get_file_info(folder).type == fs.FileType.Directory:
-            store.delete_dir(folder)
+        if store.get_file_info(folder).type != fs.FileType.Directory:
+            return
+        if isinstance(store, fs.LocalFileSystem | fs.HadoopFileSystem):
+            removed = f"{folder}{REMOVED_SUFFIX}"
+            if _delete_own(store, removed):  # what a run left that died, with other things in it
+                removed += uuid.uuid4().hex
+            store.move(folder, removed)
+            if _delete_own(store, removed):
+                store.move(removed, folder)
+        else:  # an object store has no folders to rename, but it replaces a file in one step
+            if (identity := self.identity()) is not None:
+                self.claim(identity | {REMOVED: True})
+            _delete_own(store, folder)
+
+    def _entries(self) -> list[str]:
+        store, folder = filesystem(self.location)
+        return [file.base_name for file in store.get_file_info(fs.FileSelector(folder, allow_not_found=True))]
 
     def _read(self, name: str) -> str | None:
         store, folder = filesystem(self.location)
@@ -149,6 +206,18 @@ class Checkpoint:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
+
+
+def _delete_own(store: fs.FileSystem, folder: str) -> bool:
+    """Delete a checkpoint's own files, and the folder if nothing is left; return whether something is."""
+    found = {file.base_name: file for file in store.get_file_info(fs.FileSelector(folder, allow_not_found=True))}
+    for name in (part for entry in OWN_ENTRIES for part in (entry, f".{entry}.crc")):
+        if name in found:
+            (store.delete_file if found[name].is_file else store.delete_dir)(f"{folder}/{name}")
+            del found[name]
+    if not found and store.get_file_info(folder).type == fs.FileType.Directory:
+        store.delete_dir(folder)
+    return bool(found)
 
 
 @dataclass(frozen=True)

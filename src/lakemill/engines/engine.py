@@ -38,6 +38,10 @@ class Transaction:
     version: int
 
 
+MADE_BY = "lakemill.madeBy"
+"""Table property: the job whose own the whole table is."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a new table is laid out.
@@ -164,6 +168,9 @@ class Scored(Protocol):
     @property
     def tasks(self) -> tuple[Mapping[str, Any], ...]:
         """What each task measured (``lakemill_udfs.plan.TASK``)."""
+
+    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
+        """Run, and return how many rows have null in their key, and how many others share theirs with another row."""
 
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""
@@ -346,7 +353,9 @@ class Engine(Protocol):
         """
 
     def append(self, scored: Scored | Rows, table: str, transaction: Transaction | None = None) -> bool:
-        """Append rows in one commit; struct fields that the table lacks are added to it.
+        """Append rows in one commit; columns and structs' fields that the table lacks are added to it.
+
+        What only the table has is null in the rows.
 
         Returns:
             Whether a commit was made; not if its transaction was there.
@@ -355,8 +364,14 @@ class Engine(Protocol):
     def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
         """Replace the rows for which ``where`` holds, all if None, in one commit; see ``append``."""
 
-    def overwrite(self, rows: Rows, table: str) -> None:
-        """Make a table of these rows alone, in one commit, whatever its columns were; a new one records its changes."""
+    def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
+        """Make a table of these rows alone, in one commit; a new one records its changes, and who made it.
+
+        Args:
+            rows: All of its rows; it has their columns at least.
+            table: Where to.
+            made_by: The job, for the property ``MADE_BY``.
+        """
 
     def merge(
         self,
@@ -370,6 +385,8 @@ class Engine(Protocol):
         replaces: str | None = None,
     ) -> bool:
         """Replace the rows with the keys of ``scored``, add the others, in one commit.
+
+        Of a replaced row, columns that only the table has stay as they are, but a prediction's own are null.
 
         Args:
             scored: Each key at most once.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from lakemill.engines.engine import PLAIN, Engine, Layout
+from lakemill.engines import table_names
+from lakemill.engines.engine import MADE_BY, PLAIN, Engine, Layout
 from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
 
@@ -38,6 +39,32 @@ def ensure_table(engine: Engine, table: str, schema: pa.Schema, layout: Layout =
             hint=HINT,
         )
     return False
+
+
+def check_own(engine: Engine, table: str, schema: pa.Schema, made_by: str) -> None:
+    """Check that a table that a job overwrites whole, if it is there, is the job's own and fits.
+
+    Args:
+        engine: Where the job runs.
+        table: Path or catalog name.
+        schema: The columns to have.
+        made_by: The job, as the table's property ``MADE_BY`` says.
+
+    Raises:
+        TableError: ``OUTPUT_NOT_OURS`` if something else made the table, ``TABLE_SCHEMA``.
+    """
+    snapshot = engine.snapshot(table)
+    if snapshot is None:
+        return
+    owner = snapshot.properties.get(MADE_BY)
+    if owner != made_by:
+        raise TableError(
+            "OUTPUT_NOT_OURS",
+            f"the table '{table}' was made by {owner or 'something else'}, and '{made_by}' would overwrite it.",
+            hint="name another output table; or, if nothing of it is needed, hand it over to this job: "
+            f"ALTER TABLE {table_names.in_sql(table)} SET TBLPROPERTIES ('{MADE_BY}' = '{made_by}').",
+        )
+    check_schema(engine, table, schema)
 
 
 def check_schema(engine: Engine, table: str, schema: pa.Schema) -> bool:

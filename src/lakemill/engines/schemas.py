@@ -91,6 +91,29 @@ def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list
     return lost
 
 
+def unlike_fields(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str = "") -> list[str]:
+    """Return which fields cannot stand in one table: one name with two types, or names that only letter case parts.
+
+    Args:
+        old: What is there.
+        new: What is to come; fields that only one side has are no problem.
+        prefix: Of the names.
+    """
+    there, unlike = {field.name.lower(): field for field in old}, []
+    for field in new:
+        known = there.get(field.name.lower())
+        if known is None:
+            continue
+        name = prefix + field.name
+        if known.name != field.name:
+            unlike.append(f"{name} is called {prefix}{known.name} there")
+        elif types.is_struct(known.type) and types.is_struct(field.type):
+            unlike += unlike_fields(known.type, field.type, f"{name}.")
+        elif type_text(known.type) != type_text(field.type):
+            unlike.append(f"{name} is {type_text(known.type)} there, expected {type_text(field.type)}")
+    return unlike
+
+
 def ddl(schema: pa.Schema) -> str:
     """Return columns as SQL declares them."""
     return ", ".join(f"{field.name} {type_text(field.type)}" for field in schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lakemill.config.base import LONGEST_NAME
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
 
@@ -38,7 +39,8 @@ def sibling(table: str, suffix: str) -> str:
 
 def job_name(table: str) -> str:
     """Return the name of a job that is not given one: the last part of its output's name."""
-    return re.split(r"[/.]", table.rstrip("/"))[-1] or "lakemill"
+    last = re.split(r"[/.]", table.rstrip("/"))[-1]
+    return re.sub(r"[^A-Za-z0-9_-]", "_", last)[:LONGEST_NAME] or "lakemill"
 
 
 def in_sql(table: str) -> str:

@@ -28,8 +28,10 @@ from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, Layout, Rows, opened
 from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
 from lakemill.engines.output_tables import ensure_table
+from lakemill.engines.places import check_apart, places_of
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
+from lakemill.ingest.places import ingest_places
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
 from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
@@ -106,7 +108,9 @@ def ingest_images(
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
+    check_apart(ingest_places(config))
     with open_engine(spark, config.name).for_images() as engine:
+        check_apart(ingest_places(config), places_of(engine))
         run = Ingest(config, engine, progress or logger.info)
         return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)
 

@@ -11,6 +11,7 @@ from lakemill.engines.schemas import ddl, predictions_schema
 from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, describe, resolve_all
 from lakemill.pipelines.resolving import Resolved
 from lakemill.predict.commits import check_output
+from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import resolve_config
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
 from lakemill.predict.source import kept_rows, passed_columns, source_key, source_problems
@@ -34,6 +35,8 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
         RunError: Spark or the storage failed.
     """
     report = PlanReport()
+    with report.noting():
+        check_own(config, spark)
     pipeline = _resolve(config, report)
     engine = open_engine(spark, config.name)
     source: Snapshot | None = None
@@ -94,6 +97,6 @@ def _describe_run(
     report.output_schema = ddl(schema)
     report.settings = engine.settings(plan, source)
     output = engine.snapshot(config.output.table)
-    if output is not None and config.mode != "full":
+    if output is not None:
         with report.noting():
-            check_output(config.output.table, output.schema, schema)
+            check_output("output.table", config.output.table, output.schema, schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +11,21 @@ import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Rows, Scored, Transaction, opened
-from lakemill.engines.schemas import lost_fields, type_text
+from lakemill.engines.schemas import lost_fields, unlike_fields
+from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Run
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 
-def commit(run: Run, rows: Rows, write: Callable[[Scored], bool], *, anew: bool = False, **origin: Any) -> Committed:
+def commit(
+    run: Run,
+    rows: Rows,
+    write: Callable[[Scored], bool],
+    *,
+    anew: bool = False,
+    by_key: bool = False,
+    **origin: Any,
+) -> Committed:
     """Score rows once, judge the share of errors, and write them in one commit.
 
     Args:
@@ -24,6 +33,7 @@ def commit(run: Run, rows: Rows, write: Callable[[Scored], bool], *, anew: bool 
         rows: Of the source.
         write: Makes the commit, if there is something to write; returns whether it made one.
         anew: Whether ``deduplicate`` takes over no earlier result.
+        by_key: Whether ``write`` finds rows by their key, which must then tell them apart.
         **origin: Completes the rows' provenance.
 
     Returns:
@@ -31,9 +41,12 @@ def commit(run: Run, rows: Rows, write: Callable[[Scored], bool], *, anew: bool 
 
     Raises:
         TooManyErrorsError: ``TOO_MANY_ERRORS``; nothing was written.
+        TableError: ``KEY_NULL`` or ``KEY_NOT_UNIQUE``; nothing was written.
         RunError: ``COMMIT_CONFLICT``.
     """
     with judged(run, rows, anew=anew, **origin) as scored:
+        if by_key and scored.rows:
+            check_keys(scored, run.source.key, run.config.source.table)
         made = write(scored)
         return Committed(scored.rows, scored.rows_error, scored.tasks) if made else Committed(tasks=scored.tasks)
 
@@ -48,6 +61,31 @@ def judged(run: Run, rows: Rows, *, anew: bool = False, **origin: Any) -> Iterat
     with run.scored(rows, anew=anew, **origin) as scored:
         judge(scored, run.config.quarantine.max_ratio)
         yield scored
+
+
+def check_keys(batch: Scored, key: Sequence[str], source: str) -> None:
+    """Stop a batch whose keys do not tell its rows apart.
+
+    Raises:
+        TableError: ``KEY_NULL`` or ``KEY_NOT_UNIQUE``, with counts.
+    """
+    named = ", ".join(key)
+    nulls, repeated = batch.key_faults(key)
+    if nulls:
+        raise TableError(
+            "KEY_NULL",
+            f"{nulls} of {batch.rows} rows to score of '{source}' have null in their key ({named}); nothing of this "
+            "batch was written.",
+            hint="leave them out with source.where, or name other columns in source.key; source.changes: append needs "
+            "no key.",
+        )
+    if repeated:
+        raise TableError(
+            "KEY_NOT_UNIQUE",
+            f"{repeated} of {batch.rows} rows to score of '{source}' have the same key ({named}) as another one; "
+            "nothing of this batch was written.",
+            hint="source: {key: [...]} must name columns that tell rows apart; source.changes: append needs no key.",
+        )
 
 
 def judge(batch: Scored, max_ratio: float | None) -> None:
@@ -65,28 +103,33 @@ def judge(batch: Scored, max_ratio: float | None) -> None:
         )
 
 
-def prepare_output(engine: Engine, table: str, schema: pa.Schema, *, replace: bool) -> bool:
+def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, replaces_table: bool = False) -> bool:
     """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
 
-    Outputs and checks that a new model or pipeline has are added to a table that fits otherwise; earlier rows have null
-    there.
+    Columns, outputs and checks that the table lacks are added to it, and earlier rows have null there. What only the
+    table has, of another job or added by somebody, stays, and is null in the rows to come.
 
     Args:
         engine: Where the job runs.
-        table: The output.
+        config: The job.
         schema: Of the rows to come.
-        replace: The table is overwritten anyway, so its schema does not matter.
+        replaces_table: The table is overwritten whole, whatever it is.
 
     Returns:
         Whether the table was made.
 
     Raises:
-        TableError: ``OUTPUT_SCHEMA`` if the table has other columns, ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
+        TableError: ``OUTPUT_NOT_OURS`` if the output or the quarantine is no predictions table, ``OUTPUT_SCHEMA`` if a
+            column has another type there, ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
     """
+    quarantine = None if config.quarantine.table is None else engine.snapshot(config.quarantine.table)
+    if quarantine is not None:
+        check_output("quarantine.table", quarantine.table, quarantine.schema, schema)
+    table = config.output.table
     there = engine.snapshot(table)
     if there is not None:
-        if not replace:
-            check_output(table, there.schema, schema)
+        if not replaces_table:
+            check_output("output.table", table, there.schema, schema)
             if lost_fields(schema, there.schema):
                 engine.add_fields(table, schema)
         return False
@@ -100,41 +143,26 @@ def prepare_output(engine: Engine, table: str, schema: pa.Schema, *, replace: bo
         ) from error
 
 
-def check_output(table: str, present: pa.Schema, wanted: pa.Schema) -> None:
-    """Refuse an output that rows do not fit.
+def check_output(role: str, table: str, present: pa.Schema, wanted: pa.Schema) -> None:
+    """Refuse a table that rows do not fit.
 
     Args:
-        table: Its name, for the message.
+        role: The configuration's key that names it.
+        table: Its name.
         present: Its schema.
         wanted: Of the rows to come.
 
     Raises:
-        TableError: ``OUTPUT_SCHEMA``.
+        TableError: ``OUTPUT_NOT_OURS`` or ``OUTPUT_SCHEMA``.
     """
-    there = {field.name: type_text(field.type) for field in present}
-    asked = {field.name: type_text(field.type) for field in wanted}
-    if there.keys() != asked.keys() or lost_fields(present, wanted):
+    check_predictions(role, table, present)
+    if unlike := unlike_fields(present, wanted):
         raise TableError(
             "OUTPUT_SCHEMA",
-            f"the output '{table}' has another schema: {_difference(asked, there)}.",
-            hint="mode: full replaces the table; or give the new predictions a table of their own.",
+            f"{role} '{table}' has other columns than the rows to come: {'; '.join(unlike)}.",
+            hint="give the new predictions a table of their own; or make this one anew, other jobs' rows too, with "
+            "`lakemill predict --mode full --replace-table`, which asks first.",
         )
-
-
-def _difference(wanted: Mapping[str, str], present: Mapping[str, str]) -> str:
-    missing = [name for name in wanted if name not in present]
-    extra = [name for name in present if name not in wanted]
-    changed = [
-        f"{name} is {present[name]}, expected {wanted[name]}"
-        for name in wanted
-        if name in present and present[name] != wanted[name]
-    ]
-    parts = (
-        [f"it lacks {', '.join(missing)}"] * bool(missing)
-        + [f"it has {', '.join(extra)} as well"] * bool(extra)
-        + changed
-    )
-    return "; ".join(parts)
 
 
 def write_quarantine(

@@ -15,10 +15,11 @@ from lakemill.predict.commits import now_utc
 from lakemill.predict.locks import hold
 from lakemill.predict.measures import write_measures
 from lakemill.predict.modes import MODES
+from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import PredictResult, Progress, Run
-from lakemill_udfs.errors import LakemillError
+from lakemill_udfs.errors import ConfigError, LakemillError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,13 +28,18 @@ if TYPE_CHECKING:
 
 
 def predict_table(
-    config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None, wait: bool = False
+    config: PredictConfig,
+    spark: SparkSession | None = None,
+    *,
+    progress: Progress | None = None,
+    wait: bool = False,
+    replace_table: bool = False,
 ) -> PredictResult:
     """Score a Delta table into a Delta table.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about
     ``engine.max_bytes_per_trigger``. The others are one commit each and forget how far incremental runs were: ``full``
-    scores everything into a new version of the output, ``where`` replaces the predictions of ``source.where``, and
+    scores everything and replaces the job's own predictions, ``where`` replaces those of ``source.where``, and
     ``missing`` scores what has no prediction of this pipeline's version.
 
     Args:
@@ -41,6 +47,7 @@ def predict_table(
         spark: The session; by default the active one, or a new one.
         progress: Gets a line of text for each thing that happens.
         wait: While another run of the job goes on, wait instead of stopping with ``JOB_RUNNING``.
+        replace_table: Overwrite the output whole, whatever it holds and whoever's it is; ``mode: full`` only.
 
     Raises:
         ConfigError: the configuration, a table, a model or the set-up does not fit; nothing was scored.
@@ -48,7 +55,10 @@ def predict_table(
         RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
             ``JOB_RUNNING`` if the job runs already.
     """
-    return run_job(config, config.mode, MODES[config.mode], spark, progress=progress, wait=wait)
+    if replace_table and config.mode != "full":
+        raise ConfigError("REPLACE_MODE", f"the table is replaced by mode: full; mode is '{config.mode}'.")
+    way = MODES[config.mode]
+    return run_job(config, config.mode, way, spark, progress=progress, wait=wait, replace_table=replace_table)
 
 
 def run_job(
@@ -59,6 +69,7 @@ def run_job(
     *,
     progress: Progress | None = None,
     wait: bool = False,
+    replace_table: bool = False,
 ) -> PredictResult:
     """Prepare a run, hold the job's lock while it goes ``way`` through the source, and write down what it did.
 
@@ -69,14 +80,16 @@ def run_job(
         spark: The session.
         progress: Gets a line of text for each thing that happens.
         wait: For another run of the job.
+        replace_table: As ``predict_table`` has it.
 
     Raises:
         LakemillError: as ``predict_table``.
     """
+    check_own(config, spark)
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
-        run = prepare(config, open_engine(spark, config.name), tell)
+        run = prepare(config, open_engine(spark, config.name), tell, replaces_table=replace_table)
         run.result.mode = mode
         status: LakemillError | None = None
         try:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.engine import Engine
+from lakemill.engines.output_tables import check_schema
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import TASK
 
@@ -62,8 +63,10 @@ def write_measures(
     }
 
     def append(suffix: str) -> None:
-        held = engine.given(pa.Table.from_struct_array(rows[suffix]))
-        engine.append(held, table_names.sibling(config.output.table, suffix))
+        table = table_names.sibling(config.output.table, suffix)
+        held = pa.Table.from_struct_array(rows[suffix])
+        check_schema(engine, table, pa.schema(KEYS))  # a table of something else gets no rows and no columns
+        engine.append(engine.given(held), table)
 
     # Side by side: nearly all of a small Delta write is waiting for the log.
     with ThreadPoolExecutor(len(rows)) as pool:

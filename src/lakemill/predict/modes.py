@@ -8,20 +8,23 @@ from lakemill.engines.engine import Rows, Scored, Transaction, Watch, opened
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.progress import checkpoint_of
-from lakemill.predict.run import Run
+from lakemill.predict.run import Run, own_rows
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
 
 
 def run_full(run: Run) -> None:
-    """Score all rows of the source's version into a new version of the output."""
+    """Score all rows of the source's version, and replace the job's own rows of the output by them, in one commit."""
     config, engine = run.config, run.engine
+    own = None if run.replaces_table else own_rows(config)
+    transaction = _transaction(run, "full")
 
     def write(scored: Scored) -> bool:
         # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not
         # there.
         checkpoint_of(config).remove()
-        return engine.replace(scored, config.output.table, None)
+        made = engine.replace(scored, config.output.table, own, transaction)
+        return _landed(run, made or not scored.rows)
 
     version = run.source.snapshot.version
     batch = commit(run, run.source.rows, write, anew=True, source_version=version)
@@ -86,8 +89,7 @@ def run_retry(run: Run) -> None:
 def _replace(run: Run, rows: Rows, *, replaces: str | None = None, keeps_progress: bool = False) -> None:
     config, result, engine = run.config, run.result, run.engine
     source_version = run.source.snapshot.version
-    # The output's version as it was when the rows were chosen: of two such runs at once only one is committed.
-    transaction = Transaction(f"{config.name}/{result.mode}", opened(engine, config.output.table).version)
+    transaction = _transaction(run, result.mode)
 
     def write(scored: Scored) -> bool:
         if not scored.rows and replaces is None:
@@ -95,20 +97,29 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, keeps_progres
         if not keeps_progress:
             checkpoint_of(config).remove()
         made = engine.merge(scored, config.output.table, run.source.key, transaction, own=run.own, replaces=replaces)
-        if scored.rows and not made:
-            raise RunError(
-                "RUN_OVERTAKEN",
-                f"another run of '{config.name}' was committed to '{config.output.table}' first; "
-                "this one wrote nothing.",
-                hint="run it again.",
-            )
-        return True
+        return _landed(run, made or not scored.rows)
 
-    batch = commit(run, rows, write, anew=replaces is not None, source_version=source_version)
+    batch = commit(run, rows, write, anew=replaces is not None, by_key=True, source_version=source_version)
     if batch.rows or replaces:
         result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
         write_quarantine(engine, config, f"metadata.run_id = '{result.run_id}'")
+
+
+def _transaction(run: Run, mode: str) -> Transaction:
+    # The output's version as it was when the rows were chosen: of two such runs at once only one is committed.
+    return Transaction(f"{run.config.name}/{mode}", opened(run.engine, run.config.output.table).version)
+
+
+def _landed(run: Run, made: bool) -> bool:
+    if not made:
+        raise RunError(
+            "RUN_OVERTAKEN",
+            f"another run of '{run.config.name}' was committed to '{run.config.output.table}' first; "
+            "this one wrote nothing.",
+            hint="run it again.",
+        )
+    return True
 
 
 MODES: Mapping[str, Callable[[Run], None]] = {

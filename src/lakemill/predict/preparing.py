@@ -37,7 +37,9 @@ def resolve_config(config: PredictConfig) -> Resolved:
     return replace(resolved, pipeline=pipeline)
 
 
-def prepare(config: PredictConfig, engine: Engine, tell: Progress, *, output: bool = True) -> Run:
+def prepare(
+    config: PredictConfig, engine: Engine, tell: Progress, *, output: bool = True, replaces_table: bool = False
+) -> Run:
     """Find everything, plan, and check what can be checked before anything is scored.
 
     Args:
@@ -45,6 +47,7 @@ def prepare(config: PredictConfig, engine: Engine, tell: Progress, *, output: bo
         engine: Where it runs.
         tell: Gets a line of progress.
         output: Whether the output is made ready too.
+        replaces_table: Whether the output is overwritten whole, whatever it is.
 
     Raises:
         ConfigError: something does not fit.
@@ -55,9 +58,9 @@ def prepare(config: PredictConfig, engine: Engine, tell: Progress, *, output: bo
     run_id = uuid.uuid4().hex
     plan, schema = plan_for(config, resolved, source, engine, run_id)
     plan = engine.prepare(plan, source.snapshot)
-    is_new = output and prepare_output(engine, config.output.table, schema, replace=config.mode == "full")
+    is_new = output and prepare_output(engine, config, schema, replaces_table=replaces_table)
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
-    return Run(config, engine, source, plan, schema, result, tell, is_new)
+    return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table)
 
 
 def _named(resolved: Resolved) -> str:

@@ -120,6 +120,7 @@ class Run:
         result: What the run did so far.
         tell: Gets a line of progress.
         is_new_output: Whether this run made the output.
+        replaces_table: Whether it overwrites the output whole, and not only the job's own rows.
     """
 
     config: PredictConfig
@@ -130,6 +131,7 @@ class Run:
     result: PredictResult
     tell: Progress
     is_new_output: bool
+    replaces_table: bool = False
 
     @property
     def own(self) -> Own:

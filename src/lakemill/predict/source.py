@@ -60,7 +60,7 @@ def passed_columns(config: PredictConfig, columns: Sequence[str]) -> tuple[str, 
         config: The job.
         columns: Of the source.
     """
-    return (*source_key(config, columns), *config.source.carried, *config.engine.group_by)
+    return tuple(dict.fromkeys((*source_key(config, columns), *config.source.carried, *config.engine.group_by)))
 
 
 def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[ConfigError]:

@@ -23,6 +23,7 @@ from lakemill.predict.commits import now_utc
 from lakemill.predict.incremental import Slices, following
 from lakemill.predict.job import write_run
 from lakemill.predict.locks import hold
+from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.stream_progress import StreamProgress
@@ -63,6 +64,7 @@ def predict_stream(
         raise ConfigError(
             "STREAM_MODE", "a stream cannot find changes by source.change_column.", hint="use the change feed instead."
         )
+    check_own(config, spark)
     tell = progress or (lambda _: None)
     with stop_signals() as stop, hold(config, tell):
         engine = open_engine(spark, config.name)

@@ -58,7 +58,7 @@ def _merge(run: Run, rows: Rows, removed: Rows | None, transaction: Transaction,
         output = run.config.output.table
         return run.engine.merge(scored, output, run.source.key, transaction, own=run.own, gone=removed)
 
-    return commit(run, rows, write, **origin)
+    return commit(run, rows, write, by_key=True, **origin)
 
 
 def remove_orphans(run: Run, source_version: int) -> None:

@@ -22,7 +22,8 @@ from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, Rows, opened
-from lakemill.engines.output_tables import check_schema
+from lakemill.engines.output_tables import check_own
+from lakemill.engines.places import Place, check_apart, places_of
 from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.images.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
@@ -77,17 +78,30 @@ def transform_images(
         progress: Called with one line of text at each stage; without one, the lines are logged.
 
     Raises:
-        ConfigError: ``FUNCTION_NOT_FOUND`` or ``WHERE_INVALID``.
-        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING`` or ``TABLE_SCHEMA``.
+        ConfigError: ``TABLES_OVERLAP``, ``FUNCTION_NOT_FOUND`` or ``WHERE_INVALID``.
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``TABLE_SCHEMA``, or ``OUTPUT_NOT_OURS``
+            if this job did not make the output.
         RunError: ``FUNCTION_FAILED`` on a group; storage, a worker or the commit failed. The output is as it was.
     """
     started = time.monotonic()
+    check_apart(transform_places(config))
     with open_engine(spark, config.name).for_images() as engine:
+        check_apart(transform_places(config), places_of(engine))
         rows = open_source(config, engine)
         shipped = _ship(config.transform, engine)
         work = _by_group if config.group_by else _by_row
         result = work(config, shipped, engine, rows, progress or logger.info)
     return replace(result, seconds=round(time.monotonic() - started, 3))
+
+
+def transform_places(config: TransformConfig) -> list[Place]:
+    """Return the tables of a transform job."""
+    output = config.output.table
+    return [
+        Place("source.table", config.source.table, is_source=True),
+        Place("output.table", output),
+        Place("the output's _quarantine table", table_names.sibling(output, "_quarantine")),
+    ]
 
 
 def open_source(config: TransformConfig, engine: Engine) -> Rows:
@@ -122,28 +136,35 @@ def _by_row(
     config: TransformConfig, transform: ImageTransform, engine: Engine, rows: Rows, say: Callable[[str], None]
 ) -> TransformResult:
     output = config.output.table
-    check_schema(engine, output, rows.schema)
+    check_own(engine, output, rows.schema, _owner(config))
     count = rows.count()
     say(f"Transforming {count:,} images ...")
-    engine.overwrite(rows.map(partial(transform_rows, transform=transform), rows.schema), output)
+    engine.overwrite(rows.map(partial(transform_rows, transform=transform), rows.schema), output, _owner(config))
     made = opened(engine, output)
     done = engine.rows(made).select(["path"])
-    failed = _quarantine(engine, rows, done, transform, output)
+    failed = _quarantine(engine, rows, done, transform, config)
     if failed:
         say(f"{failed:,} rows failed: see {table_names.sibling(output, '_quarantine')}.")
     return TransformResult(output, made.version, count, done.count(), failed, 0.0)
 
 
-def _quarantine(engine: Engine, rows: Rows, done: Rows, transform: ImageTransform, output: str) -> int:
+def _owner(config: TransformConfig) -> str:
+    """Return who the output belongs to."""
+    return f"transform/{config.name}"
+
+
+def _quarantine(engine: Engine, rows: Rows, done: Rows, transform: ImageTransform, config: TransformConfig) -> int:
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
-    name = table_names.sibling(output, "_quarantine")
+    name = table_names.sibling(config.output.table, "_quarantine")
     missing = rows.select(["path"]).without(done, ["path"]).to_arrow()
     if not missing.num_rows and engine.snapshot(name) is None:
         return 0
     again = rows.select(["path", "content"]).only(engine.given(missing), ["path"])
     failed = again.map(partial(find_failed, transform=transform), FAILED).to_arrow()
     now = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC")), failed.num_rows)
-    engine.overwrite(engine.given(failed.append_column("time", now)), name)
+    failures = engine.given(failed.append_column("time", now))
+    check_own(engine, name, failures.schema, _owner(config))
+    engine.overwrite(failures, name, _owner(config))
     count: int = failed.num_rows
     return count
 
@@ -162,7 +183,7 @@ def _by_group(
     say(f"Transforming {count:,} images in groups of {', '.join(config.group_by)} ...")
     call = partial(transform_group, function=str(transform.function), archive=transform.archive)
     made = rows.map_groups(config.group_by, call, config.output.columns or rows.schema)
-    check_schema(engine, output, made.schema)
-    engine.overwrite(made, output)
+    check_own(engine, output, made.schema, _owner(config))
+    engine.overwrite(made, output, _owner(config))
     there = opened(engine, output)
     return TransformResult(output, there.version, count, engine.rows(there).count(), 0, 0.0)

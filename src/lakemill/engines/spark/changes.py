@@ -19,8 +19,9 @@ def latest(changes: DataFrame, key: Sequence[str], where: str | None) -> tuple[S
     """Return each key's last state; see ``Engine.latest``."""
     from pyspark.sql import functions as fn
 
-    renamed = unused_names([*key, "version"], [*changes.columns, *RESERVED])
-    version = renamed.pop("version")
+    taken = [*changes.columns, *RESERVED]
+    renamed = unused_names(key, taken)
+    (version,) = unused_names(["version"], [*taken, *renamed.values()]).values()
     last = _last_states(changes, renamed, version, where)
     present = last.where("present").drop("present")
     after = ~fn.col("_change_type").isin(PREIMAGE, DELETE)

@@ -20,9 +20,11 @@ from lakemill.engines.spark.schemas import column_of
 from lakemill.engines.spark.scoring import SparkScored
 from lakemill.engines.sql import quoted, sql_text
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.plan import RESERVED
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql.types import StructType
 
     from lakemill.engines.engine import Rows, Scored
 
@@ -37,14 +39,14 @@ ROWS_PER_FILE = 1_000_000
 
 def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -> bool:
     """Append rows in one commit; see ``Engine.append``."""
-    frame = _few_files(scored)
+    frame = _few_files(scored, table)
     writer = _with_transaction(frame.write.mode("append").option("mergeSchema", "true"), transaction)
     return _write(frame.sparkSession, writer, table)
 
 
 def replace(scored: Scored, table: str, where: str | None, transaction: Transaction | None) -> bool:
     """Replace rows in one commit; see ``Engine.replace``."""
-    frame = _few_files(scored)
+    frame = _few_files(scored, table if where is not None else None)
     writer = frame.write.mode("overwrite")
     writer = (
         writer.option("overwriteSchema", "true")
@@ -54,10 +56,43 @@ def replace(scored: Scored, table: str, where: str | None, transaction: Transact
     return _write(frame.sparkSession, _with_transaction(writer, transaction), table)
 
 
-def _few_files(scored: Scored | Rows) -> DataFrame:
-    if isinstance(scored, SparkScored):
-        return scored.frame.coalesce(1 + scored.rows // ROWS_PER_FILE)
-    return frame_of(cast("Rows", scored))
+def _few_files(scored: Scored | Rows, table: str | None) -> DataFrame:
+    frame = scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
+    there = None if table is None else tables.find(frame.sparkSession, table)
+    if table is not None and there is not None:
+        frame = _with_folders(_filled(frame, there.schema), there.schema, table)
+    return frame.coalesce(1 + scored.rows // ROWS_PER_FILE) if isinstance(scored, SparkScored) else frame
+
+
+def _with_folders(frame: DataFrame, schema: StructType, table: str) -> DataFrame:
+    """Return rows with the columns that make the table's folders, null where they are not the job's."""
+    from pyspark.sql import functions as fn
+
+    missing = [field for field in schema if field.name not in frame.columns]
+    folders = tables.detail(frame.sparkSession, table)["partitionColumns"] if missing else []
+    for field in missing:
+        if field.name in folders:
+            frame = frame.withColumn(field.name, fn.lit(None).cast(field.dataType))
+    return frame
+
+
+def _filled(frame: DataFrame, schema: StructType) -> DataFrame:
+    """Return rows whose structs have all fields that a table's have; those that only the table has are null."""
+    from pyspark.sql import functions as fn
+    from pyspark.sql.types import StructType
+
+    wanted = {field.name: field.dataType for field in schema}
+    for field in frame.schema:
+        kind = wanted.get(field.name)
+        if not isinstance(kind, StructType) or not isinstance(field.dataType, StructType):
+            continue
+        column = fn.col(quoted(field.name))
+        missing = [inner for inner in kind if inner.name not in field.dataType.names]
+        for inner in missing:
+            column = column.withField(quoted(inner.name), fn.lit(None).cast(inner.dataType))
+        if missing:
+            frame = frame.withColumn(field.name, column)
+    return frame
 
 
 def _with_transaction(writer: DataFrameWriter, transaction: Transaction | None) -> DataFrameWriter:
@@ -93,13 +128,16 @@ def merge(
     from pyspark.sql import functions as fn
 
     frame = scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
+    there = tables.read(frame.sparkSession, table)
+    frame = _filled(frame, there.schema)
     columns, flag = frame.columns, unused_names([GONE], frame.columns)[GONE]
     rows = frame.withColumn(flag, fn.lit(False))
     if gone is not None:
         keys = frame_of(gone)
         removed = keys.select(*(column_of(keys, name) for name in key), fn.lit(True).alias(flag))
         rows = rows.unionByName(removed, allowMissingColumns=True)
-    statement = _statement(table, key, columns, flag, own=own, replaces=replaces)
+    emptied = [name for name in there.columns if own is not None and name in RESERVED and name not in columns]
+    statement = _statement(table, key, columns, flag, own=own, replaces=replaces, emptied=emptied)
     rows.createOrReplaceTempView(VIEW)
     spark = rows.sparkSession
     try:
@@ -119,10 +157,18 @@ def merge(
 
 
 def _statement(
-    table: str, key: Sequence[str], columns: Sequence[str], flag: str, *, own: Own | None, replaces: str | None
+    table: str,
+    key: Sequence[str],
+    columns: Sequence[str],
+    flag: str,
+    *,
+    own: Own | None,
+    replaces: str | None,
+    emptied: Sequence[str],
 ) -> str:
     same_key = " AND ".join(f"t.{quoted(name)} <=> s.{quoted(name)}" for name in key)
-    update = ", ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in columns)
+    updates = [f"t.{quoted(name)} = s.{quoted(name)}" for name in columns]
+    update = ", ".join([*updates, *(f"t.{quoted(name)} = NULL" for name in emptied)])
     names, values = (", ".join(f"{prefix}{quoted(name)}" for name in columns) for prefix in ("", "s."))
     gone = f"s.{quoted(flag)}"
     mine = f"{_owned('t', own)} AND " if own is not None else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.declared import ImageStep
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from lakemill_udfs.plan import PredictPlan
 
-DIGEST = "_digest"
-KNOWN = "_known_"
+DIGEST, GROUP, FIRST, SCORED = "__digest", "__group", "__first", "__scored_"
+KNOWN = "__known_"
 """Before the names of an earlier prediction's columns."""
 
 
@@ -47,26 +48,28 @@ def score_once(
     """
     from pyspark.sql import functions as fn
 
-    own_key = fn.struct(*key)
-    light = rows.select(*plan.passthrough, _digest(rows, plan).alias(DIGEST))
+    carried = [fn.col(quoted(name)) for name in plan.passthrough]
+    own_key = fn.struct(*(fn.col(quoted(name)).alias(f"k{place}") for place, name in enumerate(key)))
+    light = rows.select(*carried, _digest(rows, plan).alias(DIGEST))
     known = None if earlier is None else _known(earlier, light, plan)
     todo = light if known is None else light.join(known, _is_known(), "left_anti")
     # Without content there is nothing to compare: such a row stands for itself.
-    todo = todo.withColumn("_group", fn.coalesce(DIGEST, fn.concat(fn.lit("key "), fn.to_json(own_key))))
-    groups = todo.groupBy("_group").agg(fn.min(own_key).alias("_first"))
-    same_key = [fn.col(name).eqNullSafe(fn.col(f"_first.{name}")) for name in key]
-    scored = score(rows.join(groups.select("_first"), same_key, "left_semi"))
-    renamed = {name: f"_scored_{name}" for name in plan.passthrough}
+    todo = todo.withColumn(GROUP, fn.coalesce(DIGEST, fn.concat(fn.lit("key "), fn.to_json(own_key))))
+    groups = todo.groupBy(GROUP).agg(fn.min(own_key).alias(FIRST))
+    firsts = [fn.col(f"{FIRST}.k{place}") for place in range(len(key))]
+    same_key = [fn.col(quoted(name)).eqNullSafe(first) for name, first in zip(key, firsts, strict=True)]
+    scored = score(rows.join(groups.select(FIRST), same_key, "left_semi"))
+    renamed = {name: f"{SCORED}{name}" for name in plan.passthrough}
     scored = scored.withColumnsRenamed(renamed)
-    scored_key = [fn.col(f"_scored_{name}").eqNullSafe(fn.col(f"_first.{name}")) for name in key]
-    each = todo.join(groups, "_group").join(scored, scored_key)
+    scored_key = [fn.col(quoted(renamed[name])).eqNullSafe(first) for name, first in zip(key, firsts, strict=True)]
+    each = todo.join(groups, GROUP).join(scored, scored_key)
     names = [name for name in scored.columns if name not in renamed.values()]
-    is_scored = own_key.eqNullSafe(fn.col("_first"))  # a task's measures stand in one row only
+    is_scored = own_key.eqNullSafe(fn.col(FIRST))  # a task's measures stand in one row only
     own = {
         "_task": fn.when(is_scored, fn.col("_task")).alias("_task"),
         "metadata": fn.col("metadata").withField("input_sha256", fn.col(DIGEST)).alias("metadata"),
     }
-    fresh = each.select(*plan.passthrough, *(own.get(name, fn.col(name)) for name in names))
+    fresh = each.select(*carried, *(own.get(name, fn.col(name)) for name in names))
     return fresh if known is None else fresh.unionByName(_copies(light.join(known, _is_known()), fresh.schema, plan))
 
 
@@ -98,7 +101,7 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
 
     def column(field: StructField) -> Column:
         if field.name in plan.passthrough:
-            return fn.col(field.name)
+            return fn.col(quoted(field.name))
         if field.name in ("error", "_task"):
             return fn.lit(None).cast(field.dataType).alias(field.name)
         if not isinstance(field.dataType, StructType):
@@ -134,4 +137,4 @@ def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
         )
     if names == ["content"] and "sha256" in rows.columns:
         return fn.col("sha256")  # ingest's; computing it would read every image once more
-    return fn.sha2(fn.col(names[0]), 256)
+    return fn.sha2(fn.col(quoted(names[0])), 256)

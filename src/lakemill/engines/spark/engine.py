@@ -235,10 +235,9 @@ class SparkEngine:
         return commits.replace(scored, table, where, transaction)
 
     @translated
-    def overwrite(self, rows: Rows, table: str) -> None:
+    def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
         """Make a table of these rows alone; see ``Engine.overwrite``."""
-        writer = frame_of(rows).write.mode("overwrite").option("delta.enableChangeDataFeed", "true")
-        tables.save(writer, table)
+        tables.overwrite(frame_of(rows), table, made_by)
 
     @translated
     def merge(

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lakemill.engines.sql import quoted
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
-from lakemill_udfs.worker import DOT
+from lakemill_udfs.worker import PLACE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -39,8 +39,8 @@ def column_of(rows: DataFrame, name: str) -> Column:
 
 
 def select(rows: DataFrame, names: Sequence[str]) -> DataFrame:
-    """Return these columns for a worker, named as it can look them up."""
-    return rows.select(*(column_of(rows, name).alias(name.replace(".", DOT)) for name in names))
+    """Return these columns for a worker, named by their place."""
+    return rows.select(*(column_of(rows, name).alias(PLACE.format(place)) for place, name in enumerate(names)))
 
 
 def arrow_schema(schema: StructType) -> pa.Schema:

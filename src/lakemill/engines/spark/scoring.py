@@ -13,7 +13,7 @@ from lakemill.engines.spark import tables
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
 from lakemill.engines.spark.schemas import column_of, result_schema, select
-from lakemill_udfs.worker import predict_batches, predict_group
+from lakemill_udfs.worker import PLACE, predict_batches, predict_group
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +38,22 @@ class SparkScored:
     rows: int
     rows_error: int
     tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @translated
+    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
+        """Return how many rows have null in their key, and how many share theirs; see ``Scored.key_faults``."""
+        from pyspark.sql import functions as fn
+
+        places = [f"c{place}" for place in range(len(key))]
+        keys = self.frame.select(
+            *(column_of(self.frame, name).alias(place) for name, place in zip(key, places, strict=True))
+        )
+        is_null = fn.expr(" OR ".join(f"{place} IS NULL" for place in places))
+        counted = keys.groupBy(*places).agg(fn.count("*").alias("rows"))
+        nulls = fn.sum(fn.when(is_null, fn.col("rows")))
+        repeated = fn.sum(fn.when(~is_null & (fn.col("rows") > 1), fn.col("rows")))
+        found = counted.agg(nulls, repeated).collect()[0]
+        return found[0] or 0, found[1] or 0
 
     @translated
     def to_arrow(self) -> pa.Table:
@@ -75,7 +91,7 @@ def _predictions(rows: SparkRows, plan: PredictPlan, group_by: Sequence[str], on
         schema = result_schema(plan, some.schema)
         selected = select(some, plan.source_columns)
         if group_by:
-            groups = selected.groupBy(*(column_of(selected, name) for name in group_by))
+            groups = selected.groupBy(*(PLACE.format(plan.source_columns.index(name)) for name in group_by))
             return groups.applyInArrow(functools.partial(predict_group, plan), schema)
         return selected.mapInArrow(functools.partial(predict_batches, plan), schema)
 

@@ -5,11 +5,12 @@ Everything goes through DataFrames and SQL, so that it works over Spark Connect 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import PLAIN, Layout
+from lakemill.engines.engine import MADE_BY, PLAIN, Layout
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.sql import quoted, sql_text
@@ -18,6 +19,9 @@ from lakemill_udfs.errors import ConfigError, TableError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
     from pyspark.sql.types import StructType
+
+INVALID = re.compile(r"[ ,;{}()\n\t=]")
+"""Letters that a Delta table's columns may have with column mapping only."""
 
 
 def find(spark: SparkSession, table: str) -> DataFrame | None:
@@ -104,6 +108,15 @@ def save(writer: DataFrameWriter, table: str) -> None:
         writer.format("delta").saveAsTable(table_names.in_sql(table))
 
 
+def overwrite(rows: DataFrame, table: str, made_by: str) -> None:
+    """Make a Delta table of these rows alone; see ``Engine.overwrite``."""
+    if exists(rows.sparkSession, table):
+        save(rows.write.mode("overwrite"), table)
+        return
+    writer = rows.writeTo(table_names.in_sql(table)).using("delta")
+    writer.tableProperty("delta.enableChangeDataFeed", "true").tableProperty(MADE_BY, made_by).create()
+
+
 def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = PLAIN) -> bool:
     """Make an empty Delta table unless it is there; the columns keep their metadata. It takes no Spark job.
 
@@ -120,6 +133,8 @@ def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = P
     properties = {"delta.enableChangeDataFeed": "true"} if layout.change_feed else {}
     if kept := [name for name in layout.stats if name not in layout.partition_by]:
         properties["delta.dataSkippingStatsColumns"] = ",".join(kept)
+    if any(INVALID.search(name) for name in _names(schema)):
+        properties["delta.columnMapping.mode"] = "name"
     try:
         # Two jobs may make it at the same time.
         retry_conflicts(lambda: _create(spark, table, schema, layout.partition_by, properties), table)
@@ -132,6 +147,16 @@ def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = P
             hint="check its path and permissions; the folder must be empty if it is no Delta table.",
         ) from error
     return True
+
+
+def _names(schema: StructType) -> Iterator[str]:
+    """Yield the names of columns and of the fields of structs among them."""
+    from pyspark.sql.types import StructType
+
+    for field in schema:
+        yield field.name
+        if isinstance(field.dataType, StructType):
+            yield from _names(field.dataType)
 
 
 def _create(
