@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
 from lakemill_udfs.images.step import Failure, ImageDecoder
-from lakemill_udfs.models import CACHE, Arrays
+from lakemill_udfs.models.cache import CACHE
+from lakemill_udfs.models.model import Arrays
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import run_format

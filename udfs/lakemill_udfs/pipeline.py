@@ -93,7 +93,7 @@ class Pipeline:
 
     @property
     def version(self) -> str:
-        """Hash of the JSON form; of a resolved pipeline it also covers the models' sha256."""
+        """Hash of the JSON form; of a resolved pipeline it also covers the sha256 of models and of functions' code."""
         return hashlib.sha256(json.dumps(self._form(), sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
+from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.steps.checks import compile_check
-from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.declared import Check, PythonStep
 from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind
 from lakemill_udfs.wiring import Wiring, wire
@@ -65,10 +66,10 @@ def make_plan(
             )
     wiring = wire(resolved.pipeline, resolved.models, table)
     for check in resolved.pipeline.checks:
-        compile_check(check)
-    for step in resolved.pipeline.steps:
+        look_at_check(check)
+    for step, wired in zip(resolved.pipeline.steps, wiring.steps, strict=True):
         if isinstance(step, PythonStep):
-            import_function(step.function)
+            look_at_function(step, [name for name, _ in wired.inputs])
     rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
     origin = provenance or Provenance(pipeline=resolved.name)
     return PredictPlan(
@@ -83,7 +84,28 @@ def make_plan(
         parts,
         origin,
         task_metrics,
+        resolved.code,
     )
+
+
+def look_at_check(check: Check) -> None:
+    """Compile a check; one from a logged pipeline's code is not run here: a plan imports nothing that is foreign.
+
+    Raises:
+        ConfigError: as ``compile_check``.
+    """
+    if check.code is None:
+        compile_check(check)
+
+
+def look_at_function(step: PythonStep, inputs: Collection[str]) -> None:
+    """Look whether a step's function is there and takes its inputs, if it is the user's own.
+
+    Raises:
+        ConfigError: ``FUNCTION_NOT_FOUND``, or ``PYTHON_STEP`` if its signature does not fit.
+    """
+    if step.code is None:
+        form_of(import_function(step.function), inputs)
 
 
 def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,20 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
-from lakemill_udfs.tensors.spec import DTYPES, TensorSpec
+from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
-NO_CONTENT = {"__pycache__", "registered_model_meta"}
-"""What Python and MLflow write into a model's folder when it is loaded or fetched; not part of its identity."""
-
-COLUMN_DTYPES = {
-    "boolean": "bool",
-    "integer": "int32",
-    "long": "int64",
-    "float": "float32",
-    "double": "float64",
-    "string": "string",
-}
 
 
 @dataclass(frozen=True)
@@ -156,57 +144,21 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
             os.environ["MLFLOW_REGISTRY_URI"] = variable
 
 
-def content_sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of all files of a folder with their names, in order."""
-    digest = hashlib.sha256()
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(file for file in path.rglob("*") if file.is_file() and not NO_CONTENT & set(file.parts))
-    )
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def mlmodel(path: Path) -> dict[str, Any]:
-    """Return the content of a folder's ``MLmodel`` file."""
+    """Return the content of a folder's ``MLmodel`` file; empty for a file, or a folder without one.
+
+    Raises:
+        ModelError: ``MODEL_PATH`` if it names a path outside its folder, ``MODEL_LOAD`` if it cannot be read.
+    """
     import yaml
 
-    raw: dict[str, Any] = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
+    if not (path / "MLmodel").is_file():
+        return {}
+    try:
+        raw = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' is no YAML.") from error
+    if not isinstance(raw, dict):
+        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' describes no model.")
+    check_paths(raw, path.name)
     return raw
-
-
-def signature_specs(raw: dict[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of an ``MLmodel`` file's signature; empty where it says nothing.
-
-    An unnamed tensor is called ``input`` or ``output``.
-    """
-    import json
-
-    signature = raw.get("signature") or {}
-    return (
-        _specs(json.loads(signature.get("inputs") or "[]"), "input"),
-        _specs(json.loads(signature.get("outputs") or "[]"), "output"),
-    )
-
-
-def _specs(schema: list[dict[str, Any]], unnamed: str) -> tuple[TensorSpec, ...]:
-    return tuple(spec for column in schema if (spec := _spec(column, unnamed)) is not None)
-
-
-def _spec(column: dict[str, Any], unnamed: str) -> TensorSpec | None:
-    name, nullable = column.get("name", unnamed), not column.get("required", True)
-    if column["type"] == "tensor":
-        tensor = column["tensor-spec"]
-        kind = {"str": "string", "object": "string"}.get(tensor["dtype"], tensor["dtype"])
-        shape = tuple(None if size == -1 else size for size in tensor["shape"][1:])
-        return TensorSpec(name, kind, shape, nullable) if kind in DTYPES else None
-    if column["type"] == "array":
-        inner = _spec(column["items"], unnamed)
-        return None if inner is None else TensorSpec(name, inner.dtype, (None, *inner.shape), nullable)
-    return TensorSpec(name, COLUMN_DTYPES[column["type"]], (), nullable) if column["type"] in COLUMN_DTYPES else None

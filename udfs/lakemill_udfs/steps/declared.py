@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, name_of
+from lakemill_udfs.steps.arguments import as_text, must_be_declarations, must_be_names, must_be_outputs
+from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, form_of, name_of
 from lakemill_udfs.tensors.spec import TensorSpec
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -100,6 +101,9 @@ class ModelStep:
         inputs: Model input to the column or earlier output that feeds it; same names need no entry.
         outputs: Model output to its new name, or to its declaration (``{dtype, shape}``) where the model has none.
         sha256: Refuse any other file or folder (as the predictions' metadata shows it).
+
+    Raises:
+        ConfigError: ``MODEL_STEP`` if an argument is of the wrong type.
     """
 
     __pydantic_config__ = FORBID
@@ -108,6 +112,11 @@ class ModelStep:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", as_text(self.uri, "MODEL_STEP", "uri"))
+        must_be_names(self.inputs, "MODEL_STEP", "inputs", "{x: pixels}")
+        must_be_outputs(self.outputs, "MODEL_STEP")
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,13 @@ class PythonStep:
             without an import path, such as a lambda, works in ``infer`` only.
         inputs: Name in the function to the column or earlier output that feeds it.
         outputs: Every output's declaration: ``{name: {dtype, shape}}``.
+        data: Files of the function's package that it reads, as patterns relative to the package's folder; only they
+            and Python files are shipped and logged.
+        sha256: Refuse any other code than this (``lakemill plan`` shows it); part of the pipeline's version.
+        code: The logged pipeline whose own code the function is from, by its URI; set by Lakemill.
+
+    Raises:
+        ConfigError: ``PYTHON_STEP`` if an argument is of the wrong type, or the function cannot take the inputs.
     """
 
     __pydantic_config__ = FORBID
@@ -127,9 +143,16 @@ class PythonStep:
     function: Any  # str or a callable, for which pydantic has no JSON schema
     outputs: Mapping[str, Mapping[str, Any]]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    sha256: str | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "function", as_import_path(self.function))
+        must_be_names(self.inputs, "PYTHON_STEP", "inputs", "{x: pixels}")
+        must_be_declarations(self.outputs, "PYTHON_STEP")
+        if callable(self.function):
+            form_of(self.function, self.inputs)
         if not callable(self.function) and not IMPORT_PATH.fullmatch(str(self.function)):
             raise ConfigError(
                 "PYTHON_STEP",
@@ -251,14 +274,19 @@ class Check:
             ``module:function``, or the function itself, which takes nothing and returns a ``polars.Expr`` over them:
             ``pl.col("out").struct.field("probability") < 0.5``. A function without an import path works in ``infer``
             only.
+        sha256: As in ``PythonStep``, of a function's code.
+        code: As in ``PythonStep``.
     """
 
     __pydantic_config__ = FORBID
 
     name: str
     expr: Any  # str or a callable, for which pydantic has no JSON schema
+    sha256: str | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
+        as_text(self.name, "CHECK_NAME", "name of a check")
         object.__setattr__(self, "expr", as_import_path(self.expr))
         if not isinstance(self.expr, str) and not callable(self.expr):
             raise ConfigError("CHECK_EXPRESSION", f"check '{self.name}' is a text or a function.")

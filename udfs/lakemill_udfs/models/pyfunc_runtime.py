@@ -5,6 +5,8 @@ MLflow's own messages print the rows they are about; they are never passed on (`
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,8 +15,40 @@ from typing import Any
 import numpy as np
 
 from lakemill_udfs.errors import ModelError, RowError, missing_extra
-from lakemill_udfs.models import Arrays
+from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
+from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.tensors.spec import TensorSpec
+
+DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
+
+
+def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
+    """Return the folder of any MLflow model."""
+    return ModelFiles(path) if path.is_dir() and described else None
+
+
+def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    """Return the inputs and outputs of the signature; nothing is loaded."""
+    return signature_specs(described)
+
+
+def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> PyfuncModel:
+    """Load a model through MLflow."""
+    return PyfuncModel(path, spec.inputs, spec.outputs, threads=threads)
+
+
+def cause(error: Exception, path: Path) -> str:
+    """Return why a model does not load, as far as pickles say it; other texts may hold anything."""
+    if isinstance(error, FileNotFoundError):
+        return f"its file '{Path(str(error.filename)).name}' is missing"
+    missing = re.search(r"Can't get attribute '([\w.]+)' on <module '([\w.]+)'", str(error))
+    if isinstance(error, AttributeError) and missing:
+        return f"its pickle needs {missing[2]}.{missing[1]}, which is not there (another version, or another class)"
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "its pickle is damaged or cut short"
+    if isinstance(error, UserWarning | ValueError) and "version" in str(error).lower():
+        return "it was saved by another version of its framework (see its requirements.txt)"
+    return ""
 
 
 class PyfuncModel:
