@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
 """Failures that are no row's fault: the task fails and Spark repeats it."""
 
 OUT_OF_MEMORY = ("out of memory", "bad_alloc", "failed to allocate", "bad allocation")
-OBJECT_TYPES = {"string": str, "binary": bytes}
+OBJECT_TYPES = {"string": str, "binary": bytes, "datetime": dt.datetime, "object": object}
 STAGES = {ImageStep: "decode", ModelStep: "predict", PythonStep: "predict", FormatStep: "format"}
 
 
@@ -262,7 +263,8 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
         )
     if is_ragged(array, spec):
         for cell in array:
-            checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
+            if cell is not None:  # the model's answer for this row is null
+                checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
         return array
     if not spec.accepts(array.shape[1:]):
         expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))

@@ -41,6 +41,7 @@ MLFLOW_COLUMNS = {
     "float64": "double",
     "string": "string",
     "binary": "binary",
+    "datetime": "datetime",
 }
 
 

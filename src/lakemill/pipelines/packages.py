@@ -90,13 +90,17 @@ def user_package(module: str, folder: str | None = None, data: tuple[str, ...] =
         package = Path(folder) / top
         return Package(package if package.is_dir() else package.with_suffix(".py"), data)
     spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None or spec.origin in ("built-in", "frozen"):
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    origin = (
+        places[0] if places else None if spec is None else spec.origin
+    )  # a folder without __init__.py has no origin
+    if origin is None or origin in ("built-in", "frozen"):
         return None
-    path = Path(spec.origin)
+    path = Path(origin)
     installed = [Path(place).resolve() for place in set(sysconfig.get_paths().values())]
     if any(path.resolve().is_relative_to(place) for place in installed) or "site-packages" in path.parts:
         return None
-    return Package(path.parent if path.name == "__init__.py" else path, data)
+    return Package(path, data)
 
 
 def packages_of(pipeline: Pipeline, code: Mapping[str, str]) -> list[Package]:

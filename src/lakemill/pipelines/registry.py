@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
+from lakemill_udfs.masking import masked
 from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+"""MLflow's codes for a registry that failed to answer, and for one that does not let this user see a model."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -97,9 +103,18 @@ def alias_version(uri: str, registry: str | None = None) -> str:
 
 
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
-    where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
-    code = getattr(error, "error_code", "")
-    if "alias" in str(error).lower() and "@" in uri:
+    """Return what MLflow's error means, by its code: its text may hold anything."""
+    where = f"in the registry '{masked(registry)}'" if registry else "in the registry that MLflow is set to"
+    code = str(getattr(error, "error_code", ""))
+    if code in NO_ANSWER and error.__cause__ is not None:
+        return unreachable(registry or "MLflow's own", type(error.__cause__).__name__)
+    if code in REFUSED:
+        return ModelError(
+            "REGISTRY_REFUSED",
+            f"the registry does not let this user see '{masked(uri)}' ({code}).",
+            hint="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.",
+        )
+    if code == "INVALID_PARAMETER_VALUE" and re.fullmatch(r"models:/[^/@]+@.+", uri):
         alias = uri.rpartition("@")[2]
         return ModelError(
             "MODEL_ALIAS_UNKNOWN",
@@ -108,7 +123,7 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
         )
     return ModelError(
         "MODEL_NOT_FOUND",
-        f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
+        f"there is no model '{masked(uri)}' {where} ({code or type(error).__name__}).",
         hint="--registry names another registry, for example sqlite:///lake/mlflow.db",
     )
 
@@ -118,7 +133,7 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     """Give the ``mlflow`` module, set to a registry for the time of the block only.
 
     Raises:
-        ModelError: ``EXTRA_MISSING`` without MLflow.
+        ModelError: ``EXTRA_MISSING`` without MLflow, ``REGISTRY_UNREACHABLE`` if the registry does not answer.
     """
     try:
         import mlflow
@@ -127,8 +142,11 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("mlflow", "mlflow") from error
     if registry is None:
+        for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
+            check_reachable(uri)
         yield mlflow
         return
+    check_reachable(registry)
     is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow's function is untyped
     tracking, own_registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     variable = os.environ.get("MLFLOW_REGISTRY_URI")

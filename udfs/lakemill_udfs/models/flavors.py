@@ -68,20 +68,28 @@ def loading(flavor: str, name: str, path: Path) -> Iterator[None]:
         yield
     except (LakemillError, MemoryError):
         raise
-    except ImportError as error:
-        raise ModelError(
-            "MODEL_MODULE_MISSING",
-            f"model '{name}' needs the module '{error.name}', which is not installed here.",
-            hint="install what the model's requirements.txt lists; on a cluster, on the executors too.",
-        ) from error
-    except Exception as error:  # each runtime has classes of its own for each way in which a file can be bad
+    except Exception as raised:  # each runtime has classes of its own for each way in which a file can be bad
+        error = _first(raised)
+        if isinstance(error, ImportError):
+            raise ModelError(
+                "MODEL_MODULE_MISSING",
+                f"model '{name}' needs the module '{error.name}', which is not installed here.",
+                hint="install what the model's requirements.txt lists; on a cluster, on the executors too.",
+            ) from raised
         cause = _file_cause(path) or runtime(flavor).cause(error, path)
         said = f"{type(error).__name__}: {cause}" if cause else type(error).__name__
         raise ModelError(
             "MODEL_LOAD",
             f"model '{name}' does not load ({flavor}): {masked(said)}.",
             hint="get or export the file again." if cause else "load it with its own framework to see the whole cause.",
-        ) from error
+        ) from raised
+
+
+def _first(error: Exception) -> Exception:
+    """Return the exception that MLflow wrapped into its own, where it did."""
+    inner = error.__cause__ or error.__context__
+    is_wrapped = type(error).__module__.startswith("mlflow.") and isinstance(inner, Exception)
+    return _first(inner) if is_wrapped and isinstance(inner, Exception) else error
 
 
 def _file_cause(path: Path) -> str:

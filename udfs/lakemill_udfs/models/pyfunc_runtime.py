@@ -12,10 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lakemill_udfs.errors import ModelError, RowError, missing_extra
+from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
+from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
@@ -76,57 +75,33 @@ class PyfuncModel:
         schema = self._model.metadata.get_input_schema()
         self._is_tensor = schema is not None and schema.is_tensor_spec()
         self._is_unnamed = schema is not None and not schema.has_input_names()
+        self._dtypes = {spec.name: spec.dtype for spec in inputs}
+        self._labels: dict[str, Any] = {}
+        if schema is not None and not self._is_unnamed:
+            self._labels = {
+                str(label): label for label in schema.input_names()
+            }  # of a DataFrame without names: numbers
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's result as tensors by name."""
         with _limited(self._threads):
-            return self._to_arrays(self._model.predict(self._argument(inputs)), len(next(iter(inputs.values()))))
+            return to_arrays(self._model.predict(self._argument(inputs)), self.outputs)
 
     def _argument(self, inputs: Arrays) -> Any:
         if self._is_tensor:
             return next(iter(inputs.values())) if self._is_unnamed else inputs
         import pandas as pd
 
-        columns = {name: array if array.ndim == 1 else list(array) for name, array in inputs.items()}
-        return pd.DataFrame(columns)
-
-    def _to_arrays(self, result: Any, rows: int) -> Arrays:
-        if isinstance(result, Mapping):
-            named = {str(name): np.asarray(value) for name, value in result.items()}
-        elif hasattr(result, "columns"):  # a pandas DataFrame
-            named = {str(name): _stacked(result[name].to_numpy()) for name in result.columns}
-        else:
-            named = {self.outputs[0].name if self.outputs else "output": _stacked(np.asarray(result))}
-        if len(named) == 1 and len(self.outputs) == 1:
-            named = {self.outputs[0].name: next(iter(named.values()))}
-        if not self.outputs:  # only the dry run's probe calls a model that does not say them
-            return named
-        missing = [spec.name for spec in self.outputs if spec.name not in named]
-        if missing:
-            raise ModelError(
-                "MODEL_OUTPUT_MISSING", f"the model's result has no '{missing[0]}'; it has: {', '.join(named)}."
-            )
-        return {spec.name: _typed(named[spec.name], spec) for spec in self.outputs}
-
-
-def _typed(array: Any, spec: TensorSpec) -> Any:
-    """Give strings and the safe casts that MLflow's signature leaves open; anything else is judged by the caller."""
-    if spec.dtype == "string":
-        return array.astype(object)
-    if array.dtype == object:
-        raise RowError("MODEL_OUTPUT_RAGGED", f"{spec.name}: rows of the result differ in shape or type.")
-    return (
-        array
-        if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind")
-        else array.astype(spec.numpy_dtype)
-    )
-
-
-def _stacked(array: Any) -> Any:
-    """Stack arrays and lists that stand in the cells of a column."""
-    if array.dtype == object and len(array) and isinstance(array[0], list | tuple | np.ndarray):
-        return np.stack([np.asarray(cell) for cell in array])
-    return array
+        columns = {
+            self._labels.get(name, name): pd.to_datetime(array)
+            if self._dtypes.get(name) == "datetime"
+            else array
+            if array.ndim == 1
+            else list(array)
+            for name, array in inputs.items()
+        }
+        frame = pd.DataFrame(columns)
+        return frame.set_axis(range(len(columns)), axis="columns") if self._is_unnamed else frame
 
 
 def _limited(threads: int) -> AbstractContextManager[Any]:

@@ -18,34 +18,37 @@ COLUMN_DTYPES = {
     "double": "float64",
     "string": "string",
     "binary": "binary",
+    "datetime": "datetime",
 }
+OBJECT_KINDS = ("object", "map", "any", "sparkml-vector")
 TENSOR_DTYPES = {"str": "string", "object": "string", "bytes": "binary"}
 
 
 def signature_specs(described: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return inputs and outputs of a signature; empty where it says nothing.
 
-    An unnamed tensor is called ``input`` or ``output``; unnamed columns (a DataFrame without names) are called by their
-    place: ``0``, ``1``.
+    An unnamed tensor is called ``input`` or ``output``; unnamed columns are called by their place: ``0``, ``1``.
+    Columns of objects and maps are given to the model as dicts; what it gives of them is JSON, in a string.
 
     Raises:
-        ModelError: ``MODEL_INPUT_TYPE`` for a column that no tensor can hold.
+        ModelError: ``MODEL_INPUT_TYPE`` or ``MODEL_OUTPUT_TYPE`` for what neither a tensor nor a column can hold.
     """
     signature = described.get("signature") or {}
+    inputs = json.loads(signature.get("inputs") or "[]")
+    outputs = json.loads(signature.get("outputs") or "[]")
     return (
-        _specs(json.loads(signature.get("inputs") or "[]"), "input"),
-        _specs(json.loads(signature.get("outputs") or "[]"), "output"),
+        tuple(_spec(column, _name(inputs, at, "input"), "object") for at, column in enumerate(inputs)),
+        tuple(_spec(column, _name(outputs, at, "output"), "string") for at, column in enumerate(outputs)),
     )
 
 
-def _specs(schema: list[dict[str, Any]], unnamed: str) -> Specs:
-    by_place = len(schema) > 1
-    return tuple(_spec(column, str(at) if by_place else unnamed) for at, column in enumerate(schema))
+def _name(schema: list[dict[str, Any]], at: int, alone: str) -> str:
+    return str(schema[at].get("name", alone if len(schema) == 1 else at))
 
 
-def _spec(column: Mapping[str, Any], unnamed: str) -> TensorSpec:
-    name, nullable = str(column.get("name", unnamed)), not column.get("required", True)
-    kind = column["type"]
+def _spec(column: Mapping[str, Any], name: str, objects: str) -> TensorSpec:
+    """Return the spec of a column or tensor; ``objects`` is the dtype of dicts."""
+    nullable, kind = not column.get("required", True), column["type"]
     if kind == "tensor":
         tensor = column["tensor-spec"]
         dtype = TENSOR_DTYPES.get(tensor["dtype"], tensor["dtype"])
@@ -54,12 +57,15 @@ def _spec(column: Mapping[str, Any], unnamed: str) -> TensorSpec:
             return TensorSpec(name, dtype, shape, nullable)
         kind = f"tensor of {tensor['dtype']}"
     elif kind == "array":
-        inner = _spec({"name": name, **column["items"]}, unnamed)
-        return TensorSpec(name, inner.dtype, (None, *inner.shape), nullable)
+        inner = _spec(column["items"], name, objects)
+        whole = inner.dtype in ("object", "datetime", "binary") or column["items"]["type"] in OBJECT_KINDS
+        return TensorSpec(name, objects if whole else inner.dtype, () if whole else (None, *inner.shape), nullable)
+    elif kind in OBJECT_KINDS:
+        return TensorSpec(name, objects, (), nullable)
     elif kind in COLUMN_DTYPES:
         return TensorSpec(name, COLUMN_DTYPES[kind], (), nullable)
     raise ModelError(
-        "MODEL_INPUT_TYPE",
-        f"the model's signature has '{name}' {'(optional) ' if nullable else ''}as {kind}, which no tensor can hold.",
-        hint="give it to the model as text or numbers, in a model of your own around this one.",
+        "MODEL_INPUT_TYPE" if objects == "object" else "MODEL_OUTPUT_TYPE",
+        f"the model's signature has '{name}' {'(optional) ' if nullable else ''}as {kind}, which no column can hold.",
+        hint="give it as text or numbers, in a model of your own around this one.",
     )

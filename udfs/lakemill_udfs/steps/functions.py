@@ -7,20 +7,18 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakemill_udfs.errors import ConfigError, ModelError, RowError
+from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models.model import Arrays
-from lakemill_udfs.steps.callables import form_of, name_of
+from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.tensors.columns import read_tensor
 from lakemill_udfs.tensors.spec import TensorSpec, tensor_of
-
-NUMPYS_WORDS = ("assignment destination is read-only", "output array is read-only")
-"""What numpy says, and nothing else, to who writes into a read-only array."""
 
 
 def import_function(path: str | Callable[..., Any], archive: str | None = None) -> Callable[..., Any]:
@@ -60,7 +58,7 @@ def _prefer(archive: str, module_name: str) -> None:
     """
     package = module_name.partition(".")[0]
     loaded = sys.modules.get(package)
-    if loaded is not None and archive in (getattr(loaded, "__file__", None) or ""):
+    if loaded is not None and any(archive in place for place in _places(loaded)):
         return
     for stale in [key for key in sys.modules if key == package or key.startswith(package + ".")]:
         del sys.modules[stale]
@@ -70,29 +68,25 @@ def _prefer(archive: str, module_name: str) -> None:
     importlib.invalidate_caches()
 
 
+def _places(module: ModuleType) -> list[str]:
+    """Return where a module comes from; a package without ``__init__.py`` has no file."""
+    file = getattr(module, "__file__", None)
+    return [str(file)] if file else [str(place) for place in getattr(module, "__path__", ())]
+
+
 def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     """Call a user's function with what its parameters ask for; see ``callables.form_of``.
 
     Args:
         function: Takes its inputs by name, or a dict of arrays, a ``pandas.DataFrame``, a ``pyarrow.Table`` or
-            ``RecordBatch``, and returns any of the last four. Arrays are read-only.
+            ``RecordBatch``, and returns any of the last four.
         inputs: Tensors by name, ``(n, ...)``.
 
     Raises:
         ModelError: ``FUNCTION_RESULT`` if the result is none of the four.
-        RowError: ``FUNCTION_READ_ONLY`` if it writes into its input.
     """
     form = form_of(function, inputs)
-    given = {name: _read_only(array) for name, array in inputs.items()}
-    try:
-        result = function(**given) if form == "names" else function(_argument(form, given))
-    except ValueError as error:
-        if str(error) in NUMPYS_WORDS:
-            raise RowError(
-                "FUNCTION_READ_ONLY",
-                f"'{name_of(function)}' writes into its input, which others read too: take a copy first.",
-            ) from error
-        raise
+    result = function(**inputs) if form == "names" else function(_argument(form, inputs))
     if isinstance(result, Mapping):
         return {str(name): np.asarray(value) for name, value in result.items()}
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
@@ -103,12 +97,6 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
         "FUNCTION_RESULT",
         f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.",
     )
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _argument(form: str, inputs: Arrays) -> Any:

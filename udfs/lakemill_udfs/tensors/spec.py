@@ -34,13 +34,16 @@ ARROW_SCALARS: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "string": pa.string(),
     "binary": pa.binary(),
+    "datetime": pa.timestamp("us", "UTC"),
+    "object": pa.string(),
 }
 """A dtype's scalar in Spark and Delta, which have neither unsigned integers nor half floats: the next wider type."""
 
 DTYPES = tuple(ARROW_SCALARS)
-"""The dtypes a tensor may have: numpy's names, ``string``, and ``binary`` for bytes as they are (an encoded image)."""
+"""The dtypes a tensor may have: numpy's names, ``string``, and as they are: ``binary`` for bytes (an encoded image),
+``datetime`` for a point in time in UTC, ``object`` for what a model takes as Python dicts and lists."""
 
-OBJECTS = ("string", "binary")
+OBJECTS = ("string", "binary", "datetime", "object")
 """The dtypes whose arrays hold Python objects."""
 
 ARROW_DTYPES: dict[pa.DataType, str] = {
@@ -137,7 +140,7 @@ class TensorSpec:
 
     def metadata(self) -> dict[str, str]:
         """Return the column metadata that lets the next pipeline read the tensor back exactly; bytes have none."""
-        if self.dtype == "binary":
+        if self.dtype in ("binary", "datetime", "object"):
             return {}
         return {"lakemill.dtype": self.dtype, "lakemill.shape": json.dumps(list(self.shape)), "lakemill.format": "1"}
 

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lakemill.pipelines.packages import Package, packages_of, user_package
@@ -82,7 +82,11 @@ def _zip_model(files: ModelFiles, name: str) -> Path:
 def _zip_package(package: Package, sha256: str) -> Path:
     target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{package.source.stem}-{sha256[:12]}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, file in package.files():
+        files = package.files()
+        folders = {parent.as_posix() for name, _ in files for parent in PurePosixPath(name).parents} - {"."}
+        for folder in sorted(folders):  # without them Python finds no package that has no __init__.py
+            archive.writestr(zipfile.ZipInfo(f"{folder}/", FIXED_DATE), b"")
+        for name, file in files:
             archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), file.read_bytes())
     return target
 
