@@ -11,7 +11,7 @@ from typing import Any
 from lakemill_udfs.errors import ConfigError
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-DICT = re.compile(r"(typing\.|t\.|collections\.abc\.|abc\.)?(dict|Dict|Mapping|MutableMapping|Arrays|Any)\b")
+DICT = re.compile(r"(typing\.|t\.|collections\.abc\.|abc\.)?(dict|Dict|Mapping|MutableMapping|Arrays)\b")
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lakemill_udfs.arguments import as_text, check_arguments
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps.arguments import as_text, must_be_declarations, must_be_names, must_be_outputs
 from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, form_of, name_of
 from lakemill_udfs.tensors.spec import TensorSpec
 
@@ -63,6 +63,7 @@ class ImageStep:
     output: str = "image"
 
     def __post_init__(self) -> None:
+        check_arguments(self, "IMAGE_STEP")
         if self.size is None and self.crop is None:
             raise ConfigError(
                 "IMAGE_STEP",
@@ -114,9 +115,8 @@ class ModelStep:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "uri", as_text(self.uri, "MODEL_STEP", "uri"))
-        must_be_names(self.inputs, "MODEL_STEP", "inputs", "{x: pixels}")
-        must_be_outputs(self.outputs, "MODEL_STEP")
+        object.__setattr__(self, "uri", as_text(self.uri))
+        check_arguments(self, "MODEL_STEP")
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,7 @@ class PythonStep:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "function", as_import_path(self.function))
-        must_be_names(self.inputs, "PYTHON_STEP", "inputs", "{x: pixels}")
-        must_be_declarations(self.outputs, "PYTHON_STEP")
+        check_arguments(self, "PYTHON_STEP")
         if callable(self.function):
             form_of(self.function, self.inputs)
         if not callable(self.function) and not IMPORT_PATH.fullmatch(str(self.function)):
@@ -215,6 +214,7 @@ class FormatStep:
     outputs: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_arguments(self, "FORMAT_STEP")
         if self.top_k < 1:
             raise ConfigError("FORMAT_STEP", f"'top_k' must be 1 or more; got {self.top_k}.")
         ways = [way for way in ("encode", "argmax", "boxes") if getattr(self, way) is not None]
@@ -286,8 +286,8 @@ class Check:
     code: str | None = None
 
     def __post_init__(self) -> None:
-        as_text(self.name, "CHECK_NAME", "name of a check")
         object.__setattr__(self, "expr", as_import_path(self.expr))
+        check_arguments(self, "CHECK_NAME")
         if not isinstance(self.expr, str) and not callable(self.expr):
             raise ConfigError("CHECK_EXPRESSION", f"check '{self.name}' is a text or a function.")
         if self.name == "count":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -91,7 +92,15 @@ class TensorSpec:
     storage: Literal["auto", "array", "binary"] = "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(None if size is None else int(size) for size in self.shape))
+        try:  # a spec is made for a cell, too: no time for more
+            shape = tuple(None if size is None else operator.index(size) for size in self.shape)
+        except TypeError as error:
+            raise ConfigError(
+                "TENSOR_SHAPE",
+                f"tensor '{self.name}': the shape is a list of whole numbers; got {type(self.shape).__name__}.",
+                hint="shape: [3, null]: the sizes of one row's tensor; null is a free one, [] a single value.",
+            ) from error
+        object.__setattr__(self, "shape", shape)
         if self.dtype not in ARROW_SCALARS:
             raise ConfigError(
                 "TENSOR_DTYPE", f"tensor '{self.name}': dtype '{self.dtype}' is not one of {', '.join(DTYPES)}."
