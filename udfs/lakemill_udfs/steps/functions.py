@@ -76,7 +76,7 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     """
     result = function(_argument(_wanted(function), inputs))
     if isinstance(result, Mapping):
-        return {str(name): np.asarray(value) for name, value in result.items()}
+        return {str(name): np.asanyarray(value) for name, value in result.items()}  # a mask is kept
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
