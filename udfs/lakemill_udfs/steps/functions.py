@@ -77,6 +77,9 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     result = function(_argument(_wanted(function), inputs))
     if isinstance(result, Mapping):
         return {str(name): np.asanyarray(value) for name, value in result.items()}  # a mask is kept
+    names = list(getattr(result, "column_names", getattr(result, "columns", ())))
+    if len(set(names)) < len(names):
+        raise ModelError("FUNCTION_RESULT", "two columns of a Python step's result have one name.")
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
