@@ -20,6 +20,7 @@ from lakemill.in_process.files import read_data
 from lakemill.in_process.json_values import plain
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError, LakemillError
+from lakemill_udfs.tensors.columns import read_tensor
 from lakemill_udfs.tensors.spec import TensorSpec
 from tests.unit.plans import function
 
@@ -80,6 +81,13 @@ def test_lists_are_read_in_every_form(kind: pa.DataType) -> None:
         number = Decimal if pa.types.is_decimal(inner) else float
         values = pa.array([[number(1), number(2)], [number(3), number(4)]], kind)
     assert result(values, TensorSpec("x", "float32", (2,))) == [[1, 2], [3, 4]]
+
+
+def test_a_null_among_list_views_fails_its_row_alone() -> None:
+    views = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_view(pa.float32()))
+    got, failures = read_tensor(views.slice(1), TensorSpec("x", "float32", (2,)), "float32")
+    assert got.tolist() == [[3, 4]]
+    assert [failure and failure.code for failure in failures or []] == ["INPUT_NULL", None]
 
 
 @pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)

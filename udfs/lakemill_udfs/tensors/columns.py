@@ -122,12 +122,18 @@ def decoded(array: pa.Array) -> pa.Array:
             array = pc.run_end_decode(array)
         elif array.type in VIEWS:
             array = pc.cast(array, VIEWS[array.type])
-        elif isinstance(array.type, pa.ListViewType):
-            array = pc.cast(array, pa.list_(array.type.value_field))
-        elif isinstance(array.type, pa.LargeListViewType):
-            array = pc.cast(array, pa.large_list(array.type.value_field))
+        elif isinstance(array.type, pa.ListViewType | pa.LargeListViewType):
+            array = _list_of_views(array)
         else:
             return array
+
+
+def _list_of_views(array: pa.Array) -> pa.Array:
+    """Return a list array; pyarrow's own cast leaves one offset too few (25.0)."""
+    lengths = np.asarray(array.value_lengths().fill_null(0))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    mask = array.is_null() if array.null_count else None
+    return pa.LargeListArray.from_arrays(offsets, array.flatten(), mask=mask)
 
 
 def _sizes(dim: pa.Array) -> NDArray[np.int64]:
