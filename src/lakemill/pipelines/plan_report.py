@@ -142,7 +142,7 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
         return report
     data = given(source)
     types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
-    describe(report, resolved, models, SourceColumns(data.kinds, types))
+    describe(report, resolved, models, SourceColumns(data.kinds, types), readable="all")
     if probe and None not in models:
         with report.noting():
             count = min(data.rows, int(report.batch.get("rows", PROBE_ROWS)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
+from lakemill_udfs.steps.check_fit import input_types, require_fit
 from lakemill_udfs.steps.checks import compile_check
 from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.steps.functions import import_function
@@ -36,6 +37,7 @@ def make_plan(
     parts: tuple[str, ...] = ("time", "out", "anomaly"),
     provenance: Provenance | None = None,
     task_metrics: bool = False,
+    readable: Literal["carried", "all", "any"] = "carried",
 ) -> PredictPlan:
     """Return the plan.
 
@@ -50,11 +52,14 @@ def make_plan(
         parts: Which of ``time``, ``in``, ``out``, ``anomaly`` are written.
         provenance: Of the run.
         task_metrics: Whether tasks are measured.
+        readable: Which columns checks may read as ``in.<column>``: ``carried`` ones and inputs, as workers have them,
+            ``all`` of the table, or ``any``, where the table is not known yet.
 
     Raises:
         ModelError: an input that nothing feeds, unknown outputs (see ``wire``).
         TableError: ``COLUMN_MISSING`` or ``COLUMN_TYPE``.
-        ConfigError: ``COLUMN_RESERVED``, ``FUNCTION_NOT_FOUND``, or a check that does not parse.
+        ConfigError: ``COLUMN_RESERVED``, ``FUNCTION_NOT_FOUND``, or a check that does not parse or fit
+            (see ``require_fit``).
     """
     for name in passthrough:
         if name not in table:
@@ -64,8 +69,7 @@ def make_plan(
                 "COLUMN_RESERVED", f"column '{name}' cannot be carried: a predictions table has a column of that name."
             )
     wiring = wire(resolved.pipeline, resolved.models, table)
-    for check in resolved.pipeline.checks:
-        compile_check(check)
+    _compile_checks(resolved, wiring, table, passthrough, readable)
     for step in resolved.pipeline.steps:
         if isinstance(step, PythonStep):
             import_function(step.function)
@@ -84,6 +88,22 @@ def make_plan(
         origin,
         task_metrics,
     )
+
+
+def _compile_checks(
+    resolved: Resolved,
+    wiring: Wiring,
+    table: Mapping[str, Kind],
+    passthrough: Sequence[str],
+    readable: Literal["carried", "all", "any"],
+) -> None:
+    inputs = None
+    if readable != "any":
+        carried = (*passthrough, *(name for column in wiring.columns for name in (column.spec.name, *column.dims)))
+        inputs = input_types(table, table if readable == "all" else dict.fromkeys(carried))
+    outputs = {spec.name: spec.arrow_type() for spec in wiring.outputs}
+    for check in resolved.pipeline.checks:
+        require_fit(check, compile_check(check), inputs, outputs)
 
 
 def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
