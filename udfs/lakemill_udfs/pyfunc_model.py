@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from lakemill_udfs.errors import ModelError, RowError, missing_extra
 from lakemill_udfs.models import Arrays
+from lakemill_udfs.tensors.casts import cast_numpy
 from lakemill_udfs.tensors.spec import TensorSpec
 
 
@@ -81,11 +83,12 @@ def _typed(array: Any, spec: TensorSpec) -> Any:
         return array.astype(object)
     if array.dtype == object:
         raise RowError("MODEL_OUTPUT_RAGGED", f"{spec.name}: rows of the result differ in shape or type.")
-    return (
-        array
-        if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind")
-        else array.astype(spec.numpy_dtype)
-    )
+    if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind"):
+        return array
+    try:
+        return cast_numpy(array, spec)
+    except (RowError, pa.ArrowInvalid):
+        raise RowError("OUTPUT_CAST", f"{spec.name}: expected {spec.dtype}, got a value that does not fit.") from None
 
 
 def _stacked(array: Any) -> Any:
