@@ -166,3 +166,18 @@ def test_the_shipped_function_is_pickled_by_name() -> None:
     shipped: Any = pickle.dumps(partial(predict_batches, plan))
     assert len(shipped) < 2000
     assert [batch.num_rows for batch in pickle.loads(shipped)([record(0, 3)])] == [3]  # noqa: S301  # made one line above
+
+
+def test_single_numbers_are_scored_in_large_batches_and_text_is_not() -> None:
+    assert plan_for([function("double")], SCHEMA).batch_rows == 65_536
+    text = plan_for([function("double", {"y": {"dtype": "string"}})], pa.schema([("x", pa.string())]))
+    assert text.batch_rows == 4_096
+
+
+def test_what_is_the_same_in_each_row_is_so_whatever_sizes_batches_have() -> None:
+    plan = plan_for([function("double")], SCHEMA, passthrough=["id"], batch_rows=7)
+    batches = scored(plan, records([3, 7, 1, 20]))
+    metadata = [row for batch in batches for row in batch["metadata"].to_pylist()]
+    assert len(metadata) == 31
+    assert {row["pipeline_version"] for row in metadata} == {plan.pipeline.version}
+    assert all(len(row["elapsed_ns"]) == 1 and row["models"] == [] for row in metadata)

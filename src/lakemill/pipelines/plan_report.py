@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from lakemill.pipelines.input_forms import InputForm, input_forms
-from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
+from lakemill.pipelines.planning import (
+    AUTO_BATCH_BYTES,
+    FEWEST_ROWS,
+    MOST_ROWS,
+    MOST_SCALAR_ROWS,
+    make_plan,
+    task_threads,
+)
 from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
@@ -242,7 +249,7 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
 def _automatic(rows: int, largest: TensorSpec | None) -> str:
     if largest is None:
         return "automatic: no tensor has a known size"
-    if rows in (FEWEST_ROWS, MOST_ROWS):
+    if rows in (FEWEST_ROWS, MOST_ROWS, MOST_SCALAR_ROWS):
         return (
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )
