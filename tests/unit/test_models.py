@@ -58,6 +58,26 @@ def test_a_fixed_batch_is_cut_and_padded(tmp_path: Path, rows: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_rows_that_differ_in_an_input_without_rows_are_given_to_the_graph_apart(tmp_path: Path) -> None:
+    """ONNX Runtime takes a vector for a scalar: with as many values as features it scales the wrong axis."""
+    import onnx
+
+    number = onnx.TensorProto.FLOAT
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Mul", ["x", "scale"], ["y"])],
+        "scaled",
+        [value("x", number, ["n", 4]), value("scale", number, [])],
+        [value("y", number, ["n", 4])],
+    )
+    opset = [onnx.helper.make_opsetid("", 13)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(tmp_path / "scaled.onnx"))
+    model = OnnxModel(tmp_path / "scaled.onnx")
+    scale = np.array([1, 2, 1, 3], "float32")
+    result = model.predict({"x": np.ones((4, 4), "float32"), "scale": scale})
+    np.testing.assert_array_equal(result["y"], np.repeat(scale[:, np.newaxis], 4, axis=1))
+
+
 def test_a_model_is_loaded_once_by_content_and_options(tmp_path: Path) -> None:
     cache = ModelCache()
     spec = spec_of(onnx_classifier(tmp_path / "model.onnx"))

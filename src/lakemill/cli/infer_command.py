@@ -14,8 +14,8 @@ from lakemill.config.predict import PipelineConfig
 from lakemill.in_process.files import read_data
 from lakemill.in_process.inference import Inference
 from lakemill.in_process.inputs import given, to_table
+from lakemill.in_process.json_values import plain
 from lakemill.in_process.parallel import within
-from lakemill.in_process.results import plain
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 

@@ -17,7 +17,8 @@ from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.checks import compile_check, run_checks
+from lakemill_udfs.steps.check_fit import inputs_read
+from lakemill_udfs.steps.checks import compile_check, judge
 from lakemill_udfs.steps.declared import ImageStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import join
@@ -67,7 +68,7 @@ class Inference:
         return Result(source, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed}).formatted(fields)
 
     def _make_scorer(self, kinds: tuple[tuple[str, Any], ...]) -> Scorer:
-        return Scorer(make_plan(self.resolved, dict(kinds)), tuple(name for name, _ in kinds))
+        return Scorer(make_plan(self.resolved, dict(kinds), readable="all"), tuple(name for name, _ in kinds))
 
 
 def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:
@@ -96,6 +97,7 @@ class Scorer:
             "out": [spec.name for spec in plan.wiring.outputs],
             "anomaly": ["count", *self._checks],
         }
+        self._read = inputs_read(self._checks.values(), self._keys["in"])
         last = plan.models[-1] if plan.models else None
         self.facts: dict[str, Any] = {
             "pipeline_version": plan.pipeline.version,
@@ -131,19 +133,16 @@ class Scorer:
         """Return the count of failed checks and each check, as ``infer_result.Result`` takes them."""
         if not self._checks:
             return {"count": 0}
-        inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._keys["in"]}
+        inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._read}
         results = [write_tensor(values, spec) for spec, values in outputs.values()]
-        from polars.exceptions import PolarsError
-
-        try:
-            judged = run_checks(
-                self._checks,
-                _struct(inputs, source.rows),
-                _struct(dict(zip(outputs, results, strict=True)), source.rows),
-            ).cast(self.plan.anomaly_type)
-        except PolarsError as error:
-            raise RowError("CHECK_FAILED", f"check: a check raised {type(error).__name__}.") from None
-        return dict(zip(self._keys["anomaly"], judged.flatten(), strict=True))
+        judged, failed = judge(
+            self._checks,
+            _struct(inputs, source.rows),
+            _struct(dict(zip(outputs, results, strict=True)), source.rows),
+        )
+        for row, kind in failed.items():
+            raise RowError("CHECK_FAILED", f"row {row}, check: a check raised {kind}.")
+        return dict(zip(self._keys["anomaly"], judged.cast(self.plan.anomaly_type).flatten(), strict=True))
 
 
 def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.StructArray:

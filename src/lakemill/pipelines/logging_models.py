@@ -184,7 +184,7 @@ def _signature(resolved: Resolved, example: Any) -> Any:
     if example is not None:
         kinds = given(example).kinds
         columns = {name: kinds.get(name, spec) for name, spec in columns.items()}
-    plan = make_plan(resolved, columns)
+    plan = make_plan(resolved, columns, readable="any")
     free = {name for step in resolved.pipeline.steps if isinstance(step, PythonStep) for name in step.inputs.values()}
     is_open = example is None and bool(free & set(columns))
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]

@@ -16,6 +16,7 @@ from lakemill.pipelines.planning import (
     AUTO_BATCH_BYTES,
     FEWEST_ROWS,
     MOST_ROWS,
+    MOST_SCALAR_ROWS,
     look_at_check,
     look_at_function,
     make_plan,
@@ -149,7 +150,7 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
         return report
     data = given(source)
     types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
-    describe(report, resolved, models, SourceColumns(data.kinds, types))
+    describe(report, resolved, models, SourceColumns(data.kinds, types), readable="all")
     if probe and None not in models:
         with report.noting():
             count = min(data.rows, int(report.batch.get("rows", PROBE_ROWS)))
@@ -255,7 +256,7 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
 def _automatic(rows: int, largest: TensorSpec | None) -> str:
     if largest is None:
         return "automatic: no tensor has a known size"
-    if rows in (FEWEST_ROWS, MOST_ROWS):
+    if rows in (FEWEST_ROWS, MOST_ROWS, MOST_SCALAR_ROWS):
         return (
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )

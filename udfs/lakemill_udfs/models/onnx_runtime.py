@@ -143,17 +143,34 @@ class OnnxModel:
         self.provider: str = self._session.get_providers()[0]
         nodes = [node for node in self._session.get_inputs() if node.name not in _initializers(self._session)]
         self.inputs, self.outputs = tuple(map(_spec, nodes)), tuple(map(_spec, self._session.get_outputs()))
-        first = nodes[0].shape[0] if nodes and nodes[0].shape else None
+        self._without_rows = {node.name for node in nodes if not node.shape}
+        first = next((node.shape[0] for node in nodes if node.shape), None)
         self.fixed_batch: int | None = first if isinstance(first, int) else None
 
     def predict(self, inputs: Arrays) -> Arrays:
-        """Return the outputs; where the graph has a fixed batch size, batches are cut and padded to it."""
+        """Return the outputs; rows that differ in an input without a batch axis are given to the graph apart."""
+        single = self._without_rows & inputs.keys()
+        if not single or len(single) == len(inputs):
+            return self._predict_alike(inputs, {})
+        values = [inputs[name].tolist() for name in sorted(single)]
+        groups: dict[str, list[int]] = {}
+        for row, key in enumerate(zip(*values, strict=True)):
+            groups.setdefault(repr(key), []).append(row)
+        parts = []
+        for members in groups.values():
+            one = {name: np.asarray(inputs[name][members[0]]) for name in single}
+            parts.append(self._predict_alike({name: inputs[name][members] for name in inputs.keys() - single}, one))
+        order = np.argsort(np.concatenate([np.array(members) for members in groups.values()]))
+        return {spec.name: np.concatenate([part[spec.name] for part in parts])[order] for spec in self.outputs}
+
+    def _predict_alike(self, inputs: Arrays, single: Arrays) -> Arrays:
+        """Run rows with one value of each input without rows; a fixed batch size is cut and padded to."""
         if self.fixed_batch is None:
-            return self._run(inputs)
+            return self._run(inputs | single)
         rows, size = len(next(iter(inputs.values()))), self.fixed_batch
         parts = []
         for start in range(0, rows, size):
-            part = {name: _padded(array[start : start + size], size) for name, array in inputs.items()}
+            part = {name: _padded(array[start : start + size], size) for name, array in inputs.items()} | single
             parts.append({name: array[: min(size, rows - start)] for name, array in self._run(part).items()})
         return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
 

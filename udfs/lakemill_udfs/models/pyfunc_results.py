@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, RowError
 from lakemill_udfs.models.model import Arrays, Specs
+from lakemill_udfs.tensors.casts import cast_numpy
 from lakemill_udfs.tensors.ragged import from_rows, stacked
 from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec
 
@@ -88,8 +90,12 @@ def _typed(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
         return _objects(array, spec)
     if array.dtype == object:
         return stacked([_cell(cell, spec) for cell in array]) if len(array) else array.astype(spec.numpy_dtype)
-    can_cast = array.dtype != spec.numpy_dtype and np.can_cast(array.dtype, spec.numpy_dtype, "same_kind")
-    return array.astype(spec.numpy_dtype) if can_cast else array
+    if array.dtype == spec.numpy_dtype or not np.can_cast(array.dtype, spec.numpy_dtype, "same_kind"):
+        return array
+    try:
+        return cast_numpy(array, spec)
+    except (RowError, pa.ArrowInvalid):
+        raise RowError("OUTPUT_CAST", f"{spec.name}: expected {spec.dtype}, got a value that does not fit.") from None
 
 
 def _cell(cell: Any, spec: TensorSpec) -> NDArray[Any] | None:

@@ -88,7 +88,10 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     form = form_of(function, inputs)
     result = function(**inputs) if form == "names" else function(_argument(form, inputs))
     if isinstance(result, Mapping):
-        return {str(name): np.asarray(value) for name, value in result.items()}
+        return {str(name): np.asanyarray(value) for name, value in result.items()}  # a mask is kept
+    names = list(getattr(result, "column_names", getattr(result, "columns", ())))
+    if len(set(names)) < len(names):
+        raise ModelError("FUNCTION_RESULT", "two columns of a Python step's result have one name.")
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame

@@ -62,6 +62,7 @@ ARROW_DTYPES: dict[pa.DataType, str] = {
     pa.float64(): "float64",
     pa.string(): "string",
     pa.large_string(): "string",
+    pa.string_view(): "string",
 }
 """The dtype of an Arrow column's values."""
 
@@ -183,6 +184,9 @@ def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec
     return TensorSpec(name, metadata["lakemill.dtype"], tuple(json.loads(metadata.get("lakemill.shape", "[]"))))
 
 
+LISTS = (pa.ListType, pa.LargeListType, pa.ListViewType, pa.LargeListViewType)
+"""Lists of any length."""
+
 Kind = TensorSpec | str
 """What a column holds: a tensor, or the name of a type that is none by itself (``binary``, ``timestamp[us]``)."""
 
@@ -202,11 +206,13 @@ def _of_type(name: str, kind: pa.DataType) -> Kind:
         elif pa.types.is_fixed_size_list(kind):
             shape.append(kind.list_size)
             kind = kind.value_type
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        elif isinstance(kind, LISTS):
             shape.append(None)
             kind = kind.value_type
-        elif pa.types.is_dictionary(kind):
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
             kind = kind.value_type
+        elif kind == pa.binary_view() and not shape:
+            return "binary"
         else:
             return TensorSpec(name, ARROW_DTYPES[kind], tuple(shape)) if kind in ARROW_DTYPES else str(kind)
 
