@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,8 @@ def _prefer(archive: str, module_name: str) -> None:
     and this runs in every task.
     """
     package = module_name.partition(".")[0]
-    loaded = sys.modules.get(package)
-    if loaded is not None and any(archive in place for place in _places(loaded)):
+    loaded = [sys.modules.get(name) for name in (package, module_name)]  # a package without __init__.py has no file
+    if any(archive in (getattr(module, "__file__", None) or "") for module in loaded):
         return
     for stale in [key for key in sys.modules if key == package or key.startswith(package + ".")]:
         del sys.modules[stale]
@@ -66,12 +65,6 @@ def _prefer(archive: str, module_name: str) -> None:
         sys.path.insert(0, archive)
     sys.path.sort(key=lambda entry: archive not in entry)
     importlib.invalidate_caches()
-
-
-def _places(module: ModuleType) -> list[str]:
-    """Return where a module comes from; a package without ``__init__.py`` has no file."""
-    file = getattr(module, "__file__", None)
-    return [str(file)] if file else [str(place) for place in getattr(module, "__path__", ())]
 
 
 def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
