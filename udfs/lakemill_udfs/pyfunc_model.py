@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakemill_udfs.errors import ModelError, RowError, missing_extra
+from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import Arrays
 from lakemill_udfs.tensors.casts import cast_numpy
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -40,6 +41,7 @@ class PyfuncModel:
         except ImportError as error:
             raise missing_extra("mlflow", "mlflow") from error
         self._model = mlflow.pyfunc.load_model(str(path))
+        self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
         self.inputs, self.outputs, self._threads = inputs, outputs, threads
         schema = self._model.metadata.get_input_schema()
         self._is_tensor = schema is not None and schema.is_tensor_spec()
@@ -48,7 +50,7 @@ class PyfuncModel:
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's result as tensors by name."""
         with _limited(self._threads):
-            return self._to_arrays(self._model.predict(self._argument(inputs)), len(next(iter(inputs.values()))))
+            return self._to_arrays(self._predict(self._argument(inputs)), len(next(iter(inputs.values()))))
 
     def _argument(self, inputs: Arrays) -> Any:
         if self._is_tensor:
