@@ -5,8 +5,9 @@ MLflow's own messages print the rows they are about; they are never passed on (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,14 @@ class PyfuncModel:
             raise missing_extra("mlflow", "mlflow") from error
         self._model = mlflow.pyfunc.load_model(str(path))
         self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
-        self.inputs, self.outputs, self._threads = inputs, outputs, threads
+        self.inputs, self.outputs, self._limited = inputs, outputs, _limiter(threads)
         schema = self._model.metadata.get_input_schema()
         self._is_tensor = schema is not None and schema.is_tensor_spec()
         self._is_unnamed = schema is not None and not schema.has_input_names()
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's result as tensors by name."""
-        with _limited(self._threads):
+        with self._limited():
             return self._to_arrays(self._predict(self._argument(inputs)), len(next(iter(inputs.values()))))
 
     def _argument(self, inputs: Arrays) -> Any:
@@ -100,12 +101,12 @@ def _stacked(array: Any) -> Any:
     return array
 
 
-def _limited(threads: int) -> AbstractContextManager[Any]:
+def _limiter(threads: int) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what limits the numerical libraries for one call: they are looked for once, which takes 2 ms."""
     if not threads:
-        return nullcontext()
+        return nullcontext
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
     except ImportError:
-        return nullcontext()  # without scikit-learn there is no OpenMP pool of its own to limit
-    limit: AbstractContextManager[Any] = threadpool_limits(limits=threads)
-    return limit
+        return nullcontext  # without scikit-learn there is no OpenMP pool of its own to limit
+    return partial(ThreadpoolController().limit, limits=threads)
