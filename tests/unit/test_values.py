@@ -43,6 +43,7 @@ ONE_TWO = [
     pd.Series([1.0, 2.0], dtype="double[pyarrow]"),
     pd.Series([1, 2]).astype("category"),
     pl.Series([1, 2]),
+    np.array([[1.0], [2.0]]).view(np.matrix),
 ]
 
 
