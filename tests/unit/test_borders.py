@@ -19,7 +19,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 50  # lines; a function's without its docstring
 DRIVER_ONLY = {"pyspark", "delta", "pydantic", "lakemill"}
-INSIDE_MLFLOW = {"mlflow_model"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
+INSIDE_MLFLOW = {"logged_pipeline"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
 

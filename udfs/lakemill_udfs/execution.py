@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import Failure, ImageDecoder
-from lakemill_udfs.models import CACHE, Arrays, ModelSpec
+from lakemill_udfs.models.cache import CACHE
+from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.step_call import StepCall
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step

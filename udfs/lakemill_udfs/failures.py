@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,9 @@ from lakemill_udfs.errors import LakemillError, RowError, RunError, SetupError
 
 ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
 """Failures that are no row's fault: the task fails and Spark repeats it."""
+
+NO_VALUES_FAULT = (OSError, NameError)
+"""Failures that are no value's fault where all rows have the same: no such file, no such name."""
 
 OUT_OF_MEMORY = (
     "torch.OutOfMemoryError",
@@ -43,6 +47,39 @@ def foreign(function: Callable[..., Any]) -> Callable[..., Any]:
             raise ForeignError(type(error).__name__) from None
 
     return called
+
+
+def fault_of(error: BaseException) -> tuple[str, str, str] | None:
+    """Return what tells one failure from another, if it is of a kind that no row's value causes by itself.
+
+    Returns:
+        The class's name, the place in the code that raised it (``file:line``), and its text, which never leaves this
+        process: a path that is in a row differs from row to row, that of a missing weights file does not.
+    """
+    if not isinstance(error, NO_VALUES_FAULT):
+        return None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return type(error).__name__, place, str(error)
+
+
+def same_fault(faults: Sequence[tuple[str, str, str] | None], rows: int) -> RunError | None:
+    """Return the error that stops a run where every row of a batch failed by one and the same fault.
+
+    Args:
+        faults: Of each row that failed.
+        rows: Of the batch; one row alone cannot tell whose fault it is.
+    """
+    first = faults[0] if faults else None
+    if first is None or rows < 2 or len(faults) < rows or any(fault != first for fault in faults):
+        return None
+    return RunError(
+        "STEP_ENVIRONMENT",
+        f"all {rows} rows of a batch failed by one and the same {first[0]} ({first[1]}), which is no row's fault.",
+        hint="look at what that line needs: a file that workers lack, or a name that is not there.",
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

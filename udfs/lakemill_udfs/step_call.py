@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
-from lakemill_udfs.failures import ENVIRONMENT, environment_error, is_out_of_memory, row_error
-from lakemill_udfs.models import Arrays
+from lakemill_udfs.failures import ENVIRONMENT, environment_error, fault_of, is_out_of_memory, row_error, same_fault
+from lakemill_udfs.models.model import Arrays
 from lakemill_udfs.tensors.casts import cast_numpy
 from lakemill_udfs.tensors.ragged import alike, is_ragged, join
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import StepWiring
 
-OBJECT_TYPES = {"string": str, "binary": bytes}
+OBJECT_TYPES = {"string": str, "binary": bytes, "datetime": dt.datetime, "object": object}
 
 Failures = dict[int, RowError]
 """Why rows have no result, by their place in the batch."""
@@ -54,6 +55,7 @@ class StepCall:
         self._tried = not (foreign and halves)
         self._kept = self._broken = 0
         self._first_broken: ModelError | None = None
+        self._faults: list[tuple[str, str, str] | None] = []
         self._rows = 0
 
     def run(self, inputs: Arrays, ragged: Sequence[str], rows: int) -> tuple[Arrays, Failures]:
@@ -69,13 +71,13 @@ class StepCall:
 
         Raises:
             ModelError: no row so far, of two at least, gave what the step declares.
-            RunError: ``OUT_OF_MEMORY`` for one row, or ``STEP_ENVIRONMENT``.
+            RunError: ``OUT_OF_MEMORY`` for one row, or ``STEP_ENVIRONMENT``, also where all rows failed by one fault.
             SetupError: ``WORKER_MODULE_MISSING``.
         """
         parts: list[Arrays] = []
         places: list[NDArray[np.int64]] = []
         failed: Failures = {}
-        self._rows = rows
+        self._rows, self._faults = rows, []
         for members, group in alike(inputs, ragged, rows):
             start = 0
             while start < len(members):
@@ -92,6 +94,9 @@ class StepCall:
                 failed.update({int(here[at]): error for at, error in errors.items()})
                 start += size
         self._judge(rows - len(failed))
+        fault = same_fault(self._faults, rows) if self.halves else None
+        if fault is not None:
+            raise fault
         order = np.argsort(np.concatenate(places)) if len(places) > 1 and ragged else None
         joined = {spec.name: join([part[spec.name] for part in parts], spec) for spec, _ in self.wiring.outputs}
         return {name: array if order is None else array[order] for name, array in joined.items()}, failed
@@ -124,6 +129,7 @@ class StepCall:
                 if isinstance(error, ModelError):
                     self._first_broken = self._first_broken or error
                 if rows == 1 or not self.halves:
+                    self._faults.append(fault_of(error))
                     self._broken += rows if isinstance(error, ModelError) else 0
                     return [], dict.fromkeys(range(rows), row_error(error, self.stage))
         half = rows // 2
@@ -221,7 +227,8 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
         )
     if is_ragged(array, spec):
         for cell in array:
-            checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
+            if cell is not None:  # the model's answer for this row is null
+                checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
         return array
     if not spec.accepts(array.shape[1:]):
         expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))

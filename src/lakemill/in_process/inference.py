@@ -87,7 +87,9 @@ class Scorer:
         self.plan = plan
         self.runner = PipelineRunner(plan, stop_at_failure=True)
         self.fields = lru_cache(self._fields)
-        self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
+        self._checks = {
+            check.name: compile_check(check, dict(plan.archives).get(check.function)) for check in plan.pipeline.checks
+        }
         self._decodes = any(isinstance(step, ImageStep) for step in plan.pipeline.steps)
         encoded = {step.column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
         self._keys = {

@@ -159,6 +159,8 @@ def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
         or 0 in spec.shape
     ):
         return write_tensor(batch, spec)
+    if is_ragged(batch, spec) and any(row is None for row in batch):
+        return write_tensor(batch, spec)
     if not spec.shape:
         return pa.array(batch)
     if is_ragged(batch, spec):

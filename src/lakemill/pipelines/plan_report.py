@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.input_forms import InputForm, input_forms
 from lakemill.pipelines.planning import (
     AUTO_BATCH_BYTES,
     FEWEST_ROWS,
     MOST_ROWS,
     MOST_SCALAR_ROWS,
+    look_at_check,
+    look_at_function,
     make_plan,
     task_threads,
 )
 from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.checks import compile_check
 from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
-from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
@@ -172,6 +173,7 @@ def resolve_all(
     """
     steps: list[Step] = []
     models: list[ModelSpec | None] = []
+    code = FunctionCode(registry)
     for step in pipeline.steps:
         found: Resolved | None = None
         with report.noting():
@@ -179,9 +181,14 @@ def resolve_all(
         if isinstance(step, ModelStep):
             models.append(found.models[0] if found is not None else None)
         steps.append(found.pipeline.steps[0] if found is not None else step)
+        code.folders |= dict(found.code) if found is not None else {}
+    checks = pipeline.checks
+    with report.noting():
+        checks = code.of_checks(pipeline.checks)
     resolved = Resolved(
-        Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs),
+        Pipeline(tuple(steps), checks, pipeline.outputs, pipeline.inputs),
         tuple(model for model in models if model is not None),
+        code=tuple(code.folders.items()),
     )
     return resolved, models
 
@@ -208,11 +215,11 @@ def describe(
     ]
     for check in resolved.pipeline.checks:
         with report.noting():
-            compile_check(check)
+            look_at_check(check)
     for step in resolved.pipeline.steps:
         if isinstance(step, PythonStep):
             with report.noting():
-                import_function(step.function)
+                look_at_function(step, step.inputs)
     problems: list[LakemillError] = []
     wiring = wire(resolved.pipeline, models, source.kinds, problems)
     for problem in problems:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
+from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.steps.check_fit import input_types, require_fit
 from lakemill_udfs.steps.checks import compile_check
-from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.declared import Check, PythonStep
 from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind
 from lakemill_udfs.wiring import Wiring, wire
@@ -73,9 +74,9 @@ def make_plan(
             )
     wiring = wire(resolved.pipeline, resolved.models, table)
     _compile_checks(resolved, wiring, table, passthrough, readable)
-    for step in resolved.pipeline.steps:
+    for step, wired in zip(resolved.pipeline.steps, wiring.steps, strict=True):
         if isinstance(step, PythonStep):
-            import_function(step.function)
+            look_at_function(step, [name for name, _ in wired.inputs])
     rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
     origin = provenance or Provenance(pipeline=resolved.name)
     return PredictPlan(
@@ -90,7 +91,28 @@ def make_plan(
         parts,
         origin,
         task_metrics,
+        resolved.code,
     )
+
+
+def look_at_check(check: Check) -> None:
+    """Compile a check; one from a logged pipeline's code is not run here: a plan imports nothing that is foreign.
+
+    Raises:
+        ConfigError: as ``compile_check``.
+    """
+    if check.code is None:
+        compile_check(check)
+
+
+def look_at_function(step: PythonStep, inputs: Collection[str]) -> None:
+    """Look whether a step's function is there and takes its inputs, if it is the user's own.
+
+    Raises:
+        ConfigError: ``FUNCTION_NOT_FOUND``, or ``PYTHON_STEP`` if its signature does not fit.
+    """
+    if step.code is None:
+        form_of(import_function(step.function), inputs)
 
 
 def _compile_checks(
@@ -106,7 +128,8 @@ def _compile_checks(
         inputs = input_types(table, table if readable == "all" else dict.fromkeys(carried))
     outputs = {spec.name: spec.arrow_type() for spec in wiring.outputs}
     for check in resolved.pipeline.checks:
-        require_fit(check, compile_check(check), inputs, outputs)
+        if check.code is None:  # a logged pipeline's code is not run here: a plan imports nothing that is foreign
+            require_fit(check, compile_check(check), inputs, outputs)
 
 
 def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:

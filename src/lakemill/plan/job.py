@@ -18,7 +18,7 @@ from lakemill.predict.commits import check_output
 from lakemill.predict.job import resolve_config
 from lakemill.predict.source import passed_columns, source_key, source_problems
 from lakemill.predict.waiting_rows import waiting
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.plan import PredictPlan
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.commits import now_utc, prepare_output
 from lakemill.predict.measures import write_measures
@@ -127,12 +128,12 @@ def resolve_config(config: PredictConfig) -> Resolved:
         ModelError: a model or alias is unknown.
     """
     if config.pipeline.uri is None:
-        return resolve(config.pipeline.declared(), config.registry)
-    resolved = resolve_uri(config.pipeline.uri, config.registry)
+        return resolve(config.pipeline.declared(), config.registry, config.trust.modules)
+    resolved = resolve_uri(config.pipeline.uri, config.registry, config.trust.modules)
     inside, over = resolved.pipeline, config.pipeline
     pipeline = replace(
         inside,
-        checks=inside.checks + over.checks,
+        checks=inside.checks + FunctionCode(config.registry, config.trust.modules).of_checks(over.checks),
         outputs=over.outputs or inside.outputs,
         inputs=inside.inputs + over.tensors,
     )

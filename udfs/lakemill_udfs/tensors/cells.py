@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.tensors.casts import cast_arrow, cast_numpy, of_shape, row_shape
 from lakemill_udfs.tensors.columns import NO_TENSOR, Failures, decoded, each_row, no_value, read_tensor
+from lakemill_udfs.tensors.objects import WHOLE, read_objects
 from lakemill_udfs.tensors.spec import DTYPES, OBJECTS, TensorSpec
 
 Column = Any
@@ -55,6 +56,8 @@ def read_column(
     column: Column, spec: TensorSpec, stored_dtype: str, dims: Sequence[Column] = ()
 ) -> tuple[NDArray[Any], Failures | None]:
     """Turn a column of any form into one batch; arguments and result are those of ``columns.read_tensor``."""
+    if spec.dtype in WHOLE and not spec.shape:
+        return read_objects(column, spec)
     if isinstance(column, ARROW):
         return read_tensor(column, spec, stored_dtype, [_arrow(dim) for dim in dims])
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and not dims:

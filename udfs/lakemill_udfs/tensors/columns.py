@@ -59,7 +59,10 @@ def read_tensor(
 def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
     """Turn a batch ``(n, *spec.shape)``, stacked or ragged, into the Arrow column that Delta holds."""
     if is_ragged(batch, spec):
-        cells = [write_tensor(np.asarray(cell)[np.newaxis], spec) for cell in batch]
+        kind = spec.arrow_type()
+        cells = [
+            pa.nulls(1, kind) if cell is None else write_tensor(np.asarray(cell)[np.newaxis], spec) for cell in batch
+        ]
         return pa.concat_arrays(cells) if cells else pa.array([], spec.arrow_type())
     if spec.dtype in OBJECTS:
         return pa.array(batch.tolist(), spec.arrow_type())

@@ -2,19 +2,120 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
-from lakemill_udfs.models import Arrays
+from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
 ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "string"} | {
     f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
+
+DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
+
+
+def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
+    """Return an ``.onnx`` file, or the graph of an MLflow model of the onnx flavour, with its external weights."""
+    file = path
+    if path.is_dir():
+        named = described.get("flavors", {}).get("onnx", {}).get("data")
+        graphs = [path / named] if named else [] if described else sorted(path.glob("*.onnx"))
+        if len(graphs) != 1:
+            return None
+        file = graphs[0]
+    return ModelFiles(file, external_weights(file)) if file.suffix == ".onnx" and file.is_file() else None
+
+
+def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    """Return the inputs and outputs that the graph says."""
+    model = OnnxModel(path, device="cpu")
+    return model.inputs, model.outputs
+
+
+def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> OnnxModel:
+    """Load a graph."""
+    return OnnxModel(path, threads=threads, device=device)
+
+
+CAUSES = (
+    (
+        r"[Uu]nsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "it is of IR version {0}, this ONNX Runtime reads up to {1} (install a newer one, or export for an older)",
+    ),
+    (
+        r"Opset (\d+) is under development.*till opset (\d+)|[Oo]pset (\d+).*up to (\d+)",
+        "it uses opset {0}, this ONNX Runtime knows up to {1} (install a newer one, or export for an older)",
+    ),
+    (
+        r"Fatal error: (\S+?)\(-?\d+\) is not a registered function/op|No Op registered for (\S+)",
+        "it needs the operator {0}, which this ONNX Runtime has not (a custom operator, or a newer one)",
+    ),
+    (
+        r"[Ee]xternal (?:data|initializer)|GetExtDataFromTensorProto",
+        "its external weights are missing, damaged or outside its folder",
+    ),
+    (r"Protobuf parsing failed|INVALID_PROTOBUF", "it is no ONNX file, or a damaged one"),
+)
+"""What ONNX Runtime says when a file is bad, and what that means; such messages speak of the graph, never of rows."""
+
+
+def cause(error: Exception, path: Path) -> str:
+    """Return why a graph does not load, in ONNX's terms."""
+    text = str(error)
+    for pattern, meaning in CAUSES:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return meaning.format(*(group for group in found.groups() if group is not None))
+    return " ".join(text.replace(str(path.parent), "").split())[:300]
+
+
+def external_weights(file: Path) -> tuple[str, ...]:
+    """Return the files beside a graph that hold its weights, relative to its folder.
+
+    Raises:
+        ModelError: ``MODEL_PATH`` if one is outside the folder, ``EXTRA_MISSING`` without the module ``onnx``.
+    """
+    if not _holds(file, b"location"):  # the key under which a tensor names its file: most graphs are not read twice
+        return ()
+    try:
+        import onnx
+        from onnx.external_data_helper import _get_all_tensors, uses_external_data  # all: subgraphs' too
+    except ImportError as error:
+        raise missing_extra("onnx", "onnx") from error
+    try:
+        graph = onnx.load(str(file), load_external_data=False)
+    except Exception:
+        return ()
+    names = {
+        entry.value
+        for tensor in _get_all_tensors(graph)
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ModelError(
+                "MODEL_PATH",
+                f"the graph '{file.name}' names weights outside its folder.",
+                hint="export it again with its external data beside it.",
+            )
+    return tuple(sorted(names))
+
+
+def _holds(file: Path, text: bytes) -> bool:
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
 
 
 class OnnxModel:
