@@ -172,3 +172,7 @@ def surrogate_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray
 
 def identity(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": inputs["x"]}
+
+
+def sorted_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(columns={"x": "y"}).sort_values("y", ascending=False)

@@ -123,6 +123,10 @@ def test_a_function_that_writes_to_its_input_changes_nothing_outside() -> None:
         assert batch.values["x"].tolist() == given.tolist() == [1, 2, 3]
 
 
+def test_a_frame_that_was_sorted_gives_each_row_its_own_result() -> None:
+    assert run(function("sorted_frame"), [2, 3, 1, 5, 4]).values["y"].tolist() == [2, 3, 1, 5, 4]
+
+
 def test_a_function_may_use_one_array_for_all_its_results() -> None:
     batch = run(function("reuse_one_buffer"), list(range(30)))
     assert batch.values["y"].tolist() == list(range(30))

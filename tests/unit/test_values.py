@@ -20,6 +20,7 @@ from lakemill.in_process.files import read_data
 from lakemill.in_process.json_values import plain
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError, LakemillError
+from lakemill_udfs.steps.declared import Check
 from lakemill_udfs.tensors.columns import read_tensor
 from lakemill_udfs.tensors.spec import TensorSpec
 from tests.unit.plans import function
@@ -42,6 +43,7 @@ ONE_TWO = [
     pd.Series([1.0, 2.0], dtype="double[pyarrow]"),
     pd.Series([1, 2]).astype("category"),
     pl.Series([1, 2]),
+    np.array([[1.0], [2.0]]).view(np.matrix),
 ]
 
 
@@ -204,3 +206,36 @@ def test_a_file_that_holds_no_rows_is_an_error_with_a_code(tmp_path: Path, name:
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=r"^\[FILE_CONTENT\]"):
         read_data(tmp_path / name, Pipeline((function("identity"),)))
+
+
+ODD = {
+    "longdouble": np.array([1, 2], np.longdouble),
+    "complex": np.array([1j, 2j]),
+    "nanoseconds": np.array([1, "NaT"], "m8[ns]"),
+    "objects": [object(), object()],
+    "mixed": [1, "a"],
+    "surrogate": ["\ud800", None],
+    "record": np.array([(1, 2), (3, 4)], dtype=[("a", "i4"), ("b", "i4")]),
+    "interval": pd.Series(pd.interval_range(0, 2)),
+    "time zone": pd.Series(pd.date_range("2020", periods=2, tz="Europe/Berlin")),
+    "union": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
+    "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
+    "months": pa.array([(1, 2, 3)] * 2, pa.month_day_nano_interval()),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_column_that_nothing_reads_may_hold_anything(name: str) -> None:
+    checked = Pipeline((function("identity"),), (Check("large", "out.y > 1"),), inputs=(TensorSpec("x", "float32"),))
+    got = checked.infer({"x": [1.0, 2.0], name: ODD[name]})
+    assert got["anomaly.large"] == [False, True]
+    json.dumps(got, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_check_of_an_odd_column_is_judged_or_refused_with_a_code(name: str) -> None:
+    expression = pl.col("in").struct.field(name).is_null()
+    pipeline = Pipeline((function("identity"),), (Check("odd", lambda: expression),))
+    (outcome,) = pipeline.parallel_infer([{"x": np.ones(2, "float32"), name: ODD[name]}])
+    code = outcome.code if isinstance(outcome, LakemillError) else len(outcome["anomaly.odd"])
+    assert code in (2, "INFER_INPUT", "CHECK_TYPE", "CHECK_FAILED")

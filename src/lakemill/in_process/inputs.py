@@ -122,6 +122,8 @@ def _array(name: Any, values: NDArray[Any]) -> Column:
                 hint="fill them: values.filled(0)",
             )
         values = values if np.ma.is_masked(values) else values.data
+    else:
+        values = np.asarray(values)  # a matrix has two dimensions, whatever it is reshaped to
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     return pa.array(values) if isinstance(values, np.ma.MaskedArray) else values

@@ -34,6 +34,8 @@ def plain(values: Any) -> Any:
 
 def _of_numpy(values: Any) -> Any:
     kind = values.dtype.kind
+    if kind == "f":
+        values = values.astype(np.float64)  # Python has no wider one
     if kind in "iubU" or (kind == "f" and np.isfinite(values).all()):
         return values.tolist()
     if kind == "M":  # of nanoseconds numpy makes bare integers

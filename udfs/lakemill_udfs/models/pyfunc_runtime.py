@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lakemill_udfs.errors import missing_extra
+from lakemill_udfs.failures import foreign
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
@@ -71,7 +73,8 @@ class PyfuncModel:
         except ImportError as error:
             raise missing_extra("mlflow", "mlflow") from error
         self._model = mlflow.pyfunc.load_model(str(path))
-        self.inputs, self.outputs, self._threads = inputs, outputs, threads
+        self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
+        self.inputs, self.outputs, self._limited = inputs, outputs, _limiter(threads)
         schema = self._model.metadata.get_input_schema()
         self._is_tensor = schema is not None and schema.is_tensor_spec()
         self._is_unnamed = schema is not None and not schema.has_input_names()
@@ -84,8 +87,8 @@ class PyfuncModel:
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's result as tensors by name."""
-        with _limited(self._threads):
-            return to_arrays(self._model.predict(self._argument(inputs)), self.outputs)
+        with self._limited():
+            return to_arrays(self._predict(self._argument(inputs)), self.outputs)
 
     def _argument(self, inputs: Arrays) -> Any:
         if self._is_tensor:
@@ -104,12 +107,12 @@ class PyfuncModel:
         return frame.set_axis(range(len(columns)), axis="columns") if self._is_unnamed else frame
 
 
-def _limited(threads: int) -> AbstractContextManager[Any]:
+def _limiter(threads: int) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what limits the numerical libraries for one call: they are looked for once, which takes 2 ms."""
     if not threads:
-        return nullcontext()
+        return nullcontext
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
     except ImportError:
-        return nullcontext()  # without scikit-learn there is no OpenMP pool of its own to limit
-    limit: AbstractContextManager[Any] = threadpool_limits(limits=threads)
-    return limit
+        return nullcontext  # without scikit-learn there is no OpenMP pool of its own to limit
+    return partial(ThreadpoolController().limit, limits=threads)

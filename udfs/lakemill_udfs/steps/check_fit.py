@@ -104,12 +104,11 @@ def require_fit(check: Check, expression: pl.Expr, inputs: Fields | None, output
         types[side] = dict(there) if names is None else {name: there[name] for name in names}
     if any(kind is None for fields in types.values() for kind in fields.values()):
         return  # judged when the rows are there
-    frame = pl.DataFrame(
-        {side: pl.Series(pa.array([], pa.struct(list(fields.items())))) for side, fields in types.items() if fields}
-    )
+    empty = {side: pa.array([], pa.struct(list(fields.items()))) for side, fields in types.items() if fields}
     try:
+        frame = pl.DataFrame({side: pl.Series(struct) for side, struct in empty.items()})
         result = frame.select(expression)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _unfit(check, f"does not fit what it reads ({type(error).__name__})", types) from None
     if result.dtypes != [pl.Boolean]:
         raise _unfit(check, f"is no condition: it gives {', '.join(map(str, result.dtypes))}", types)

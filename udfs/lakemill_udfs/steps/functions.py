@@ -88,7 +88,8 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
-        return {str(name): _from_cells(result[name].to_numpy()) for name in result.columns}
+        frame = _in_order(result)
+        return {str(name): _from_cells(frame[name].to_numpy()) for name in frame.columns}
     raise ModelError(
         "FUNCTION_RESULT",
         f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.",
@@ -124,6 +125,13 @@ def _from_arrow(name: str, column: Any) -> NDArray[Any]:
         if failure is not None:
             raise failure
     return array
+
+
+def _in_order(frame: Any) -> Any:
+    """Return a frame in its rows' order: one that was sorted or grouped still has their numbers as its index."""
+    numbers = frame.index.to_numpy()
+    is_moved = numbers.dtype.kind in "iu" and (np.diff(numbers) < 0).any()
+    return frame.sort_index() if is_moved and (np.sort(numbers) == np.arange(len(numbers))).all() else frame
 
 
 def _from_cells(array: Any) -> Any:

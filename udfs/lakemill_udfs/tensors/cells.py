@@ -247,6 +247,6 @@ def describe(name: str, column: Column) -> TensorSpec | str:
 
 @lru_cache  # a service sees the same columns in each call
 def _of_dtype(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> TensorSpec | str:
-    if dtype.kind in "biuf":
+    if dtype.kind in "biuf" and dtype.name in DTYPES:
         return TensorSpec(name, dtype.name, shape)
     return TensorSpec(name, "string", shape) if dtype.kind == "U" else str(dtype)

@@ -114,21 +114,24 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+RUNS = pa.run_end_encoded(pa.int32(), pa.int8())
+LIST_VIEWS = (pa.list_view(pa.int8()), pa.large_list_view(pa.int8()))
+ENCODED = {kind.id for kind in (*VIEWS, *LIST_VIEWS, RUNS, pa.dictionary(pa.int8(), pa.int8()))}
+"""Ids of the types whose values do not stand one after the other."""
 
 
 def decoded(array: pa.Array) -> pa.Array:
     """Return an array whose values stand one after the other: no dictionary, no runs, no views."""
-    while True:
+    while array.type.id in ENCODED:
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         elif pa.types.is_run_end_encoded(array.type):
             array = pc.run_end_decode(array)
         elif array.type in VIEWS:
             array = pc.cast(array, VIEWS[array.type])
-        elif isinstance(array.type, pa.ListViewType | pa.LargeListViewType):
-            array = _list_of_views(array)
         else:
-            return array
+            array = _list_of_views(array)
+    return array
 
 
 def _list_of_views(array: pa.Array) -> pa.Array:
