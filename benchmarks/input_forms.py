@@ -141,7 +141,7 @@ def measure_rows(rounds: int) -> dict[str, dict[str, float]]:
             "pandas": pd.DataFrame({"features": row.tolist()}),
         }
         pipeline.infer(forms["dict"])
-        from lakemill_udfs.models import CACHE
+        from lakemill_udfs.models.cache import CACHE
 
         model = next(reversed(CACHE.entries.values())).model
         calls: dict[str, Callable[[], Any]] = {"model": lambda: model.predict({"features": row})}

@@ -14,9 +14,10 @@ import pytest
 
 from lakemill.cli.app import run
 from lakemill.pipelines.pipeline import Pipeline
-from lakemill.pipelines.registry import FoundModel, content_sha256, find, mlflow_at
+from lakemill.pipelines.registry import FoundModel, find, mlflow_at
 from lakemill.pipelines.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ModelError
+from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.steps.declared import Check, ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
 from tests.lake import image_rows, onnx_classifier, png

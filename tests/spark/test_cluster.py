@@ -76,3 +76,54 @@ def test_the_predict_job_runs_on_the_cluster(cluster: Cluster, spark: SparkSessi
     rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().sort_by("path").to_pylist()
     assert [row["path"] for row in rows if row["error"]] == ["img/0004.png"]
     assert len({row["path"] for row in rows}) == len(rows) == 12
+
+
+TWICE = """
+import sys
+from pathlib import Path
+
+import onnx
+from lakemill import PredictConfig, get_session, predict_table
+
+Y = {"y": {"dtype": "float32"}}
+lake, own = Path(sys.argv[1]), Path(sys.argv[2])
+sys.path.insert(0, str(own))
+job = PredictConfig.load(
+    name="twice",
+    source={"table": f"{lake}/images"},
+    pipeline={"steps": [
+        {"image": {"column": "content", "mode": "L", "size": [8, 8], "layout": "flat", "output": "pixels"}},
+        {"model": {"uri": f"{lake}/model.onnx"}},
+        {"python": {"function": "own.steps:first", "inputs": {"logits": "logits"}, "outputs": Y}},
+    ]},
+    output={"table": f"{lake}/predictions"},
+    mode="full",
+)
+spark = get_session("twice")
+for run in range(3):
+    if run == 2:  # a new version of the model and of the code
+        graph = onnx.load(lake / "model.onnx")
+        graph.doc_string = "the next version"
+        (lake / "weights.bin").unlink()
+        onnx.save(graph, lake / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+        (own / "own" / "steps.py").write_text("def first(logits):\\n    return {'y': logits[:, 0] * 0 + 7}\\n")
+    print("ROWS", predict_table(job, spark).rows_error)
+"""
+
+
+def test_a_session_runs_a_job_more_than_once(cluster: Cluster, spark: SparkSession, tmp_path: Path) -> None:
+    """With external weights, and a package of the user's that has no ``__init__.py``."""
+    import onnx
+
+    write_images(spark, tmp_path / "images", 0, 6)
+    graph = onnx.load(onnx_classifier(tmp_path / "model.onnx"))
+    onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    own = tmp_path / "code" / "own"
+    own.mkdir(parents=True)
+    (own / "steps.py").write_text("def first(logits):\n    return {'y': logits[:, 0]}\n")
+    (tmp_path / "twice.py").write_text(TWICE)
+    done = cluster.submit(tmp_path / "twice.py", str(tmp_path), str(own.parent))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("ROWS")] == ["ROWS 0"] * 3
+    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
+    assert [row["out"]["y"] for row in rows] == [7.0] * 6

@@ -177,6 +177,20 @@ def test_a_message_and_its_hint_arrive_whole(spark: SparkSession) -> None:
     assert (type(error).__name__, error.message, error.hint) == ("ModelError", "n, 64.", "Look.")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "lakemill_udfs.errors.ModelError: [MODEL_LOAD] ",
+        "ModuleNotFoundError: No module named 'x'",
+        "No space left on device",
+    ],
+)
+def test_a_rows_text_never_speaks_as_lakemill(spark: SparkSession, said: str) -> None:
+    statement = f"raise ValueError({f'one line{chr(10)}{said}{SECRET}'!r})"
+    error = failure_of(spark.range(1).mapInArrow(partial(failing, statement), "id long").count)
+    assert (error.code, SECRET in str(error)) == ("WORKER_FAILED", False)
+
+
 def test_values_in_sql_errors_stay_out(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
     error = failure_of(spark.range(2).selectExpr(f"CAST(concat('{SECRET}', id) AS INT)").collect)
     assert "CAST_INVALID_INPUT" in str(error)

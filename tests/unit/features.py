@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+
+from lakemill_udfs.errors import RunError
 
 
 def double(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -53,11 +56,7 @@ def at_most_two(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def never_enough(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    raise RuntimeError("CUDA out of memory")
-
-
-def needs_module(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    raise ModuleNotFoundError("No module named 'scipy'")
+    raise MemoryError
 
 
 def length_of_first(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -102,3 +101,78 @@ def no_expression() -> bool:
 
 def first(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": inputs["x"][:, 0]}
+
+
+def says_out_of_memory(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if (inputs["x"] < 0).any():
+        raise ValueError("cannot parse: out of memory, std::bad_alloc")
+    return {"y": inputs["x"]}
+
+
+def speaks_as_lakemill(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if (inputs["x"] < 0).any():
+        raise RunError("OUT_OF_MEMORY", "the row's text: secret")
+    return {"y": inputs["x"]}
+
+
+def service_is_away(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    raise ConnectionError("no answer for the row's text: secret")
+
+
+def imports_what_a_row_says(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    importlib.import_module("secret" + "_of_the_row")
+    return {"y": inputs["x"]}
+
+
+def imports_missing(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import module_that_is_missing  # type: ignore[import-not-found]  # noqa: F401 -- that is the test
+
+    return {"y": inputs["x"]}
+
+
+def integers_unless_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"] if (inputs["x"] < 0).any() else inputs["x"].astype("int64")}
+
+
+def wider_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    x = inputs["x"]
+    return {"y": np.stack([x] * (3 if (x < 0).any() else 2), axis=1)}
+
+
+def nothing_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    return None if (inputs["x"] < 0).any() else {"y": inputs["x"]}
+
+
+def add_in_place(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    x = inputs["x"]
+    x += 100
+    return {"y": x}
+
+
+BUFFER = np.zeros(64, "float32")
+
+
+def reuse_one_buffer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rows = len(inputs["x"])
+    BUFFER[:rows] = inputs["x"]
+    return {"y": BUFFER[:rows]}
+
+
+def three_values(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": np.ones(3, "float32")}
+
+
+def masked_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": np.ma.masked_less(inputs["x"], 0)}
+
+
+def surrogate_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": np.array(["\ud800" if value < 0 else "a" for value in inputs["x"]], dtype=object)}
+
+
+def identity(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"]}
+
+
+def sorted_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(columns={"x": "y"}).sort_values("y", ascending=False)

@@ -19,7 +19,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 50  # lines; a function's without its docstring
 DRIVER_ONLY = {"pyspark", "delta", "pydantic", "lakemill"}
-INSIDE_MLFLOW = {"mlflow_model"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
+INSIDE_MLFLOW = {"logged_pipeline"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
 
@@ -109,3 +109,13 @@ def test_spark_conf_and_the_library_agree() -> None:
     assert settings["spark.jars.excludes"] == ",".join(f"{group}:*" for group in HAD_BY_SPARK)
     minor = pins["pyspark"].rpartition(".")[0]
     assert settings["spark.jars.packages"] == f"io.delta:delta-spark_{minor}_2.13:{pins['delta-spark']}"
+
+
+def test_only_the_table_of_flavors_knows_the_runtimes() -> None:
+    """A new framework is one module in ``models`` and one line in its table."""
+    from lakemill_udfs.models.flavors import RUNTIMES
+
+    table = ROOT / "udfs/lakemill_udfs/models/flavors.py"
+    others = [path for path in (*UDFS, *LIBRARY) if path != table and path.stem not in RUNTIMES.values()]
+    names = {*RUNTIMES.values(), ".flavor ==", ".flavor !="}
+    assert not [(name(path), known) for path in others for known in names if known in path.read_text(encoding="utf-8")]

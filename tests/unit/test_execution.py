@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakemill_udfs.errors import ModelError, RunError
-from lakemill_udfs.execution import Batch, PipelineRunner, checked
+from lakemill_udfs.errors import ModelError, RunError, SetupError
+from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.step_call import StepCall, checked
 from lakemill_udfs.steps.declared import FormatStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
+from lakemill_udfs.wiring import StepWiring
 from lakemill_udfs.worker import columns_of
 from tests.unit.plans import function, plan_for
 
@@ -65,7 +67,10 @@ def test_out_of_memory_halves_the_batches_that_follow() -> None:
     batch = runner.run(columns_of(table), table.num_rows)
     assert batch.values["y"].tolist() == list(range(12))
     assert not batch.failures
-    assert runner.max_rows <= 2
+    sizes: list[int] = []
+    runner.observe_last(lambda result: sizes.append(len(result["y"])))
+    runner.run(columns_of(table), table.num_rows)
+    assert max(sizes) <= 2
 
 
 def test_no_memory_for_one_row_stops_the_run() -> None:
@@ -73,9 +78,75 @@ def test_no_memory_for_one_row_stops_the_run() -> None:
         run(function("never_enough"), [1, 2, 3])
 
 
-def test_a_missing_module_is_no_rows_fault() -> None:
-    with pytest.raises(ImportError):
-        run(function("needs_module"), [1, 2])
+def test_what_is_no_rows_fault_stops_the_run_with_its_class_and_never_its_text() -> None:
+    with pytest.raises(RunError, match=r"^\[STEP_ENVIRONMENT\] a step raised ConnectionError") as error:
+        run(function("service_is_away"), [1, 2])
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+    with pytest.raises(RunError, match=r"^\[STEP_ENVIRONMENT\] a step raised ModuleNotFoundError") as error:
+        run(function("imports_what_a_row_says"), [1, 2])
+    assert "secret" not in str(error.value)
+    with pytest.raises(SetupError, match=r"^\[WORKER_MODULE_MISSING\] .*'module_that_is_missing'"):
+        run(function("imports_missing"), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "code"),
+    [
+        ("says_out_of_memory", {}, "MODEL_FAILED"),
+        ("speaks_as_lakemill", {}, "MODEL_FAILED"),
+        ("integers_unless_negative", {"dtype": "int64"}, "OUTPUT_DTYPE"),
+        ("wider_if_negative", {"shape": [2]}, "OUTPUT_SHAPE"),
+        ("nothing_if_negative", {}, "FUNCTION_RESULT"),
+        ("masked_if_negative", {}, "OUTPUT_MASKED"),
+        ("surrogate_if_negative", {"dtype": "string"}, "OUTPUT_TEXT"),
+    ],
+)
+def test_one_row_never_decides_for_the_others(name: str, outputs: dict[str, Any], code: str) -> None:
+    batch = run(function(name, {"y": {"dtype": "float32"} | outputs}), [1, -2, 3, 4, 5, 6, 7, 8, -9])
+    assert {row: error.code for row, (_, error) in batch.failures.items()} == {1: code, 8: code}
+    assert "secret" not in str(batch.failures)
+    assert len(batch.values["y"]) == 7
+
+
+def test_a_lone_row_that_breaks_the_declaration_stops_no_run() -> None:
+    batch = run(function("wider_if_negative", {"y": {"dtype": "float32", "shape": [2]}}), [-1])
+    assert [error.code for _, error in batch.failures.values()] == ["OUTPUT_SHAPE"]
+
+
+def test_a_function_that_writes_to_its_input_changes_nothing_outside() -> None:
+    given = np.array([1, 2, 3], "float32")
+    runner = PipelineRunner(plan_for([function("add_in_place")], pa.schema([("x", pa.float32())])))
+    for _ in range(2):
+        batch = runner.run({"x": given}, 3)
+        assert batch.values["y"].tolist() == [101, 102, 103]
+        assert batch.values["x"].tolist() == given.tolist() == [1, 2, 3]
+
+
+def test_a_frame_that_was_sorted_gives_each_row_its_own_result() -> None:
+    assert run(function("sorted_frame"), [2, 3, 1, 5, 4]).values["y"].tolist() == [2, 3, 1, 5, 4]
+
+
+def test_a_function_may_use_one_array_for_all_its_results() -> None:
+    batch = run(function("reuse_one_buffer"), list(range(30)))
+    assert batch.values["y"].tolist() == list(range(30))
+
+
+def test_as_many_values_as_rows_by_coincidence_are_no_result() -> None:
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_ROWS\] y: one row went in, 3 came out"):
+        run(function("three_values"), [1, 2, 3])
+
+
+def test_a_value_that_does_not_fit_the_next_step_fails_its_row() -> None:
+    call = StepCall(
+        lambda inputs: {"y": inputs["n"]},
+        StepWiring((("n", "wide"),), {"n": "int32"}, ((TensorSpec("y", "int32"), "y"),)),
+        "predict",
+        8,
+    )
+    outputs, failed = call.run({"n": np.array([1, 2**31, 3])}, [], 3)
+    assert outputs["y"].tolist() == [1, 3]
+    assert {place: error.code for place, error in failed.items()} == {1: "INPUT_CAST"}
 
 
 def test_rows_whose_free_dimension_differs_keep_each_their_own() -> None:

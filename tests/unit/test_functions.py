@@ -54,11 +54,13 @@ def test_a_shipped_module_replaces_an_older_one(tmp_path: Path, monkeypatch: pyt
         assert import_function("lakemill_shipped:version", folder.name)() == version
 
 
-def shipped(folder: Path, version: int) -> str:
-    """Write a package as workers get it, and return its archive's name."""
+def shipped(folder: Path, version: int, *, is_plain: bool) -> str:
+    """Write a package as workers get it, a plain one without ``__init__.py``, and return its archive's name."""
     archive = folder / f"shipped_steps-{version}.zip"
     with zipfile.ZipFile(archive, "w") as package:
-        package.writestr("shipped_steps/__init__.py", "")
+        package.writestr("shipped_steps/", "")
+        if not is_plain:
+            package.writestr("shipped_steps/__init__.py", "")
         package.writestr("shipped_steps/numbers.py", f"VERSION = {version}\n")
         package.writestr(
             "shipped_steps/steps.py", "from shipped_steps.numbers import VERSION\n\ndef run():\n    return VERSION\n"
@@ -66,10 +68,13 @@ def shipped(folder: Path, version: int) -> str:
     return archive.name
 
 
-def test_a_reused_worker_runs_a_new_version_of_a_package_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_a_reused_worker_runs_a_new_version_of_a_package_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_plain: bool
+) -> None:
     path = "shipped_steps.steps:run"
     for version in (1, 2):
-        name = shipped(tmp_path, version)
+        name = shipped(tmp_path, version, is_plain=is_plain)
         monkeypatch.syspath_prepend(str(tmp_path / name))
         assert import_function(path, name)() == version
     # A task of an earlier plan that comes late gets its own version again.

@@ -170,7 +170,11 @@ def test_the_error_names_the_row_and_the_stage() -> None:
     [
         ({"x": [1.0, 2.0], "z": [1]}, "[INPUT_ROWS] 'z': expected 2 rows, as 'x' has; got 1. Hint: every input has"),
         ({"x": 1.0}, "[INFER_INPUT] input 'x': expected a batch, rows first; got one float. Hint: one row is a list"),
-        ([1, 2], "[INFER_INPUT] infer takes a pandas DataFrame, an Arrow table, a dict or a file's path; got list."),
+        (
+            [1, 2],
+            "[INFER_INPUT] infer takes a DataFrame of pandas or polars, an Arrow table, a dict or a file's path; "
+            "got list.",
+        ),
         (
             {"z": [1.0]},
             "[MODEL_INPUT_MISSING] function 'tests.unit.features:double' needs input 'x'; the table has: z.",

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lakemill.pipelines.registry import content_sha256
 from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.errors import ModelError
-from lakemill_udfs.models import CACHED_MODELS, ModelCache, ModelSpec, locate
-from lakemill_udfs.onnx_model import OnnxModel
+from lakemill_udfs.models.cache import CACHED_MODELS, ModelCache
+from lakemill_udfs.models.content import content_sha256
+from lakemill_udfs.models.files import locate
+from lakemill_udfs.models.model import ModelSpec
+from lakemill_udfs.models.onnx_runtime import OnnxModel
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -56,6 +58,26 @@ def test_a_fixed_batch_is_cut_and_padded(tmp_path: Path, rows: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_rows_that_differ_in_an_input_without_rows_are_given_to_the_graph_apart(tmp_path: Path) -> None:
+    """ONNX Runtime takes a vector for a scalar: with as many values as features it scales the wrong axis."""
+    import onnx
+
+    number = onnx.TensorProto.FLOAT
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Mul", ["x", "scale"], ["y"])],
+        "scaled",
+        [value("x", number, ["n", 4]), value("scale", number, [])],
+        [value("y", number, ["n", 4])],
+    )
+    opset = [onnx.helper.make_opsetid("", 13)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(tmp_path / "scaled.onnx"))
+    model = OnnxModel(tmp_path / "scaled.onnx")
+    scale = np.array([1, 2, 1, 3], "float32")
+    result = model.predict({"x": np.ones((4, 4), "float32"), "scale": scale})
+    np.testing.assert_array_equal(result["y"], np.repeat(scale[:, np.newaxis], 4, axis=1))
+
+
 def test_a_model_is_loaded_once_by_content_and_options(tmp_path: Path) -> None:
     cache = ModelCache()
     spec = spec_of(onnx_classifier(tmp_path / "model.onnx"))
@@ -73,9 +95,9 @@ def test_a_model_is_loaded_once_by_content_and_options(tmp_path: Path) -> None:
 def test_a_model_at_a_uri_is_fetched_as_a_file_or_a_folder(tmp_path: Path) -> None:
     path = onnx_classifier(tmp_path / "model.onnx")
     remote = replace(spec_of(path), location=path.as_uri())
-    assert locate(remote).read_bytes() == path.read_bytes()
-    folder = locate(replace(remote, location=tmp_path.as_uri()))
-    assert (folder / "model.onnx").is_file()
+    assert locate(remote).path.read_bytes() == path.read_bytes()
+    folder = locate(replace(remote, location=tmp_path.as_uri(), sha256=content_sha256(tmp_path)))
+    assert (folder.path / "model.onnx").is_file()
 
 
 def test_why_a_model_is_not_there(tmp_path: Path) -> None:
@@ -93,7 +115,7 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\]"):
         spec_of(path)
-    spec = ModelSpec(str(path), str(path), "onnx", "model", None, "0" * 64)
+    spec = ModelSpec(str(path), str(path), "onnx", "model", None, content_sha256(path))
     with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\] model 'model'"):
         ModelCache().get(spec, threads=1, device="auto")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lakemill_udfs.errors import LakemillError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import TensorSpec

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakemill_udfs.errors import ModelError
+from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import Check, ImageStep, PythonStep
 from lakemill_udfs.worker import fill, predict_batches, predict_group
@@ -92,13 +92,33 @@ def test_a_task_whose_rows_are_all_bad_writes_them_all() -> None:
     assert [row["out"] for row in rows] == [None] * 3
 
 
-def test_a_check_that_cannot_be_judged_is_an_error_of_its_rows() -> None:
-    plan = plan_for([function("double")], SCHEMA, [Check("odd", "out.typo > 1")], passthrough=["id"])
-    rows = pa.Table.from_batches(scored(plan, [record(1, 3)])).to_pylist()
-    assert [row["id"] for row in rows] == [1, 2, 3]
-    assert {(row["error"]["stage"], row["error"]["code"], row["out"]) for row in rows} == {
-        ("check", "CHECK_FAILED", None)
-    }
+def test_a_row_that_a_check_cannot_judge_fails_alone() -> None:
+    schema = pa.schema([*SCHEMA, ("text", pa.string())])
+    check = Check("odd", "CAST(in.text AS INT) > 2")
+    plan = plan_for([function("refuse_negative")], schema, [check], passthrough=["id", "text"])
+    columns = [[1, 2, 3, 4, 5], [1.0, -1.0, 3.0, 4.0, 5.0], ["1", "2", "secret", "4", None]]
+    (batch,) = scored(plan, [pa.record_batch(columns, schema=schema)])
+    rows = batch.to_pylist()
+    assert [row["error"] and row["error"]["code"] for row in rows] == [None, "MODEL_FAILED", "CHECK_FAILED", None, None]
+    assert [row["out"] and row["out"]["y"] for row in rows] == [1, None, None, 4, 5]
+    assert [row["anomaly"] and row["anomaly"]["odd"] for row in rows] == [False, None, None, True, False]
+    assert "secret" not in str(batch["error"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("expr", "said"),
+    [
+        ("out.typo > 1", r"\[CHECK_FIELD\] check 'c' reads out.typo; there are: y"),
+        ("in.name = 'a'", r"\[CHECK_FIELD\] check 'c' reads in.name; there are: id, x"),
+        ("out.y + 1", r"\[CHECK_TYPE\] check 'c' is no condition: it gives Float"),
+        ("out", r"\[CHECK_TYPE\] check 'c' is no condition: it gives Struct"),
+        ("out.y > 'a'", r"\[CHECK_TYPE\] check 'c' does not fit what it reads .*out.y float"),
+        ("now() > '2020-01-01'", r"\[CHECK_EXPRESSION\] check 'c' is another one each time"),
+    ],
+)
+def test_a_check_that_does_not_fit_is_refused_before_anything_runs(expr: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan_for([function("double")], SCHEMA, [Check("c", expr)], passthrough=["id"])
 
 
 def test_checks_read_carried_columns_and_flag_rows() -> None:
@@ -146,3 +166,18 @@ def test_the_shipped_function_is_pickled_by_name() -> None:
     shipped: Any = pickle.dumps(partial(predict_batches, plan))
     assert len(shipped) < 2000
     assert [batch.num_rows for batch in pickle.loads(shipped)([record(0, 3)])] == [3]  # noqa: S301  # made one line above
+
+
+def test_single_numbers_are_scored_in_large_batches_and_text_is_not() -> None:
+    assert plan_for([function("double")], SCHEMA).batch_rows == 65_536
+    text = plan_for([function("double", {"y": {"dtype": "string"}})], pa.schema([("x", pa.string())]))
+    assert text.batch_rows == 4_096
+
+
+def test_what_is_the_same_in_each_row_is_so_whatever_sizes_batches_have() -> None:
+    plan = plan_for([function("double")], SCHEMA, passthrough=["id"], batch_rows=7)
+    batches = scored(plan, records([3, 7, 1, 20]))
+    metadata = [row for batch in batches for row in batch["metadata"].to_pylist()]
+    assert len(metadata) == 31
+    assert {row["pipeline_version"] for row in metadata} == {plan.pipeline.version}
+    assert all(len(row["elapsed_ns"]) == 1 and row["models"] == [] for row in metadata)

@@ -1,4 +1,4 @@
-"""Running a pipeline's steps on one batch; a batch that raises is halved until the bad rows are alone."""
+"""Running a pipeline's steps on one batch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
+from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import Failure, ImageDecoder
-from lakemill_udfs.models import CACHE, Arrays
+from lakemill_udfs.models.cache import CACHE
+from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.step_call import StepCall
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.steps.formats import run_format
 from lakemill_udfs.steps.functions import call_function, import_function
 from lakemill_udfs.tensors.cells import contents, read_column, texts
 from lakemill_udfs.tensors.column_inputs import InputColumn
-from lakemill_udfs.tensors.ragged import alike, is_ragged, join
+from lakemill_udfs.tensors.ragged import is_ragged
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import StepWiring
 
-ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
-"""Failures that are no row's fault: the task fails and Spark repeats it."""
-
-OUT_OF_MEMORY = ("out of memory", "bad_alloc", "failed to allocate", "bad allocation")
-OBJECT_TYPES = {"string": str, "binary": bytes}
 STAGES = {ImageStep: "decode", ModelStep: "predict", PythonStep: "predict", FormatStep: "format"}
 
 
@@ -96,25 +93,40 @@ class PipelineRunner:
 
     def __init__(self, plan: PredictPlan, *, bisect: bool = True, stop_at_failure: bool = False) -> None:
         self.plan, self.bisect, self.stop_at_failure, self.measures = plan, bisect, stop_at_failure, Measures()
-        self.max_rows = plan.batch_rows
         models, archives = iter(plan.models), dict(plan.archives)
         self.decoders: list[ImageDecoder] = []
-        self._calls: list[Callable[[Arrays], Arrays] | ImageDecoder] = []
-        for step in plan.pipeline.steps:
+        self._calls: list[StepCall | ImageDecoder] = []
+        for step, wiring in zip(plan.pipeline.steps, plan.wiring.steps, strict=True):
             if isinstance(step, ImageStep):
                 self.decoders.append(ImageDecoder(step))
                 self._calls.append(self.decoders[-1])
             elif isinstance(step, ModelStep):
-                loaded, fresh = CACHE.get(next(models), threads=plan.threads, device=plan.device)
-                self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
-                self.measures.models_loaded += fresh
-                self.measures.model_bytes += loaded.model_bytes
-                self._calls.append(loaded.model.predict)
+                self._add(step, wiring, self._load(next(models)))
             elif isinstance(step, PythonStep):
                 function = import_function(step.function, archives.get(step.function))
-                self._calls.append(partial(call_function, function))
+                self._add(step, wiring, partial(call_function, foreign(function)))
             else:
-                self._calls.append(partial(run_format, step))
+                self._add(step, wiring, partial(run_format, step))
+
+    def _load(self, spec: ModelSpec) -> Callable[[Arrays], Arrays]:
+        loaded, fresh = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device)
+        self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
+        self.measures.models_loaded += fresh
+        self.measures.model_bytes += loaded.model_bytes
+        return loaded.model.predict
+
+    def _add(self, step: Step, wiring: StepWiring, call: Callable[[Arrays], Arrays]) -> None:
+        self._calls.append(
+            StepCall(
+                call,
+                wiring,
+                STAGES[type(step)],
+                self.plan.batch_rows,
+                halves=self.bisect,
+                foreign=not isinstance(step, FormatStep),
+                stop_at_first=self.stop_at_failure,
+            )
+        )
 
     def run(self, columns: Mapping[str, Any], rows: int) -> Batch:
         """Run all steps on a batch.
@@ -138,7 +150,7 @@ class PipelineRunner:
             if isinstance(call, ImageDecoder):
                 self._run_image(call, columns, batch)
             else:
-                self._run_call(call, wiring, STAGES[type(step)], batch)
+                self._run_call(call, wiring, batch)
             batch.elapsed_ns.append(time.perf_counter_ns() - started)
             seconds = batch.elapsed_ns[-1] / 1e9
             if isinstance(step, FormatStep):
@@ -171,128 +183,25 @@ class PipelineRunner:
         batch.drop({at: failure for at, failure in enumerate(failures) if failure is not None})
         batch.set(step.spec, images)
 
-    def _run_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str, batch: Batch) -> None:
+    @staticmethod
+    def _run_call(call: StepCall, wiring: StepWiring, batch: Batch) -> None:
         inputs = {name: batch.values[source] for name, source in wiring.inputs}
         ragged = [name for name, source in wiring.inputs if is_ragged(inputs[name], batch.specs[source])]
-        parts: list[Arrays] = []
-        places: list[NDArray[np.int64]] = []
-        failed: dict[int, Failure] = {}
-        for members, group in alike(inputs, ragged, len(batch.active)):
-            for name in wiring.casts.keys() & group.keys():
-                group[name] = group[name].astype(wiring.casts[name])
-            start = 0
-            while start < len(members):
-                rows = min(self.max_rows, len(members) - start) if self.bisect else len(members)
-                here, part_inputs = members, group
-                if rows < len(members):
-                    here = members[start : start + rows]
-                    part_inputs = {name: array[start : start + rows] for name, array in group.items()}
-                part, errors = self._attempt(call, part_inputs, rows, wiring, stage)
-                parts += part
-                places.append(np.delete(here, list(errors)) if errors else here)
-                failed.update({int(here[at]): (stage, error) for at, error in errors.items()})
-                start += rows
+        outputs, failed = call.run(inputs, ragged, len(batch.active))
         if failed:
-            batch.drop(failed)
-        order = np.argsort(np.concatenate(places)) if len(places) > 1 and ragged else None
+            batch.drop({place: (call.stage, error) for place, error in failed.items()})
         for spec, name in wiring.outputs:
-            result = join([part[spec.name] for part in parts], spec)
-            batch.set(
-                spec if spec.name == name else replace(spec, name=name), result if order is None else result[order]
-            )
+            batch.set(spec if spec.name == name else replace(spec, name=name), outputs[spec.name])
 
     def observe_last(self, observer: Callable[[Arrays], None]) -> None:
         """Show ``observer`` what the last step, a model or function, gives for each batch, before it is checked."""
-        call = self._calls[-1]
-        assert not isinstance(call, ImageDecoder)  # noqa: S101 -- see the docstring
+        last = self._calls[-1]
+        assert not isinstance(last, ImageDecoder)  # noqa: S101 -- see the docstring
+        call = last.call
 
         def observed(inputs: Arrays) -> Arrays:
             result = call(inputs)
             observer(result)
             return result
 
-        self._calls[-1] = observed
-
-    def _attempt(
-        self, call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, wiring: StepWiring, stage: str
-    ) -> tuple[list[Arrays], dict[int, RowError]]:
-        """Call once; on failure halve. Returns the results in order and the failures by position."""
-        try:
-            result = call(inputs)
-            return [{spec.name: checked(result, spec, rows) for spec, _ in wiring.outputs}], {}
-        except ENVIRONMENT:
-            raise
-        except Exception as error:  # a user's model may raise anything; the rows it raises for get it as their error
-            if isinstance(error, LakemillError) and not isinstance(error, RowError):
-                raise
-            if _is_out_of_memory(error):
-                if rows == 1:
-                    raise RunError(
-                        "OUT_OF_MEMORY",
-                        "there is no memory for a batch of one row.",
-                        hint="use fewer tasks a machine, or a smaller model.",
-                    ) from None
-                self.max_rows = max(1, rows // 2)
-            elif rows == 1 or not self.bisect:
-                return [], dict.fromkeys(range(rows), _row_error(error, stage))
-        half = rows // 2
-        left, left_failed = self._attempt(
-            call, {name: array[:half] for name, array in inputs.items()}, half, wiring, stage
-        )
-        right, right_failed = self._attempt(
-            call, {name: array[half:] for name, array in inputs.items()}, rows - half, wiring, stage
-        )
-        return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
-
-
-def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
-    """Return one output of a step if it is what was declared.
-
-    Raises:
-        RowError: ``OUTPUT_ROWS`` if it has another number of rows than went in; the batch is halved to find which.
-        ModelError: ``OUTPUT_MISSING``, ``OUTPUT_SHAPE`` or ``OUTPUT_DTYPE``, which no single row is to blame for.
-    """
-    if spec.name not in result:
-        raise ModelError("OUTPUT_MISSING", f"the step's result has no '{spec.name}'; it has: {', '.join(result)}.")
-    array = np.asarray(result[spec.name])
-    if not array.ndim or len(array) != rows:
-        raise RowError(
-            "OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out."
-        )
-    if is_ragged(array, spec):
-        for cell in array:
-            checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
-        return array
-    if not spec.accepts(array.shape[1:]):
-        expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
-        raise ModelError(
-            "OUTPUT_SHAPE",
-            f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
-            hint="correct the declared outputs, or the model.",
-        )
-    fits = _holds(array, OBJECT_TYPES[spec.dtype]) if spec.dtype in OBJECT_TYPES else array.dtype == spec.numpy_dtype
-    if not fits:
-        raise ModelError(
-            "OUTPUT_DTYPE",
-            f"{spec.name}: expected {spec.dtype}, got {array.dtype}.",
-            hint="correct the declared outputs, or the model.",
-        )
-    return array
-
-
-def _holds(array: NDArray[Any], kind: type) -> bool:
-    return (array.dtype.kind == "U" and kind is str) or (
-        array.dtype.kind == "O" and all(value is None or isinstance(value, kind) for value in array.flat)
-    )
-
-
-def _row_error(error: Exception, stage: str) -> RowError:
-    if isinstance(error, RowError):
-        return error
-    return RowError(
-        "MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {type(error).__name__} for this row."
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+        last.call = observed

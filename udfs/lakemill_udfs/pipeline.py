@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.callables import must_travel, name_of
@@ -39,6 +39,9 @@ class Pipeline:
     inputs: tuple[TensorSpec, ...] = ()
 
     def __post_init__(self) -> None:
+        kinds = {"steps": get_args(Step), "checks": (Check,), "outputs": (str,), "inputs": (TensorSpec,)}
+        for name, kind in kinds.items():
+            _must_be_all(getattr(self, name), name, kind)
         object.__setattr__(self, "steps", tuple(self.steps))
         object.__setattr__(self, "checks", tuple(self.checks))
         object.__setattr__(self, "outputs", tuple(self.outputs))
@@ -93,8 +96,21 @@ class Pipeline:
 
     @property
     def version(self) -> str:
-        """Hash of the JSON form; of a resolved pipeline it also covers the models' sha256."""
+        """Hash of the JSON form; of a resolved pipeline it also covers the sha256 of models and of functions' code."""
         return hashlib.sha256(json.dumps(self._form(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _must_be_all(values: Any, name: str, kinds: tuple[type, ...]) -> None:
+    """Raise if an argument of a pipeline is no sequence of such values."""
+    wrong = [values] if isinstance(values, (str, *kinds)) or not isinstance(values, Iterable) else list(values)
+    wrong = [value for value in wrong if not isinstance(value, kinds) or value is values]
+    if wrong:
+        raise ConfigError(
+            "PIPELINE_ARGUMENTS",
+            f"'{name}' of a pipeline is a list of {', '.join(kind.__name__ for kind in kinds)}; "
+            f"got {type(wrong[0]).__name__}.",
+            hint="Pipeline([ModelStep('model.onnx')])",
+        )
 
 
 def step_from_dict(raw: Mapping[str, Any]) -> Step:

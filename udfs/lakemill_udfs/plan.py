@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import Wiring
@@ -91,7 +91,7 @@ class PredictPlan:
         parts: Which of ``time``, ``in``, ``out`` and ``anomaly`` are written.
         provenance: Of the run and batch.
         task_metrics: Whether ``_task`` is written.
-        archives: The zip that holds each shipped user module, by ``module:function``.
+        archives: The zip that was shipped, or the folder here, that holds a function's module, by ``module:function``.
     """
 
     pipeline: Pipeline

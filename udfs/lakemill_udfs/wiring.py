@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lakemill_udfs.errors import LakemillError, ModelError, TableError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.steps.formats import format_specs

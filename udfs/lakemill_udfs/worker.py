@@ -22,7 +22,9 @@ import pyarrow as pa
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
-from lakemill_udfs.steps.checks import compile_check, run_checks
+from lakemill_udfs.repeated import RepeatedStruct
+from lakemill_udfs.steps.check_fit import inputs_read
+from lakemill_udfs.steps.checks import compile_check, judge, run_checks
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -149,9 +151,10 @@ class ResultWriter:
         self._checks = {
             check.name: compile_check(check, archives.get(check.function)) for check in plan.pipeline.checks
         }
+        self._read = inputs_read(self._checks.values(), dict.fromkeys((*plan.passthrough, *plan.input_columns)))
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
         origin = plan.provenance
-        self._constant = {
+        constant = {
             "job": origin.job,
             "run_id": origin.run_id,
             "query_id": origin.query_id,
@@ -161,6 +164,7 @@ class ResultWriter:
             "pipeline_version": plan.pipeline.version,
             "models": models,
         }
+        self._metadata = RepeatedStruct(constant, METADATA, "elapsed_ns")
 
     def table(self, source: pa.Table, batch: Batch) -> pa.Table:
         """Return one row for each row of ``source``; ``batch`` holds what became of it."""
@@ -170,50 +174,55 @@ class ResultWriter:
             [write_tensor(batch.values[spec.name], spec) for spec in plan.wiring.outputs], fields=list(plan.out_type)
         )
         anomaly, out = self._judge(source, batch, out)
-        rows = np.full(batch.rows, -1)
-        rows[batch.active] = np.arange(len(batch.active))
-        places = pa.array(rows, mask=rows < 0)
         if "time" in plan.parts:
             columns["time"] = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC")), batch.rows)
         if "in" in plan.parts:
             columns["in"] = _struct_of(source, plan.input_columns)
         if "out" in plan.parts:
-            columns["out"] = out.take(places)
+            columns["out"] = _in_rows(out, batch)
         if "anomaly" in plan.parts:
-            columns["anomaly"] = anomaly.take(places)
-        failures = [batch.failures.get(row) for row in range(batch.rows)]
-        columns["error"] = pa.array(
-            [
-                None
-                if failure is None
-                else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
-                for failure in failures
-            ],
-            ERROR,
+            columns["anomaly"] = _in_rows(anomaly, batch)
+        columns["error"] = _errors(batch)
+        columns["metadata"] = self._metadata.array(
+            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
         )
-        share = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
-        origin = pa.scalar(self._constant | {"elapsed_ns": share}, METADATA)
-        columns["metadata"] = pa.repeat(origin, max(1, batch.rows)).slice(0, batch.rows)  # no struct repeats 0 times
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
-        """Run the checks; if they raise, all rows of the batch get that as their error."""
+        """Run the checks; a row for which they raise gets that as its error."""
         if not self._checks:
             return run_checks({}, out, out), out
-        from polars.exceptions import PolarsError
-
-        names = tuple(dict.fromkeys((*self.plan.passthrough, *self.plan.input_columns)))
-        inputs = _struct_of(source, names).take(pa.array(batch.active))
-        try:
-            return run_checks(self._checks, inputs, out).cast(self.plan.anomaly_type), out
-        except PolarsError as error:
-            batch.drop(
-                dict.fromkeys(
-                    range(len(batch.active)),
-                    ("check", RowError("CHECK_FAILED", f"a check raised {type(error).__name__}.")),
-                )
-            )
+        inputs = _struct_of(source, self._read)
+        if len(batch.active) < batch.rows:
+            inputs = inputs.take(pa.array(batch.active))
+        anomaly, failed = judge(self._checks, inputs, out)
+        kept = batch.drop(
+            {
+                place: ("check", RowError("CHECK_FAILED", f"a check raised {kind} for this row."))
+                for place, kind in failed.items()
+            }
+        )
+        if not len(batch.active):
             return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
+        return anomaly.cast(self.plan.anomaly_type), out.filter(pa.array(kept)) if failed else out
+
+
+def _in_rows(results: pa.Array, batch: Batch) -> pa.Array:
+    """Return the results of the good rows at the rows' places, null in between."""
+    if len(batch.active) == batch.rows:
+        return results
+    places = np.full(batch.rows, -1)
+    places[batch.active] = np.arange(len(batch.active))
+    return results.take(pa.array(places, mask=places < 0))
+
+
+def _errors(batch: Batch) -> pa.Array:
+    if not batch.failures:
+        return pa.nulls(batch.rows, ERROR)
+    errors: list[dict[str, str] | None] = [None] * batch.rows
+    for row, (stage, error) in batch.failures.items():
+        errors[row] = {"stage": stage, "code": error.code, "message": error.message}
+    return pa.array(errors, ERROR)
 
 
 def _struct_of(source: pa.Table, names: tuple[str, ...]) -> pa.StructArray:

@@ -15,8 +15,8 @@ from lakemill.config.predict import PipelineConfig
 from lakemill.in_process.files import read_data
 from lakemill.in_process.inference import Inference
 from lakemill.in_process.inputs import given, to_table
+from lakemill.in_process.json_values import plain
 from lakemill.in_process.parallel import within
-from lakemill.in_process.results import plain
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
@@ -50,7 +50,9 @@ def infer_file(
     def call() -> Any:
         resolved = find_pipeline(pipeline, registry)
         data = read_data(file, resolved.pipeline)
-        return Inference(partial(make_plan, resolved)).run(data, dataset, dataset_exclude, dataset_separator)
+        return Inference(partial(make_plan, resolved, readable="all")).run(
+            data, dataset, dataset_exclude, dataset_separator
+        )
 
     return within(timeout, call)
 

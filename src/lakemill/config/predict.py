@@ -153,6 +153,16 @@ class OutputConfig(Strict):
         return tuple(part for part in ("time", "in", "out", "anomaly") if part in self.dataset or "*" in self.dataset)
 
 
+class TrustConfig(Strict):
+    """What of a logged pipeline may run besides its own code.
+
+    Args:
+        modules: Modules and packages from which its functions may come, for example ``features``.
+    """
+
+    modules: tuple[str, ...] = ()
+
+
 class QuarantineConfig(Strict):
     """What happens to rows with errors, besides standing in the predictions.
 
@@ -208,6 +218,7 @@ class PredictConfig(JobConfig):
         rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.
         engine: How it runs.
         ingest: In a stream, an ingest job that fills the source table, run before each look.
+        trust: What of a logged pipeline may run besides its own code.
     """
 
     name: str = "predict"
@@ -221,6 +232,7 @@ class PredictConfig(JobConfig):
     rescore: Literal["changed", "none"] = "none"
     engine: EngineConfig = EngineConfig()
     ingest: IngestConfig | None = None
+    trust: TrustConfig = TrustConfig()
 
     @field_validator("trigger")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pyarrow as pa
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import ImageStep
+
+UNREADABLE = (ValueError, TypeError, LookupError, OSError, RecursionError, pa.ArrowException)
+"""What json, pandas and pyarrow raise for a file that is damaged."""
 
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -33,9 +37,9 @@ def read_data(path: str | Path, pipeline: Pipeline) -> Any:
         if file.name.lower().endswith(".df.json"):
             import pandas as pd
 
-            return pd.DataFrame.from_records(json.loads(file.read_bytes()))
+            return pd.DataFrame.from_records(_parsed(file))
         if file.suffix.lower() == ".json":
-            return _json(json.loads(file.read_bytes()))
+            return _json(_parsed(file))
         if file.suffix.lower() in IMAGES:
             return _image(file, pipeline)
         if file.suffix.lower() == ".parquet":
@@ -44,7 +48,7 @@ def read_data(path: str | Path, pipeline: Pipeline) -> Any:
             return parquet.read_table(file)
         if file.suffix.lower() == ".arrow":
             return _arrow(file)
-    except (ValueError, TypeError) as error:  # of json, pandas and pyarrow
+    except UNREADABLE as error:
         raise ConfigError("FILE_CONTENT", f"'{path}' does not parse ({type(error).__name__}).") from error
     raise ConfigError(
         "FILE_FORMAT",
@@ -54,17 +58,38 @@ def read_data(path: str | Path, pipeline: Pipeline) -> Any:
 
 
 def _arrow(file: Path) -> pa.Table:
+    """Read an Arrow file or stream, and look at all of it: offsets behind a buffer would be read from there."""
     with pa.memory_map(str(file)) as source:
         try:
-            return pa.ipc.open_file(source).read_all()
+            table = pa.ipc.open_file(source).read_all()
         except pa.ArrowInvalid:
             source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
+            table = pa.ipc.open_stream(source).read_all()
+    table.validate(full=True)
+    return table
+
+
+def _parsed(file: Path) -> Any:
+    return json.loads(file.read_bytes(), object_pairs_hook=_without_twins)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twin = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ConfigError("FILE_CONTENT", f"an object of the file has two values for '{twin}'.")
+    return found
 
 
 def _json(content: Any) -> dict[str, Any]:
     if isinstance(content, dict):
         return content
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise ConfigError(
+            "FILE_CONTENT",
+            "the file holds neither an object of batches nor a list of records.",
+            hint='{"x": [1.0, 2.0]} or [{"x": 1.0}, {"x": 2.0}]',
+        )
     names = dict.fromkeys(name for record in content for name in record)
     return {name: [record.get(name) for record in content] for name in names}
 

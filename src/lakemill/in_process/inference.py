@@ -15,7 +15,8 @@ from lakemill.in_process.results import Output, Result
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.checks import compile_check, run_checks
+from lakemill_udfs.steps.check_fit import inputs_read
+from lakemill_udfs.steps.checks import compile_check, judge
 from lakemill_udfs.steps.declared import ImageStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import join
@@ -85,7 +86,9 @@ class Scorer:
         self.plan = plan
         self.runner = PipelineRunner(plan, stop_at_failure=True)
         self.fields = lru_cache(self._fields)
-        self._checks = {check.name: compile_check(check) for check in plan.pipeline.checks}
+        self._checks = {
+            check.name: compile_check(check, dict(plan.archives).get(check.function)) for check in plan.pipeline.checks
+        }
         self._decodes = any(isinstance(step, ImageStep) for step in plan.pipeline.steps)
         encoded = {step.column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
         self._keys = {
@@ -93,6 +96,7 @@ class Scorer:
             "out": [spec.name for spec in plan.wiring.outputs],
             "anomaly": ["count", *self._checks],
         }
+        self._read = inputs_read(self._checks.values(), self._keys["in"])
         last = plan.models[-1] if plan.models else None
         self.facts: dict[str, Any] = {
             "pipeline_version": plan.pipeline.version,
@@ -128,19 +132,16 @@ class Scorer:
         """Return the count of failed checks and each check, as ``infer_result.Result`` takes them."""
         if not self._checks:
             return {"count": 0}
-        inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._keys["in"]}
+        inputs = {name: one_array(to_arrow(source.columns[name])) for name in self._read}
         results = [write_tensor(values, spec) for spec, values in outputs.values()]
-        from polars.exceptions import PolarsError
-
-        try:
-            judged = run_checks(
-                self._checks,
-                _struct(inputs, source.rows),
-                _struct(dict(zip(outputs, results, strict=True)), source.rows),
-            ).cast(self.plan.anomaly_type)
-        except PolarsError as error:
-            raise RowError("CHECK_FAILED", f"check: a check raised {type(error).__name__}.") from None
-        return dict(zip(self._keys["anomaly"], judged.flatten(), strict=True))
+        judged, failed = judge(
+            self._checks,
+            _struct(inputs, source.rows),
+            _struct(dict(zip(outputs, results, strict=True)), source.rows),
+        )
+        for row, kind in failed.items():
+            raise RowError("CHECK_FAILED", f"row {row}, check: a check raised {kind}.")
+        return dict(zip(self._keys["anomaly"], judged.cast(self.plan.anomaly_type).flatten(), strict=True))
 
 
 def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.StructArray:

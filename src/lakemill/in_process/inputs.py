@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.tensors.cells import ARROW, Column, describe
+from lakemill_udfs.tensors.cells import ARROW, BYTES, Column, describe
 from lakemill_udfs.tensors.spec import Kind, arrow_tensors, tensor_of
 
 
@@ -26,7 +29,7 @@ class Given:
         index: The DataFrame's index.
     """
 
-    form: Literal["table", "batch", "pandas", "dict"]
+    form: Literal["table", "batch", "pandas", "polars", "dict"]
     columns: dict[str, Column]
     kinds: dict[str, Kind]
     rows: int
@@ -34,35 +37,74 @@ class Given:
 
 
 def given(data: Any) -> Given:
-    """Return the columns of a DataFrame, an Arrow table or batch, or a dict from each input to its batch.
+    """Return the columns of a DataFrame of pandas or polars, an Arrow table or batch, or a dict of batches.
 
     Raises:
-        ConfigError: ``INFER_INPUT`` if ``data`` is none of these, ``INPUT_ROWS`` if its columns differ in length.
+        ConfigError: ``INFER_INPUT`` if ``data`` is none of these or two columns have one name, ``INPUT_ROWS`` if its
+            columns differ in length.
     """
     if isinstance(data, pa.Table | pa.RecordBatch):
+        _refuse_twins(data.schema.names)
         columns = dict(zip(data.schema.names, data.columns, strict=True))
         form: Literal["table", "batch"] = "table" if isinstance(data, pa.Table) else "batch"
         return Given(form, columns, arrow_tensors(data.schema), data.num_rows)
+    if _is_polars(data):
+        try:
+            table = data.to_arrow()
+        except Exception as error:  # polars says it with a panic's text or its own classes, by column type
+            raise _not_understood("the polars DataFrame", "a column that is no Arrow type", error) from None
+        return replace(given(table), form="polars")
     if isinstance(data, Mapping):
+        _refuse_twins([str(name) for name in data])
         columns = {str(name): _batch(name, values) for name, values in data.items()}
         return Given("dict", columns, _kinds(columns), _rows(columns))
     if hasattr(data, "columns") and hasattr(data, "iloc"):
-        columns = {str(name): _series(series) for name, series in data.items()}
+        _refuse_twins([str(name) for name in data.columns])
+        columns = {str(name): _series(name, series) for name, series in data.items()}
         return Given("pandas", columns, _kinds(columns), len(data), data.index)
     raise ConfigError(
         "INFER_INPUT",
-        f"infer takes a pandas DataFrame, an Arrow table, a dict or a file's path; got {type(data).__name__}.",
+        f"infer takes a DataFrame of pandas or polars, an Arrow table, a dict or a file's path; "
+        f"got {type(data).__name__}.",
         hint="a dict maps each input to its batch, rows first: {'x': [[1.0, 2.0]]}",
     )
 
 
+def _is_polars(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "polars" and type(data).__name__ == "DataFrame"
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    twins = [name for name, count in Counter(names).items() if count > 1]
+    if twins:
+        raise ConfigError(
+            "INFER_INPUT",
+            f"two columns have the name '{twins[0]}'.",
+            hint="rename one: a name stands for one column.",
+        )
+
+
+def _not_understood(what: str, kind: str, error: Exception | None = None) -> ConfigError:
+    return ConfigError(
+        "INFER_INPUT",
+        f"{what} holds {kind}, which does not become a tensor" + (f" ({type(error).__name__})." if error else "."),
+        hint="convert it to numbers, strings, lists or numpy arrays first.",
+    )
+
+
 def _batch(name: Any, values: Any) -> Column:
-    if isinstance(values, (list, *ARROW)) or (isinstance(values, np.ndarray) and values.ndim):
+    if isinstance(values, np.ndarray) and values.ndim:
+        return _array(name, values)
+    if isinstance(values, (list, *ARROW)):
         return values
+    if hasattr(values, "to_arrow"):  # a polars Series
+        return values.to_arrow()
     if hasattr(values, "to_numpy"):  # a pandas Series
-        return _series(values)
+        return _series(name, values)
     if isinstance(values, tuple):
         return list(values)
+    if isinstance(values, array.array | memoryview) and memoryview(values).format not in BYTES:
+        return np.asarray(values)
     raise ConfigError(
         "INFER_INPUT",
         f"input '{name}': expected a batch, rows first; got one {type(values).__name__}.",
@@ -70,11 +112,33 @@ def _batch(name: Any, values: Any) -> Column:
     )
 
 
-def _series(series: Any) -> Column:
+def _array(name: Any, values: NDArray[Any]) -> Column:
+    """Return a numpy array as the runner reads it: masked values as nulls, numbers in this machine's byte order."""
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.is_masked(values) and values.ndim > 1:
+            raise ConfigError(
+                "INFER_INPUT",
+                f"input '{name}': a masked array of {values.ndim} dimensions has masked values.",
+                hint="fill them: values.filled(0)",
+            )
+        values = values if np.ma.is_masked(values) else values.data
+    else:
+        values = np.asarray(values)  # a matrix has two dimensions, whatever it is reshaped to
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    return pa.array(values) if isinstance(values, np.ma.MaskedArray) else values
+
+
+def _series(name: Any, series: Any) -> Column:
     """Return a pandas column: numpy's as it is, pandas' own types (categories, nullable integers, Arrow) as Arrow."""
     if isinstance(series.dtype, np.dtype):
-        return series.to_numpy()
-    return pa.array(series, from_pandas=True)
+        return _array(name, series.to_numpy())
+    if type(series.dtype).__name__ == "SparseDtype":
+        return np.asarray(series)
+    try:
+        return pa.array(series, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _not_understood(f"column '{name}'", f"pandas' {series.dtype}", error) from None
 
 
 def _kinds(columns: Mapping[str, Column]) -> dict[str, Kind]:
@@ -113,7 +177,10 @@ def to_arrow(column: Column) -> pa.Array | pa.ChunkedArray:
     cells = list(column)
     if all(isinstance(cell, np.ndarray) and cell.ndim > 1 and cell.shape == cells[0].shape for cell in cells) and cells:
         return to_arrow(np.stack(cells) if len(cells) > 1 else cells[0][np.newaxis])
-    return pa.array([cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells])
+    try:
+        return pa.array([cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _not_understood("a column", "values of more than one type, or of one that Arrow lacks", error) from None
 
 
 def to_table(data: Any) -> pa.Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from lakemill.in_process.dataset import Field
 from lakemill.in_process.inputs import Given, one_array, to_arrow
+from lakemill.in_process.json_values import plain
 from lakemill_udfs.tensors.cells import ARROW
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import from_rows, is_ragged
@@ -55,6 +54,10 @@ class Result:
 
             columns = {field.name: self._pandas(field) for field in fields}
             return pd.DataFrame(columns, index=self.given.index, copy=False)
+        if self.given.form == "polars":
+            import polars as pl
+
+            return pl.DataFrame([self._polars(field) for field in fields])
         if self.given.form == "dict":
             return {field.name: self._plain(field) for field in fields}
         arrays = [self._arrow(field) for field in fields]
@@ -99,6 +102,14 @@ class Result:
             now = np.datetime64(self.metadata["time"].replace(tzinfo=None), "us")
             return pd.DatetimeIndex(np.full(self.given.rows, now.view("i8")), dtype=_time_dtype())
         return from_rows([self.metadata[field.key]] * self.given.rows)
+
+    def _polars(self, field: Field) -> Any:
+        import polars as pl
+
+        array = self._arrow(field)
+        if isinstance(array.type, pa.FixedShapeTensorType):  # polars' own arrays have a shape
+            return pl.Series(field.name, one_array(array).to_numpy_ndarray())
+        return pl.Series(field.name, array)
 
     def _plain(self, field: Field) -> Any:
         if field.part == "in":
@@ -148,6 +159,8 @@ def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
         or 0 in spec.shape
     ):
         return write_tensor(batch, spec)
+    if is_ragged(batch, spec) and any(row is None for row in batch):
+        return write_tensor(batch, spec)
     if not spec.shape:
         return pa.array(batch)
     if is_ragged(batch, spec):
@@ -165,21 +178,3 @@ def tensor_array(spec: TensorSpec, batch: NDArray[Any]) -> pa.Array:
 def cells(spec: TensorSpec, batch: NDArray[Any]) -> NDArray[Any]:
     """Return one value a row: numbers and strings as they are, tensors as one numpy array in each cell."""
     return batch if not spec.shape or is_ragged(batch, spec) else from_rows(list(batch))
-
-
-def plain(values: Any) -> Any:
-    """Return values as JSON holds them: lists for arrays, ISO 8601 for dates, base64 for bytes."""
-    if isinstance(values, ARROW):
-        values = values.to_pylist()
-    elif isinstance(values, np.ndarray | np.generic):
-        is_plain = values.dtype.kind in "biufU"
-        values = values.tolist()
-        if is_plain:
-            return values
-    if isinstance(values, list | tuple):
-        return [value if type(value) in (float, int, str, bool) else plain(value) for value in values]
-    if isinstance(values, dict):
-        return {name: plain(value) for name, value in values.items()}
-    if isinstance(values, bytes | bytearray | memoryview):
-        return base64.b64encode(values).decode()
-    return values.isoformat() if isinstance(values, dt.date | dt.time) else values

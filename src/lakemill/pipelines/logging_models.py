@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import shutil
+import tempfile
 import warnings
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.in_process.inputs import given
+from lakemill.pipelines.packages import packages_of
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import mlflow_at
 from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve
+from lakemill_udfs.models.content import content_files
+from lakemill_udfs.models.flavors import runtime
+from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.callables import must_travel
-from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import Check, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 MLFLOW_COLUMNS = {
@@ -34,6 +41,7 @@ MLFLOW_COLUMNS = {
     "float64": "double",
     "string": "string",
     "binary": "binary",
+    "datetime": "datetime",
 }
 
 
@@ -58,26 +66,17 @@ def log_pipeline(
     for function in pipeline.functions:
         must_travel(function, "MLflow")
     resolved = resolve(pipeline, registry)
-    steps: list[Step] = []
-    artifacts: dict[str, str] = {}
-    models = iter(resolved.models)
-    for index, step in enumerate(resolved.pipeline.steps):
-        if isinstance(step, ModelStep):
-            artifacts[f"model_{index}"] = next(models).location
-            steps.append(replace(step, uri=f"model_{index}"))
-        else:
-            steps.append(step)
-    inside = replace(resolved.pipeline, steps=tuple(steps))
     code = importlib.resources.files("lakemill_udfs")
-    with mlflow_at(registry) as mlflow, warnings.catch_warnings():
+    inside = _inside(resolved).to_dict()
+    with mlflow_at(registry) as mlflow, warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", UserWarning)  # asks for type hints and examples; the signature says it all
         info = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(code / "mlflow_model.py"),
-            artifacts=artifacts,
-            code_paths=[str(code), *_user_code(pipeline)],
-            metadata={LOGGED_KEY: inside.to_dict()},
-            model_config={LOGGED_KEY: inside.to_dict(), "models": _identities(resolved)},
+            python_model=str(code / "models" / "logged_pipeline.py"),
+            artifacts=_artifacts(resolved, stack),
+            code_paths=[str(code), *_user_code(resolved, stack)],
+            metadata={LOGGED_KEY: inside},
+            model_config={LOGGED_KEY: inside, "models": _identities(resolved)},
             signature=_signature(resolved, input_example),
             input_example=input_example,
             pip_requirements=_requirements(resolved),
@@ -91,11 +90,44 @@ def log_pipeline(
     return f"models:/{registered_model_name}/{version}"
 
 
-def _user_code(pipeline: Pipeline) -> list[str]:
-    from lakemill.engines.spark.shipping import user_module
+def _inside(resolved: Resolved) -> Pipeline:
+    """Return the pipeline as the artifact holds it: models named for their artifacts, functions for its own code."""
 
-    sources = {user_module(function.partition(":")[0]) for function in pipeline.functions}
-    return sorted(str(source) for source in sources if source is not None)
+    def within(part: Any, index: int = 0) -> Any:
+        if isinstance(part, ModelStep):
+            return replace(part, uri=f"model_{index}")
+        return replace(part, sha256=None, code=None) if isinstance(part, PythonStep | Check) else part
+
+    steps = [within(step, index) for index, step in enumerate(resolved.pipeline.steps)]
+    return replace(resolved.pipeline, steps=tuple(steps), checks=tuple(map(within, resolved.pipeline.checks)))
+
+
+def _artifacts(resolved: Resolved, stack: ExitStack) -> dict[str, str]:
+    """Return a file or folder for each model: what its sha256 covers, external weights included."""
+    models = iter(resolved.models)
+    places = [index for index, step in enumerate(resolved.pipeline.steps) if isinstance(step, ModelStep)]
+    return {f"model_{index}": _artifact(next(models), stack) for index in places}
+
+
+def _artifact(model: ModelSpec, stack: ExitStack) -> str:
+    if not model.beside:
+        return model.location
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+    for name, file in content_files(ModelFiles(Path(model.location), model.beside)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(file)  # MLflow copies what a link names
+    return str(folder)
+
+
+def _user_code(resolved: Resolved, stack: ExitStack) -> list[str]:
+    """Return the user's modules as they are logged: Python files and declared data, copied apart from all else."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    packages = packages_of(resolved.pipeline, dict(resolved.code))
+    for package in packages:
+        for name, file in package.files():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / name)
+    return sorted(str(folder / package.source.name) for package in packages)
 
 
 def _identities(resolved: Resolved) -> list[dict[str, Any]]:
@@ -106,6 +138,8 @@ def _identities(resolved: Resolved) -> list[dict[str, Any]]:
             "name": model.name,
             "version": model.version,
             "sha256": model.sha256,
+            "file": Path(model.location).name if model.beside else None,
+            "beside": list(model.beside),
             "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
             "outputs": {spec.name: spec.to_dict() for spec in model.outputs},
         }
@@ -114,12 +148,11 @@ def _identities(resolved: Resolved) -> list[dict[str, Any]]:
 
 
 def _requirements(resolved: Resolved) -> list[str]:
-    runtimes = {"onnx": ["onnxruntime"], "pyfunc": ["mlflow"]}
     names = ["numpy", "pyarrow", "pandas", "pillow", "polars"]
     for model in resolved.models:
-        names += runtimes[model.flavor]
+        names += runtime(model.flavor).DISTRIBUTIONS
         requirements = Path(model.location) / "requirements.txt"
-        if model.flavor == "pyfunc" and requirements.is_file():
+        if requirements.is_file():
             names += [
                 line.strip()
                 for line in requirements.read_text(encoding="utf-8").splitlines()
@@ -151,7 +184,7 @@ def _signature(resolved: Resolved, example: Any) -> Any:
     if example is not None:
         kinds = given(example).kinds
         columns = {name: kinds.get(name, spec) for name, spec in columns.items()}
-    plan = make_plan(resolved, columns)
+    plan = make_plan(resolved, columns, readable="any")
     free = {name for step in resolved.pipeline.steps if isinstance(step, PythonStep) for name in step.inputs.values()}
     is_open = example is None and bool(free & set(columns))
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]

@@ -170,7 +170,7 @@ class Pipeline(declared.Pipeline):
         if registry not in self._inferences:
             from lakemill.in_process.inference import Inference
 
-            self._inferences[registry] = Inference(functools.partial(make_plan, self.resolve(registry)))
+            self._inferences[registry] = Inference(functools.partial(make_plan, self.resolve(registry), readable="all"))
         return self._inferences[registry]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,17 +11,24 @@ import numpy as np
 import pyarrow as pa
 
 from lakemill.engines.schemas import ddl, fields_of, predictions_schema, tensors_of
+from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.input_forms import InputForm, input_forms
-from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan
+from lakemill.pipelines.planning import (
+    AUTO_BATCH_BYTES,
+    FEWEST_ROWS,
+    MOST_ROWS,
+    MOST_SCALAR_ROWS,
+    look_at_check,
+    look_at_function,
+    make_plan,
+)
 from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.checks import compile_check
 from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
-from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
@@ -141,7 +148,7 @@ def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None,
         return report
     data = given(source)
     types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
-    describe(report, resolved, models, SourceColumns(data.kinds, types))
+    describe(report, resolved, models, SourceColumns(data.kinds, types), readable="all")
     if probe and None not in models:
         with report.noting():
             count = min(data.rows, int(report.batch.get("rows", PROBE_ROWS)))
@@ -184,6 +191,7 @@ def resolve_all(
     """
     steps: list[Step] = []
     models: list[ModelSpec | None] = []
+    code = FunctionCode(registry)
     for step in pipeline.steps:
         found: Resolved | None = None
         with report.noting():
@@ -191,9 +199,14 @@ def resolve_all(
         if isinstance(step, ModelStep):
             models.append(found.models[0] if found is not None else None)
         steps.append(found.pipeline.steps[0] if found is not None else step)
+        code.folders |= dict(found.code) if found is not None else {}
+    checks = pipeline.checks
+    with report.noting():
+        checks = code.of_checks(pipeline.checks)
     resolved = Resolved(
-        Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs),
+        Pipeline(tuple(steps), checks, pipeline.outputs, pipeline.inputs),
         tuple(model for model in models if model is not None),
+        code=tuple(code.folders.items()),
     )
     return resolved, models
 
@@ -220,11 +233,11 @@ def describe(
     ]
     for check in resolved.pipeline.checks:
         with report.noting():
-            compile_check(check)
+            look_at_check(check)
     for step in resolved.pipeline.steps:
         if isinstance(step, PythonStep):
             with report.noting():
-                import_function(step.function)
+                look_at_function(step, step.inputs)
     problems: list[LakemillError] = []
     wiring = wire(resolved.pipeline, models, source.kinds, problems)
     for problem in problems:
@@ -261,7 +274,7 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
 def _automatic(rows: int, largest: TensorSpec | None) -> str:
     if largest is None:
         return "automatic: no tensor has a known size"
-    if rows in (FEWEST_ROWS, MOST_ROWS):
+    if rows in (FEWEST_ROWS, MOST_ROWS, MOST_SCALAR_ROWS):
         return (
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )

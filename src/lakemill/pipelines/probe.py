@@ -14,7 +14,7 @@ from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.execution import PipelineRunner
-from lakemill_udfs.models import Arrays, ModelSpec
+from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import Kind, TensorSpec

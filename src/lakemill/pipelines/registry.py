@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -11,21 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
-from lakemill_udfs.tensors.spec import DTYPES, TensorSpec
+from lakemill_udfs.masking import masked
+from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
-NO_CONTENT = {"__pycache__", "registered_model_meta"}
-"""What Python and MLflow write into a model's folder when it is loaded or fetched; not part of its identity."""
 
-COLUMN_DTYPES = {
-    "boolean": "bool",
-    "integer": "int32",
-    "long": "int64",
-    "float": "float32",
-    "double": "float64",
-    "string": "string",
-}
+NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+"""MLflow's codes for a registry that failed to answer, and for one that does not let this user see a model."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -109,9 +103,18 @@ def alias_version(uri: str, registry: str | None = None) -> str:
 
 
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
-    where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
-    code = getattr(error, "error_code", "")
-    if "alias" in str(error).lower() and "@" in uri:
+    """Return what MLflow's error means, by its code: its text may hold anything."""
+    where = f"in the registry '{masked(registry)}'" if registry else "in the registry that MLflow is set to"
+    code = str(getattr(error, "error_code", ""))
+    if code in NO_ANSWER and error.__cause__ is not None:
+        return unreachable(registry or "MLflow's own", type(error.__cause__).__name__)
+    if code in REFUSED:
+        return ModelError(
+            "REGISTRY_REFUSED",
+            f"the registry does not let this user see '{masked(uri)}' ({code}).",
+            hint="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.",
+        )
+    if code == "INVALID_PARAMETER_VALUE" and re.fullmatch(r"models:/[^/@]+@.+", uri):
         alias = uri.rpartition("@")[2]
         return ModelError(
             "MODEL_ALIAS_UNKNOWN",
@@ -120,7 +123,7 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
         )
     return ModelError(
         "MODEL_NOT_FOUND",
-        f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
+        f"there is no model '{masked(uri)}' {where} ({code or type(error).__name__}).",
         hint="--registry names another registry, for example sqlite:///lake/mlflow.db",
     )
 
@@ -130,7 +133,7 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     """Give the ``mlflow`` module, set to a registry for the time of the block only.
 
     Raises:
-        ModelError: ``EXTRA_MISSING`` without MLflow.
+        ModelError: ``EXTRA_MISSING`` without MLflow, ``REGISTRY_UNREACHABLE`` if the registry does not answer.
     """
     try:
         import mlflow
@@ -139,8 +142,11 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("mlflow", "mlflow") from error
     if registry is None:
+        for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
+            check_reachable(uri)
         yield mlflow
         return
+    check_reachable(registry)
     is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow's function is untyped
     tracking, own_registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     variable = os.environ.get("MLFLOW_REGISTRY_URI")
@@ -156,57 +162,21 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
             os.environ["MLFLOW_REGISTRY_URI"] = variable
 
 
-def content_sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of all files of a folder with their names, in order."""
-    digest = hashlib.sha256()
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(file for file in path.rglob("*") if file.is_file() and not NO_CONTENT & set(file.parts))
-    )
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def mlmodel(path: Path) -> dict[str, Any]:
-    """Return the content of a folder's ``MLmodel`` file."""
+    """Return the content of a folder's ``MLmodel`` file; empty for a file, or a folder without one.
+
+    Raises:
+        ModelError: ``MODEL_PATH`` if it names a path outside its folder, ``MODEL_LOAD`` if it cannot be read.
+    """
     import yaml
 
-    raw: dict[str, Any] = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
+    if not (path / "MLmodel").is_file():
+        return {}
+    try:
+        raw = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' is no YAML.") from error
+    if not isinstance(raw, dict):
+        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' describes no model.")
+    check_paths(raw, path.name)
     return raw
-
-
-def signature_specs(raw: dict[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of an ``MLmodel`` file's signature; empty where it says nothing.
-
-    An unnamed tensor is called ``input`` or ``output``.
-    """
-    import json
-
-    signature = raw.get("signature") or {}
-    return (
-        _specs(json.loads(signature.get("inputs") or "[]"), "input"),
-        _specs(json.loads(signature.get("outputs") or "[]"), "output"),
-    )
-
-
-def _specs(schema: list[dict[str, Any]], unnamed: str) -> tuple[TensorSpec, ...]:
-    return tuple(spec for column in schema if (spec := _spec(column, unnamed)) is not None)
-
-
-def _spec(column: dict[str, Any], unnamed: str) -> TensorSpec | None:
-    name, nullable = column.get("name", unnamed), not column.get("required", True)
-    if column["type"] == "tensor":
-        tensor = column["tensor-spec"]
-        kind = {"str": "string", "object": "string"}.get(tensor["dtype"], tensor["dtype"])
-        shape = tuple(None if size == -1 else size for size in tensor["shape"][1:])
-        return TensorSpec(name, kind, shape, nullable) if kind in DTYPES else None
-    if column["type"] == "array":
-        inner = _spec(column["items"], unnamed)
-        return None if inner is None else TensorSpec(name, inner.dtype, (None, *inner.shape), nullable)
-    return TensorSpec(name, COLUMN_DTYPES[column["type"]], (), nullable) if column["type"] in COLUMN_DTYPES else None

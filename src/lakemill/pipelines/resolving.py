@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lakemill.pipelines import registry
+from lakemill.pipelines.function_code import FunctionCode
 from lakemill_udfs.errors import ConfigError, ModelError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.masking import masked
+from lakemill_udfs.models import flavors
+from lakemill_udfs.models.content import content_sha256
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ModelStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"
@@ -27,57 +31,75 @@ class Resolved:
         pipeline: Each model step has its sha256; labels are read. Its ``version`` is the hash of all of it.
         models: One for each model step, in order; locations are on this machine.
         name: What to call it: its URI, or None if it was declared in place.
+        code: The folder of each function that comes from a logged pipeline's own code.
     """
 
     pipeline: Pipeline
     models: tuple[ModelSpec, ...]
     name: str | None = None
+    code: tuple[tuple[str, str], ...] = ()
 
 
-def resolve(pipeline: Pipeline, registry_uri: str | None = None) -> Resolved:
-    """Resolve a pipeline's models and files.
+def resolve(pipeline: Pipeline, registry_uri: str | None = None, trusted: Collection[str] = ()) -> Resolved:
+    """Resolve a pipeline's models, code and files.
+
+    Args:
+        pipeline: As declared, or as ``pipeline_of`` gave it.
+        registry_uri: MLflow tracking and registry URI.
+        trusted: Modules from which a logged pipeline's functions may come, besides its own code.
 
     Raises:
         ModelError: a model is unknown, differs from its ``sha256``, or does not say what it needs.
-        ConfigError: ``LABELS_NOT_FOUND`` if a format step's labels file is not there.
+        ConfigError: ``LABELS_NOT_FOUND`` if a format step's labels file is not there; ``CODE_CHANGED`` if a function's
+            code differs from its ``sha256``; ``FUNCTION_NOT_TRUSTED``.
     """
     steps: list[Step] = []
     models: list[ModelSpec] = []
+    code = FunctionCode(registry_uri, trusted)
     for step in pipeline.steps:
         if isinstance(step, ModelStep):
             model = _resolve_model(step, _find(step.uri, registry_uri))
             models.append(model)
             steps.append(replace(step, sha256=model.sha256))
+        elif isinstance(step, PythonStep):
+            steps.append(code.of_step(step))
         else:
             steps.append(_with_labels(step) if isinstance(step, FormatStep) else step)
-    return Resolved(Pipeline(tuple(steps), pipeline.checks, pipeline.outputs, pipeline.inputs), tuple(models))
+    whole = Pipeline(tuple(steps), code.of_checks(pipeline.checks), pipeline.outputs, pipeline.inputs)
+    return Resolved(whole, tuple(models), code=tuple(code.folders.items()))
 
 
-def resolve_uri(uri: str, registry_uri: str | None = None) -> Resolved:
+def resolve_uri(uri: str, registry_uri: str | None = None, trusted: Collection[str] = ()) -> Resolved:
     """Resolve a URI: a pipeline that ``Pipeline.log`` made, or any other model as a pipeline of one step.
 
     Raises:
         ModelError: as ``registry.find``.
+        ConfigError: as ``resolve``.
     """
-    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri), name=uri)
+    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri, trusted), name=uri)
 
 
 def pipeline_of(uri: str, registry_uri: str | None = None) -> Pipeline:
-    """Return the pipeline that a URI stands for, its models by URIs that are found again.
+    """Return the pipeline that a URI stands for, its models and functions by URIs that are found again.
 
     Raises:
         ModelError: as ``registry.find``.
     """
     found = registry.find(uri, registry_uri)
-    content = registry.mlmodel(found.path) if found.path.is_dir() else {}
-    logged = (content.get("metadata") or {}).get(LOGGED_KEY)
+    logged = (registry.mlmodel(found.path).get("metadata") or {}).get(LOGGED_KEY)
     return Pipeline((ModelStep(uri),)) if logged is None else _prefixed(Pipeline.from_dict(logged), uri)
 
 
 def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
-    """Return a logged pipeline whose models are found inside it: ``models:/name/3#model_1``."""
-    steps = [replace(step, uri=f"{uri}#{step.uri}") if isinstance(step, ModelStep) else step for step in inside.steps]
-    return replace(inside, steps=tuple(steps))
+    """Return a logged pipeline whose models and functions are found inside it: ``models:/name/3#model_1``."""
+    steps: list[Step] = []
+    for step in inside.steps:
+        if isinstance(step, ModelStep):
+            steps.append(replace(step, uri=f"{uri}#{step.uri}"))
+        else:
+            steps.append(replace(step, code=uri) if isinstance(step, PythonStep) else step)
+    checks = tuple(check if check.function is None else replace(check, code=uri) for check in inside.checks)
+    return replace(inside, steps=tuple(steps), checks=checks)
 
 
 def _find(uri: str, registry_uri: str | None) -> registry.FoundModel:
@@ -96,55 +118,42 @@ def _find(uri: str, registry_uri: str | None) -> registry.FoundModel:
 
 
 def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
-    graph = found.path if found.path.is_file() else _onnx_file(found.path)
-    if graph is not None and graph != found.path:
-        found = replace_path(found, graph)
-    sha256 = registry.content_sha256(found.path)
+    described = registry.mlmodel(found.path)
+    known = flavors.recognise(found.path, described)
+    if known is None:
+        raise ModelError(
+            "MODEL_NOT_FOUND",
+            f"no runtime here takes the model '{masked(step.uri)}'.",
+            hint="an .onnx file, or a folder with an MLmodel file.",
+        )
+    flavor, files = known
+    sha256 = content_sha256(files.path, files.beside)
     if step.sha256 is not None and step.sha256 != sha256:
         raise ModelError(
             "MODEL_CHANGED",
-            f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
+            f"model '{masked(step.uri)}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
             hint="take the sha256 out of the pipeline if the new content is wanted.",
         )
-    if graph is not None:
-        inputs, outputs = _graph_specs(graph, step.uri)
-    else:
-        inputs, outputs = registry.signature_specs(registry.mlmodel(found.path))
+    inputs, outputs = flavors.specs(flavor, found.name, files.path, described)
     return ModelSpec(
         uri=step.uri,
-        location=found.remote or str(found.path),
-        flavor="pyfunc" if graph is None else "onnx",
+        location=_location(found, files.path),
+        flavor=flavor,
         name=found.name,
         version=found.version,
         sha256=sha256,
         inputs=inputs,
         outputs=_with_declared(outputs, step.outputs),
+        beside=files.beside,
     )
 
 
-def _graph_specs(graph: Path, uri: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    from lakemill_udfs.onnx_model import OnnxModel
-
-    try:
-        model = OnnxModel(graph, device="cpu")
-    except ModelError:
-        raise
-    except Exception as error:  # onnxruntime has an exception class for each way in which a file can be bad
-        raise ModelError("MODEL_LOAD", f"ONNX Runtime does not load '{uri}' ({type(error).__name__}).") from error
-    return model.inputs, model.outputs
-
-
-def replace_path(found: registry.FoundModel, file: Path) -> registry.FoundModel:
-    """Return the same model at another file of its folder."""
-    remote = found.remote and f"{found.remote.rstrip('/')}/{file.relative_to(found.path).as_posix()}"
-    return replace(found, path=file, remote=remote)
-
-
-def _onnx_file(folder: Path) -> Path | None:
-    """Return the graph of an MLflow model of the onnx flavour, which is faster to run directly than through pyfunc."""
-    flavor = registry.mlmodel(folder).get("flavors", {}).get("onnx")
-    file = folder / flavor["data"] if flavor and "data" in flavor else None
-    return file if file is not None and file.is_file() else None
+def _location(found: registry.FoundModel, path: Path) -> str:
+    """Return where workers find what a runtime runs: the whole model, or a file of its folder."""
+    if found.remote is None:
+        return str(path)
+    inside = path.relative_to(found.path).as_posix()
+    return found.remote if inside == "." else f"{found.remote.rstrip('/')}/{inside}"
 
 
 def _with_declared(

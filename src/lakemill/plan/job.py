@@ -16,7 +16,7 @@ from lakemill.predict.preparing import resolve_config
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
 from lakemill.predict.source import kept_rows, passed_columns, source_key, source_problems
 from lakemill.predict.waiting_rows import waiting
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.plan import PredictPlan
 
 if TYPE_CHECKING:

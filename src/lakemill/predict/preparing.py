@@ -10,6 +10,7 @@ import pyarrow as pa
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine
 from lakemill.engines.schemas import predictions_schema, tensors_of
+from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.commits import prepare_output
@@ -25,12 +26,12 @@ def resolve_config(config: PredictConfig) -> Resolved:
         ModelError: a model or alias is unknown.
     """
     if config.pipeline.uri is None:
-        return resolve(config.pipeline.declared(), config.registry)
-    resolved = resolve_uri(config.pipeline.uri, config.registry)
+        return resolve(config.pipeline.declared(), config.registry, config.trust.modules)
+    resolved = resolve_uri(config.pipeline.uri, config.registry, config.trust.modules)
     inside, over = resolved.pipeline, config.pipeline
     pipeline = replace(
         inside,
-        checks=inside.checks + over.checks,
+        checks=inside.checks + FunctionCode(config.registry, config.trust.modules).of_checks(over.checks),
         outputs=over.outputs or inside.outputs,
         inputs=inside.inputs + over.tensors,
     )

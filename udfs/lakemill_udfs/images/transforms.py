@@ -231,5 +231,6 @@ def transform_group(frame: pd.DataFrame, function: str, archive: str | None) -> 
         result: pd.DataFrame = _function(function, archive)(frame)
     except Exception as error:
         kind = type(error).__name__
-        raise RunError("FUNCTION_FAILED", f"{function} raised {kind} on a group of {len(frame)} rows.") from error
+        message = f"{function} raised {kind} on a group of {len(frame)} rows."
+        raise RunError("FUNCTION_FAILED", message) from None  # its text may be a row's, and Spark logs the chain
     return result

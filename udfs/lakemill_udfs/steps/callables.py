@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from lakemill_udfs.errors import ConfigError
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+DICT = re.compile(r"(typing\.|t\.|collections\.abc\.|abc\.)?(dict|Dict|Mapping|MutableMapping|Arrays)\b")
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -27,6 +30,53 @@ def as_import_path(function: Any) -> Any:
 def name_of(function: str | Callable[..., Any]) -> str:
     """Return what to call a function in messages."""
     return function if isinstance(function, str) else str(getattr(function, "__qualname__", type(function).__name__))
+
+
+FORMS = {"DataFrame": "frame", "RecordBatch": "batch", "Table": "table"}
+"""What a function's first annotation may name besides a dict, and what the function is given."""
+
+
+def form_of(function: Callable[..., Any], inputs: Collection[str]) -> str:
+    """Return what a function takes: ``frame``, ``batch``, ``table``, ``names`` (one argument an input) or ``dict``.
+
+    Its first parameter's annotation says so; without one it is ``names`` where the parameters are named as the inputs.
+
+    Args:
+        function: The function.
+        inputs: Names of its inputs, as far as they are known.
+
+    Raises:
+        ConfigError: ``PYTHON_STEP`` if its parameters fit none of these.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature
+        return "dict"
+    first = "" if not parameters or parameters[0].annotation is inspect.Parameter.empty else parameters[0].annotation
+    annotation = first if isinstance(first, str) else getattr(first, "__qualname__", str(first))
+    for sign, form in FORMS.items():
+        if annotation.partition("[")[0].endswith(sign):
+            return form
+    if DICT.match(annotation):
+        return "dict"
+    is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    required = [one.name for one in parameters if one.default is one.empty and one.kind not in VARIADIC]
+    accepted = {one.name for one in named}
+    if inputs and set(required) <= set(inputs) and (is_open or set(inputs) <= accepted) and (named or is_open):
+        return "names"
+    can_take_one = (
+        len(required) <= 1
+        and parameters
+        and parameters[0].kind not in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    )
+    if can_take_one or not inputs:
+        return "dict"
+    raise ConfigError(
+        "PYTHON_STEP",
+        f"'{name_of(function)}' takes ({', '.join(one.name for one in parameters)}); its inputs: {', '.join(inputs)}.",
+        hint="it takes one argument for each input, by name, or one dict, DataFrame or Table of them all.",
+    )
 
 
 def must_travel(function: str | Callable[..., Any], where: str) -> str:

@@ -35,8 +35,8 @@ def compile_check(check: Check, archive: str | None = None) -> pl.Expr:
         archive: As for ``import_function``.
 
     Raises:
-        ConfigError: ``CHECK_EXPRESSION`` if it does not parse, ``CHECK_ACROSS_ROWS`` if it depends on other rows of its
-            batch.
+        ConfigError: ``CHECK_EXPRESSION`` if it does not parse or reads the clock, ``CHECK_ACROSS_ROWS`` if it depends
+            on other rows of its batch.
     """
     expression = _expression(check, archive)
     crossing = sorted(_crossing(json.loads(expression.meta.serialize(format="json"))))
@@ -56,6 +56,12 @@ def compile_check(check: Check, archive: str | None = None) -> pl.Expr:
     if unknown:
         raise ConfigError(
             "CHECK_EXPRESSION", f"check '{check.name}' reads '{unknown[0]}'; it can read in.<column> and out.<output>."
+        )
+    if expression.meta.serialize() != _expression(check, archive).meta.serialize():
+        raise ConfigError(
+            "CHECK_EXPRESSION",
+            f"check '{check.name}' is another one each time it is read, as with the current time.",
+            hint="write the time as text, or compare with a column.",
         )
     return expression
 
@@ -115,6 +121,34 @@ def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) 
     columns = {name: result[name].to_arrow() for name in names}
     count = result.select(pl.sum_horizontal(pl.all().cast(pl.Int32))).to_series().to_arrow().cast(pa.int32())
     return pa.StructArray.from_arrays([count, *columns.values()], names=["count", *names])
+
+
+def judge(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    """Run the checks; where they raise, rows are halved until those for which they do are alone.
+
+    Args:
+        checks: As for ``run_checks``.
+        inputs: As for ``run_checks``.
+        outputs: As for ``run_checks``.
+
+    Returns:
+        ``anomaly`` of the rows that could be judged, in order, and for the others, by place, the error's class.
+    """
+    if not checks:
+        return run_checks(checks, inputs, outputs), {}
+    from polars.exceptions import PanicException, PolarsError
+
+    try:
+        return run_checks(checks, inputs, outputs), {}
+    except (PolarsError, PanicException) as error:
+        rows = len(outputs)
+        if rows <= 1:
+            return run_checks({}, inputs[:0], outputs[:0]), dict.fromkeys(range(rows), type(error).__name__)
+    half = rows // 2
+    left, left_failed = judge(checks, inputs[:half], outputs[:half])
+    right, right_failed = judge(checks, inputs[half:], outputs[half:])
+    judged = [part for part in (left, right) if len(part)] or [left]
+    return pa.concat_arrays(judged), left_failed | {half + place: kind for place, kind in right_failed.items()}
 
 
 def _crossing(node: Any) -> set[str]:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lakemill_udfs.arguments import as_text, check_arguments
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, name_of
+from lakemill_udfs.steps.callables import IMPORT_PATH, as_import_path, form_of, name_of
 from lakemill_udfs.tensors.spec import TensorSpec
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -62,6 +63,7 @@ class ImageStep:
     output: str = "image"
 
     def __post_init__(self) -> None:
+        check_arguments(self, "IMAGE_STEP")
         if self.size is None and self.crop is None:
             raise ConfigError(
                 "IMAGE_STEP",
@@ -100,6 +102,9 @@ class ModelStep:
         inputs: Model input to the column or earlier output that feeds it; same names need no entry.
         outputs: Model output to its new name, or to its declaration (``{dtype, shape}``) where the model has none.
         sha256: Refuse any other file or folder (as the predictions' metadata shows it).
+
+    Raises:
+        ConfigError: ``MODEL_STEP`` if an argument is of the wrong type.
     """
 
     __pydantic_config__ = FORBID
@@ -108,6 +113,10 @@ class ModelStep:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", as_text(self.uri))
+        check_arguments(self, "MODEL_STEP")
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,13 @@ class PythonStep:
             without an import path, such as a lambda, works in ``infer`` only.
         inputs: Name in the function to the column or earlier output that feeds it.
         outputs: Every output's declaration: ``{name: {dtype, shape}}``.
+        data: Files of the function's package that it reads, as patterns relative to the package's folder; only they
+            and Python files are shipped and logged.
+        sha256: Refuse any other code than this (``lakemill plan`` shows it); part of the pipeline's version.
+        code: The logged pipeline whose own code the function is from, by its URI; set by Lakemill.
+
+    Raises:
+        ConfigError: ``PYTHON_STEP`` if an argument is of the wrong type, or the function cannot take the inputs.
     """
 
     __pydantic_config__ = FORBID
@@ -127,9 +143,15 @@ class PythonStep:
     function: Any  # str or a callable, for which pydantic has no JSON schema
     outputs: Mapping[str, Mapping[str, Any]]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    sha256: str | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "function", as_import_path(self.function))
+        check_arguments(self, "PYTHON_STEP")
+        if callable(self.function):
+            form_of(self.function, self.inputs)
         if not callable(self.function) and not IMPORT_PATH.fullmatch(str(self.function)):
             raise ConfigError(
                 "PYTHON_STEP",
@@ -192,6 +214,7 @@ class FormatStep:
     outputs: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_arguments(self, "FORMAT_STEP")
         if self.top_k < 1:
             raise ConfigError("FORMAT_STEP", f"'top_k' must be 1 or more; got {self.top_k}.")
         ways = [way for way in ("encode", "argmax", "boxes") if getattr(self, way) is not None]
@@ -251,15 +274,20 @@ class Check:
             ``module:function``, or the function itself, which takes nothing and returns a ``polars.Expr`` over them:
             ``pl.col("out").struct.field("probability") < 0.5``. A function without an import path works in ``infer``
             only.
+        sha256: As in ``PythonStep``, of a function's code.
+        code: As in ``PythonStep``.
     """
 
     __pydantic_config__ = FORBID
 
     name: str
     expr: Any  # str or a callable, for which pydantic has no JSON schema
+    sha256: str | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "expr", as_import_path(self.expr))
+        check_arguments(self, "CHECK_NAME")
         if not isinstance(self.expr, str) and not callable(self.expr):
             raise ConfigError("CHECK_EXPRESSION", f"check '{self.name}' is a text or a function.")
         if self.name == "count":

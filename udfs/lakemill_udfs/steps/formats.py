@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, RowError
-from lakemill_udfs.models import Arrays
+from lakemill_udfs.models.model import Arrays
 from lakemill_udfs.steps.declared import FormatStep
 from lakemill_udfs.tensors.ragged import from_rows
 from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec

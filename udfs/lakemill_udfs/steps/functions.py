@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ConfigError, ModelError
-from lakemill_udfs.models import Arrays
+from lakemill_udfs.models.model import Arrays
+from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.tensors.columns import read_tensor
 from lakemill_udfs.tensors.spec import TensorSpec, tensor_of
 
@@ -24,8 +25,9 @@ def import_function(path: str | Callable[..., Any], archive: str | None = None) 
 
     Args:
         path: The import path, or the function itself.
-        archive: Name of the zip with the user's top-level module or package that was shipped to this worker. One that
-            came from somewhere else, as an older version in a reused worker did, is imported anew.
+        archive: Name of the zip with the user's top-level module or package that was shipped to this worker, or the
+            folder that holds it here. One that came from somewhere else, as an older version in a reused worker did, is
+            imported anew.
 
     Raises:
         ConfigError: ``FUNCTION_NOT_FOUND`` if there is no such module or function.
@@ -54,52 +56,54 @@ def _prefer(archive: str, module_name: str) -> None:
     and this runs in every task.
     """
     package = module_name.partition(".")[0]
-    loaded = sys.modules.get(package)
-    if loaded is not None and archive in (getattr(loaded, "__file__", None) or ""):
+    loaded = [sys.modules.get(name) for name in (package, module_name)]  # a package without __init__.py has no file
+    if any(archive in (getattr(module, "__file__", None) or "") for module in loaded):
         return
     for stale in [key for key in sys.modules if key == package or key.startswith(package + ".")]:
         del sys.modules[stale]
+    if Path(archive).is_dir() and archive not in sys.path:
+        sys.path.insert(0, archive)
     sys.path.sort(key=lambda entry: archive not in entry)
     importlib.invalidate_caches()
 
 
 def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
-    """Call a user's function with what its first parameter's annotation asks for.
+    """Call a user's function with what its parameters ask for; see ``callables.form_of``.
 
     Args:
-        function: Takes a dict of arrays (no annotation), a ``pandas.DataFrame`` or a ``pyarrow.Table``, and returns any
-            of the three.
+        function: Takes its inputs by name, or a dict of arrays, a ``pandas.DataFrame``, a ``pyarrow.Table`` or
+            ``RecordBatch``, and returns any of the last four.
         inputs: Tensors by name, ``(n, ...)``.
 
     Raises:
-        ModelError: ``FUNCTION_RESULT`` if the result is none of the three.
+        ModelError: ``FUNCTION_RESULT`` if the result is none of the four.
     """
-    result = function(_argument(_wanted(function), inputs))
+    form = form_of(function, inputs)
+    result = function(**inputs) if form == "names" else function(_argument(form, inputs))
     if isinstance(result, Mapping):
-        return {str(name): np.asarray(value) for name, value in result.items()}
+        return {str(name): np.asanyarray(value) for name, value in result.items()}  # a mask is kept
+    names = list(getattr(result, "column_names", getattr(result, "columns", ())))
+    if len(set(names)) < len(names):
+        raise ModelError("FUNCTION_RESULT", "two columns of a Python step's result have one name.")
     if hasattr(result, "column_names"):  # a pyarrow Table or RecordBatch
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
-        return {str(name): _from_cells(result[name].to_numpy()) for name in result.columns}
+        frame = _in_order(result)
+        return {str(name): _from_cells(frame[name].to_numpy()) for name in frame.columns}
     raise ModelError(
         "FUNCTION_RESULT",
         f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.",
     )
 
 
-def _wanted(function: Callable[..., Any]) -> str:
-    parameter = next(iter(inspect.signature(function).parameters.values()), None)
-    return "dict" if parameter is None or parameter.annotation is parameter.empty else str(parameter.annotation)
-
-
-def _argument(annotation: str, inputs: Arrays) -> Any:
-    if "DataFrame" in annotation:
+def _argument(form: str, inputs: Arrays) -> Any:
+    if form == "frame":
         import pandas as pd
 
         return pd.DataFrame({name: array if array.ndim == 1 else list(array) for name, array in inputs.items()})
-    if "Table" in annotation or "RecordBatch" in annotation:
+    if form in ("table", "batch"):
         table = pa.table({name: _to_arrow(array) for name, array in inputs.items()})
-        return table if "Table" in annotation else table.combine_chunks().to_batches()[0]
+        return table if form == "table" else table.combine_chunks().to_batches()[0]
     return inputs
 
 
@@ -121,6 +125,13 @@ def _from_arrow(name: str, column: Any) -> NDArray[Any]:
         if failure is not None:
             raise failure
     return array
+
+
+def _in_order(frame: Any) -> Any:
+    """Return a frame in its rows' order: one that was sorted or grouped still has their numbers as its index."""
+    numbers = frame.index.to_numpy()
+    is_moved = numbers.dtype.kind in "iu" and (np.diff(numbers) < 0).any()
+    return frame.sort_index() if is_moved and (np.sort(numbers) == np.arange(len(numbers))).all() else frame
 
 
 def _from_cells(array: Any) -> Any:

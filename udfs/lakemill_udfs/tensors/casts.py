@@ -36,13 +36,31 @@ def cast_arrow(array: pa.Array, spec: TensorSpec) -> NDArray[Any]:
             if len(array) and pc.max(array).as_py() > 1:
                 raise RowError("INPUT_CAST", f"{spec.name}: expected 0 or 1 for a bool.")
         floats = pa.types.is_floating(target)
+        infinite = _infinite(array) if floats else 0
         # losing digits of a float is what everyone expects; losing an integer is not
         array = pc.cast(array, pa.float32() if pa.types.is_float16(target) else target, safe=not floats)
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return values.astype(spec.numpy_dtype, copy=False)
+        values = _narrowed(array.to_numpy(zero_copy_only=False), spec)
+        if floats and np.count_nonzero(np.isinf(values)) > infinite:
+            raise too_large(spec)
+        return values
+    return _narrowed(array.to_numpy(zero_copy_only=False), spec)
 
 
 _arrow_dtype = lru_cache(pa.from_numpy_dtype)
+
+
+def _infinite(array: pa.Array) -> int:
+    return (pc.sum(pc.is_inf(array)).as_py() or 0) if pa.types.is_floating(array.type) else 0
+
+
+def _narrowed(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # what becomes infinite is looked for
+        return values.astype(spec.numpy_dtype, copy=False)
+
+
+def too_large(spec: TensorSpec) -> RowError:
+    """Return the error of a finite number that would be infinite in the tensor's dtype."""
+    return RowError("INPUT_CAST", f"{spec.name}: a number is too large for {spec.dtype}.")
 
 
 def cast_numpy(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
@@ -53,8 +71,15 @@ def cast_numpy(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
         pyarrow.ArrowInvalid: as ``cast_arrow``.
     """
     wanted = spec.numpy_dtype
-    if wanted.kind == "f" or np.can_cast(values.dtype, wanted):  # no need to look at the values
+    if not values.dtype.isnative:  # pyarrow takes no other byte order
+        values = values.astype(values.dtype.newbyteorder("="))
+    if np.can_cast(values.dtype, wanted):  # no need to look at the values
         return values.astype(wanted, copy=False)
+    if wanted.kind == "f":
+        narrow = _narrowed(values, spec)
+        if np.count_nonzero(np.isinf(narrow)) > (np.count_nonzero(np.isinf(values)) if values.dtype.kind == "f" else 0):
+            raise too_large(spec)
+        return narrow
     return cast_arrow(pa.array(values.reshape(-1)), spec).reshape(values.shape)
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.tensors.casts import cast_arrow, cast_numpy, of_shape, row_shape
-from lakemill_udfs.tensors.columns import NO_TENSOR, Failures, each_row, no_value, read_tensor
+from lakemill_udfs.tensors.columns import NO_TENSOR, Failures, decoded, each_row, no_value, read_tensor
+from lakemill_udfs.tensors.objects import WHOLE, read_objects
 from lakemill_udfs.tensors.spec import DTYPES, OBJECTS, TensorSpec
 
 Column = Any
@@ -39,11 +40,14 @@ PYTHON_TYPES = {
         "str": "string",
         "NoneType": "float64",
     },  # None: an empty list
-    **{"bytes": "binary", "bytearray": "binary", "dict": "struct", "Decimal": "decimal"},
+    **{"bytes": "binary", "bytearray": "binary", "memoryview": "binary", "dict": "struct", "Decimal": "decimal"},
 }
 """What a Python value is, in the names of tensors and of Arrow."""
 
 ARROW = (pa.Array, pa.ChunkedArray)
+BYTES = ("B", "b", "c")
+"""Formats of a ``memoryview`` of bytes; any other says itself what it holds."""
+
 SHORT = 64
 """Lists shorter than this, as a pixel's colours, are put together first: one call for each would cost more."""
 
@@ -52,6 +56,8 @@ def read_column(
     column: Column, spec: TensorSpec, stored_dtype: str, dims: Sequence[Column] = ()
 ) -> tuple[NDArray[Any], Failures | None]:
     """Turn a column of any form into one batch; arguments and result are those of ``columns.read_tensor``."""
+    if spec.dtype in WHOLE and not spec.shape:
+        return read_objects(column, spec)
     if isinstance(column, ARROW):
         return read_tensor(column, spec, stored_dtype, [_arrow(dim) for dim in dims])
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and not dims:
@@ -67,7 +73,7 @@ def contents(column: Column) -> list[Any]:
     """Return each value of a binary column as a buffer or None; of an Arrow column without a copy."""
     if isinstance(column, ARROW):
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-        return [value.as_buffer() if value.is_valid else None for chunk in chunks for value in chunk]
+        return [value.as_buffer() if value.is_valid else None for chunk in chunks for value in decoded(chunk)]
     return [cell if isinstance(cell, bytes | bytearray | memoryview) else None for cell in column]
 
 
@@ -107,6 +113,10 @@ def _read_cell(cell: Any, spec: TensorSpec, stored_dtype: str, size: list[int] |
         cell, size = cell["data"], [int(length) for length in cell["shape"]]
     if size is not None:
         spec = of_shape(spec, tuple(size))
+    if np.ma.is_masked(cell):
+        raise RowError("INPUT_NULL", f"{spec.name}: a tensor holds a masked value.")
+    if isinstance(cell, memoryview) and cell.format not in BYTES:
+        cell = np.asarray(cell)
     if isinstance(cell, bytes | bytearray | memoryview):
         stored = TensorSpec(spec.name, stored_dtype).numpy_dtype
         if spec.dtype in OBJECTS:
@@ -122,8 +132,8 @@ def _read_cell(cell: Any, spec: TensorSpec, stored_dtype: str, size: list[int] |
 
 
 def is_missing(cell: Any) -> bool:
-    """Return whether a cell is None or one of pandas' marks for a missing value; NaN is a number."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType")
+    """Return whether a cell is None, numpy's mask or one of pandas' marks for a missing value; NaN is a number."""
+    return cell is None or cell is np.ma.masked or type(cell).__name__ in ("NAType", "NaTType")
 
 
 def _from_list(cells: Any, spec: TensorSpec) -> NDArray[Any]:
@@ -141,11 +151,13 @@ def _from_list(cells: Any, spec: TensorSpec) -> NDArray[Any]:
     except (TypeError, OverflowError):  # floats for an integer, numpy's own lists, text in between
         return _by_numpy(cells, spec)
     flat: NDArray[Any] = np.frombuffer(values, dtype=values.typecode)
+    if values.typecode == "f" and np.isinf(flat).any():  # it may be one of the cells', or a number too large
+        return _by_numpy(cells, spec)
     if spec.dtype == "bool":
         if flat.size and flat.max() > 1:
             raise RowError("INPUT_CAST", f"{spec.name}: expected 0 or 1 for a bool.")
         flat = flat.view(np.bool_)
-    return flat.astype(spec.numpy_dtype, copy=False).reshape(shape)
+    return cast_numpy(flat, spec).reshape(shape)
 
 
 def _probe(cells: Any) -> tuple[list[int], Any]:
@@ -200,6 +212,11 @@ def _objects(cells: Any, spec: TensorSpec, shape: list[int]) -> NDArray[Any]:
     for leaf in leaves:
         if not isinstance(leaf, kind) and not (spec.nullable and leaf is None):
             raise RowError("INPUT_TYPE", f"{spec.name}: expected {spec}, got {type(leaf).__name__}.")
+    if kind is str:
+        try:
+            "".join(leaf for leaf in leaves if leaf is not None).encode()
+        except UnicodeEncodeError:
+            raise RowError("INPUT_TEXT", f"{spec.name}: the text is no valid Unicode (a lone surrogate).") from None
     values = np.empty(len(leaves), dtype=object)
     values[:] = leaves
     return values.reshape(shape)
@@ -216,6 +233,8 @@ def describe(name: str, column: Column) -> TensorSpec | str:
     cell = next((cell for cell in column if not is_missing(cell)), None)
     if cell is None:
         return "null"
+    if isinstance(cell, memoryview) and cell.format not in BYTES:
+        cell = np.asarray(cell)
     if isinstance(cell, np.ndarray) and cell.dtype != object:
         return _of_dtype(name, cell.dtype, (None,) * cell.ndim)
     shape, first = _probe(cell)
@@ -228,6 +247,6 @@ def describe(name: str, column: Column) -> TensorSpec | str:
 
 @lru_cache  # a service sees the same columns in each call
 def _of_dtype(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> TensorSpec | str:
-    if dtype.kind in "biuf":
+    if dtype.kind in "biuf" and dtype.name in DTYPES:
         return TensorSpec(name, dtype.name, shape)
     return TensorSpec(name, "string", shape) if dtype.kind == "U" else str(dtype)

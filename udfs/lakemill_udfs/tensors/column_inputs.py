@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.tensors.objects import WHOLE, holds_whole
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 BYTES = ("binary", "large_binary", "struct", "null", "decimal")
@@ -51,6 +52,12 @@ def input_column(
     """
     stored = table[name]
     tensor = stored if isinstance(stored, TensorSpec) else None
+    whole = wanted or declared
+    if whole is not None and (
+        whole.dtype == "object" or (tensor is None and whole.dtype in WHOLE and holds_whole(str(stored), whole.dtype))
+    ):
+        nullable = whole.nullable or (declared is not None and declared.nullable)
+        return InputColumn(replace(whole, name=name, nullable=nullable), whole.dtype)
     if tensor is None and not str(stored).startswith(BYTES):
         is_date = str(stored).startswith(("timestamp", "date", "time", "duration"))
         raise TableError(

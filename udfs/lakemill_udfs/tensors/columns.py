@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import RowError
@@ -58,7 +59,10 @@ def read_tensor(
 def write_tensor(batch: NDArray[Any], spec: TensorSpec) -> pa.Array:
     """Turn a batch ``(n, *spec.shape)``, stacked or ragged, into the Arrow column that Delta holds."""
     if is_ragged(batch, spec):
-        cells = [write_tensor(np.asarray(cell)[np.newaxis], spec) for cell in batch]
+        kind = spec.arrow_type()
+        cells = [
+            pa.nulls(1, kind) if cell is None else write_tensor(np.asarray(cell)[np.newaxis], spec) for cell in batch
+        ]
         return pa.concat_arrays(cells) if cells else pa.array([], spec.arrow_type())
     if spec.dtype in OBJECTS:
         return pa.array(batch.tolist(), spec.arrow_type())
@@ -101,13 +105,41 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps chunks only where offsets would overflow
             raise RowError("BATCH_TOO_LARGE", "one batch holds more than 2 GiB.", hint="engine.batch_bytes: 64MiB")
-    if pa.types.is_dictionary(column.type):
-        return column.dictionary_decode()
+    column = decoded(column)
     if not isinstance(column, pa.FixedShapeTensorArray):
         return column.storage if isinstance(column, pa.ExtensionArray) else column
     if column.type.permutation and list(column.type.permutation) != sorted(column.type.permutation):
         column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(column.to_numpy_ndarray()))
     return column.storage
+
+
+VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+RUNS = pa.run_end_encoded(pa.int32(), pa.int8())
+LIST_VIEWS = (pa.list_view(pa.int8()), pa.large_list_view(pa.int8()))
+ENCODED = {kind.id for kind in (*VIEWS, *LIST_VIEWS, RUNS, pa.dictionary(pa.int8(), pa.int8()))}
+"""Ids of the types whose values do not stand one after the other."""
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """Return an array whose values stand one after the other: no dictionary, no runs, no views."""
+    while array.type.id in ENCODED:
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        elif pa.types.is_run_end_encoded(array.type):
+            array = pc.run_end_decode(array)
+        elif array.type in VIEWS:
+            array = pc.cast(array, VIEWS[array.type])
+        else:
+            array = _list_of_views(array)
+    return array
+
+
+def _list_of_views(array: pa.Array) -> pa.Array:
+    """Return a list array; pyarrow's own cast leaves one offset too few (25.0)."""
+    lengths = np.asarray(array.value_lengths().fill_null(0))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    mask = array.is_null() if array.null_count else None
+    return pa.LargeListArray.from_arrays(offsets, array.flatten(), mask=mask)
 
 
 def _sizes(dim: pa.Array) -> NDArray[np.int64]:
@@ -131,6 +163,7 @@ def _read_whole(array: pa.Array, spec: TensorSpec, stored_dtype: str, shapes: ND
     while isinstance(array.type, LISTS):
         size, array = _flatten(array, spec)
         sizes.append(size)
+        array = decoded(array)
     return cast_arrow(array, spec).reshape(rows, *row_shape(spec, tuple(sizes)))
 
 
@@ -138,7 +171,7 @@ def _parts(array: pa.Array, spec: TensorSpec) -> tuple[pa.Array, NDArray[np.int6
     """Return the data of ``struct<data, shape>`` and the shapes ``(n, rank)``."""
     if {field.name for field in array.type} != {"data", "shape"}:
         raise RowError("INPUT_TYPE", f"{spec.name}: expected {spec}, got {array.type}.")
-    data, shapes = array.field("data"), array.field("shape")
+    data, shapes = decoded(array.field("data")), decoded(array.field("shape"))
     if data.null_count:
         raise RowError("INPUT_NULL", f"{spec.name}: a required input is null.")
     rank, flat = _flatten(shapes, spec)

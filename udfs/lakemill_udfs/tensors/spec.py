@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -34,13 +35,16 @@ ARROW_SCALARS: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "string": pa.string(),
     "binary": pa.binary(),
+    "datetime": pa.timestamp("us", "UTC"),
+    "object": pa.string(),
 }
 """A dtype's scalar in Spark and Delta, which have neither unsigned integers nor half floats: the next wider type."""
 
 DTYPES = tuple(ARROW_SCALARS)
-"""The dtypes a tensor may have: numpy's names, ``string``, and ``binary`` for bytes as they are (an encoded image)."""
+"""The dtypes a tensor may have: numpy's names, ``string``, and as they are: ``binary`` for bytes (an encoded image),
+``datetime`` for a point in time in UTC, ``object`` for what a model takes as Python dicts and lists."""
 
-OBJECTS = ("string", "binary")
+OBJECTS = ("string", "binary", "datetime", "object")
 """The dtypes whose arrays hold Python objects."""
 
 ARROW_DTYPES: dict[pa.DataType, str] = {
@@ -58,6 +62,7 @@ ARROW_DTYPES: dict[pa.DataType, str] = {
     pa.float64(): "float64",
     pa.string(): "string",
     pa.large_string(): "string",
+    pa.string_view(): "string",
 }
 """The dtype of an Arrow column's values."""
 
@@ -88,7 +93,15 @@ class TensorSpec:
     storage: Literal["auto", "array", "binary"] = "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(None if size is None else int(size) for size in self.shape))
+        try:  # a spec is made for a cell, too: no time for more
+            shape = tuple(None if size is None else operator.index(size) for size in self.shape)
+        except TypeError as error:
+            raise ConfigError(
+                "TENSOR_SHAPE",
+                f"tensor '{self.name}': the shape is a list of whole numbers; got {type(self.shape).__name__}.",
+                hint="shape: [3, null]: the sizes of one row's tensor; null is a free one, [] a single value.",
+            ) from error
+        object.__setattr__(self, "shape", shape)
         if self.dtype not in ARROW_SCALARS:
             raise ConfigError(
                 "TENSOR_DTYPE", f"tensor '{self.name}': dtype '{self.dtype}' is not one of {', '.join(DTYPES)}."
@@ -137,7 +150,7 @@ class TensorSpec:
 
     def metadata(self) -> dict[str, str]:
         """Return the column metadata that lets the next pipeline read the tensor back exactly; bytes have none."""
-        if self.dtype == "binary":
+        if self.dtype in ("binary", "datetime", "object"):
             return {}
         return {"lakemill.dtype": self.dtype, "lakemill.shape": json.dumps(list(self.shape)), "lakemill.format": "1"}
 
@@ -171,6 +184,9 @@ def spec_from_metadata(name: str, metadata: dict[str, Any] | None) -> TensorSpec
     return TensorSpec(name, metadata["lakemill.dtype"], tuple(json.loads(metadata.get("lakemill.shape", "[]"))))
 
 
+LISTS = (pa.ListType, pa.LargeListType, pa.ListViewType, pa.LargeListViewType)
+"""Lists of any length."""
+
 Kind = TensorSpec | str
 """What a column holds: a tensor, or the name of a type that is none by itself (``binary``, ``timestamp[us]``)."""
 
@@ -190,11 +206,13 @@ def _of_type(name: str, kind: pa.DataType) -> Kind:
         elif pa.types.is_fixed_size_list(kind):
             shape.append(kind.list_size)
             kind = kind.value_type
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        elif isinstance(kind, LISTS):
             shape.append(None)
             kind = kind.value_type
-        elif pa.types.is_dictionary(kind):
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
             kind = kind.value_type
+        elif kind == pa.binary_view() and not shape:
+            return "binary"
         else:
             return TensorSpec(name, ARROW_DTYPES[kind], tuple(shape)) if kind in ARROW_DTYPES else str(kind)
 

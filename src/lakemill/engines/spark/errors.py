@@ -25,10 +25,14 @@ from lakemill_udfs.errors import LakemillError, RunError, SetupError, TableError
 SPARK_FAILURES = (PySparkException, Py4JError)
 """What PySpark raises when a job fails; everything else is a bug of ours and passes."""
 
-CODED = re.compile(r"^lakemill_udfs\.errors\.(\w+): (\[[A-Z][A-Z0-9_]+\] .*)$", re.MULTILINE)
+RAISED = re.compile(r"Traceback \(most recent call last\):\n((?: {2,}.*\n)+)(\S.*)$", re.MULTILINE)
+"""A traceback of Python: its frames, and the line after them. What follows is an exception's own text: foreign."""
+
+CODED = re.compile(r"lakemill_udfs\.errors\.(\w+): (\[[A-Z][A-Z0-9_]+\] .*)$")
 VERSIONS = re.compile(r"different (?:minor )?version:? (\S+?) than that in driver:? (\d\S*?)[,.]?\s")
 MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
-PYTHON_ERROR = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n(?:    .*\n)*([A-Za-z_][\w.]*)(?::|$)', re.MULTILINE)
+FRAME = re.compile(r'^  File "([^"]+)", line (\d+), in (\S+)$', re.MULTILINE)
+KIND = re.compile(r"[A-Za-z_][\w.]*(?=:|$)")
 CONDITION = re.compile(r"(?:Exception|Error): \[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 DENIED = re.compile("DELTA_CANNOT_CREATE_LOG_PATH|AccessControlException|AccessDenied|Permission denied|Read-only file")
 JAVA_CLASS = re.compile(r"^(?:Caused by)?: ([\w.$]+(?:Exception|Error))", re.MULTILINE)
@@ -43,7 +47,8 @@ def spark_failure(error: Exception) -> LakemillError:
     if isinstance(error, LakemillError):
         return error
     text = spark_text(error)
-    return _coded(text) or _setup(text) or _machine(text) or _other(error, text)
+    machine = None if _is_of_a_workers_code(text) else _machine(text)
+    return _coded(text) or _setup(text) or machine or _other(error, text)
 
 
 def spark_text(error: Exception) -> str:
@@ -52,11 +57,17 @@ def spark_text(error: Exception) -> str:
     return f"{error}\n" + (spark_text(cause) if isinstance(cause, Exception) else "")
 
 
+def _is_of_a_workers_code(text: str) -> bool:
+    """Return whether a worker's Python raised an exception of its own, in whose text any words may stand."""
+    raised = RAISED.findall(text)
+    return bool(raised) and not raised[-1][1].startswith(("py4j.", "pyspark."))
+
+
 def _coded(text: str) -> LakemillError | None:
-    found = CODED.findall(text)
-    if not found:
+    coded = [match for _, line in RAISED.findall(text) if (match := CODED.match(line))]
+    if not coded:
         return None
-    name, line = found[-1]  # the last of a chain is the one that was raised
+    name, line = coded[-1].groups()  # the last of a chain is the one that was raised
     match = errors.CODE.match(line)
     kind = getattr(errors, name, RunError)
     return kind(match[1], match[2], hint=match[3]) if match else None
@@ -72,11 +83,13 @@ def _setup(text: str) -> LakemillError | None:
             hint="set spark.pyspark.python (or PYSPARK_PYTHON) to an interpreter of the driver's version "
             "that every executor has.",
         )
-    if module := MODULE.search(text):
-        ours = module[1].split(".")[0] == "lakemill_udfs"
+    missing = [match for _, line in RAISED.findall(text) if (match := MODULE.match(line))]
+    if missing:
+        module = missing[-1][1]
+        ours = module.split(".")[0] == "lakemill_udfs"
         return SetupError(
             "WORKER_MODULE_MISSING",
-            f"the Python workers have no module '{module[1]}'.",
+            f"the Python workers have no module '{module}'.",
             hint="add --py-files dist/lakemill.zip (`make dist` writes it)."
             if ours
             else "install it in the executors' Python, or ship it with --archives.",
@@ -112,9 +125,14 @@ def _machine(text: str) -> LakemillError | None:
 
 def _other(error: Exception, text: str) -> LakemillError:
     hint = "Spark's own text can hold row data and is left out here; it is this error's __cause__."
-    if raised := PYTHON_ERROR.findall(text):
-        file, line, function, kind = raised[-1]
-        return RunError("WORKER_FAILED", f"{kind} in {function} ({PurePath(file).name}, line {line}).", hint=hint)
+    if raised := RAISED.findall(text):
+        frames, last = raised[-1]
+        kind = KIND.match(last)
+        where = FRAME.findall(frames)
+        if kind and where:
+            file, line, function = where[-1]
+            place = f"{function} ({PurePath(file).name}, line {line})"
+            return RunError("WORKER_FAILED", f"{kind[0]} in {place}.", hint=hint)
     condition = error.getCondition() if isinstance(error, PySparkException) else None
     match = None if condition else CONDITION.search(text) or JAVA_CLASS.search(text)
     return RunError(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import re
-import shutil
-import sysconfig
 import tempfile
 import zipfile
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from lakemill_udfs.models import ModelSpec
+from lakemill.pipelines.packages import Package, packages_of, user_package
+from lakemill_udfs.models.content import content_files
+from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.callables import must_travel
 
@@ -34,10 +31,15 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     models = plan.models
     if not is_local(spark):
         models = tuple(_ship_model(spark, model) if "://" not in model.location else model for model in plan.models)
-    functions = [must_travel(function, "Spark's workers") for function in plan.pipeline.functions]
-    archives = [
-        (function, archive) for function in functions if (archive := ship_module(spark, function.partition(":")[0]))
-    ]
+    for function in plan.pipeline.functions:
+        must_travel(function, "Spark's workers")
+    code = dict(plan.archives)
+    sent = {package.source: _ship_package(spark, package) for package in packages_of(plan.pipeline, code)}
+    archives = []
+    for function in plan.pipeline.functions:
+        package = user_package(function.partition(":")[0], code.get(function))
+        if package is not None:
+            archives.append((function, sent[package.source]))
     return replace(plan, models=models, archives=tuple(archives))
 
 
@@ -48,68 +50,59 @@ def is_local(spark: SparkSession) -> bool:
 
 def ship_module(spark: SparkSession, module: str) -> str | None:
     """Send the top-level package or module of ``module``; return its archive's name, None if it is installed."""
-    source = user_module(module)
-    if source is None:
-        return None
-    archive = _zip_module(source, _fingerprint(source))
+    package = user_package(module)
+    return None if package is None else _ship_package(spark, package)
+
+
+def _ship_package(spark: SparkSession, package: Package) -> str:
+    archive = _zip_package(package, package.sha256)
     _add(spark, archive, pyfile=True)
     return archive.name
 
 
-def user_module(module: str) -> Path | None:
-    """Return the file or folder of the user's top-level module; None if executors have it installed or built in."""
-    spec = importlib.util.find_spec(module.partition(".")[0])
-    if spec is None or spec.origin is None or spec.origin in ("built-in", "frozen"):
-        return None
-    path = Path(spec.origin)
-    installed = [Path(folder).resolve() for folder in set(sysconfig.get_paths().values())]
-    if any(path.resolve().is_relative_to(folder) for folder in installed) or "site-packages" in path.parts:
-        return None
-    return path.parent if path.name == "__init__.py" else path
-
-
 def _ship_model(spark: SparkSession, model: ModelSpec) -> ModelSpec:
-    path, name = Path(model.location), f"lakemill-model-{model.sha256[:16]}"
-    archive = _zip_model(path, name)
+    files = ModelFiles(Path(model.location), model.beside)
+    archive = _zip_model(files, f"lakemill-model-{model.sha256[:16]}")
     _add(spark, archive, archive=True)
-    inside = f"{archive.name}/{path.name}"
+    inside = f"{archive.name}/{files.path.name}"
     return replace(model, location=inside, shipped=True)
 
 
 @lru_cache(maxsize=64)
-def _zip_model(path: Path, name: str) -> Path:
-    base = Path(tempfile.mkdtemp(prefix="lakemill-")) / name
-    return Path(shutil.make_archive(str(base), "zip", root_dir=path.parent, base_dir=path.name))
+def _zip_model(files: ModelFiles, name: str) -> Path:
+    """Return the archive of the files that the model's sha256 covers, and of no others."""
+    target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{name}.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for inside, file in content_files(files):
+            archive.write(file, f"{files.path.name}/{inside}" if files.path.is_dir() else inside)
+    return target
 
 
 @lru_cache(maxsize=64)
-def _zip_module(source: Path, fingerprint: str) -> Path:
-    target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{source.stem}-{fingerprint}.zip"
+def _zip_package(package: Package, sha256: str) -> Path:
+    target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{package.source.stem}-{sha256[:12]}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in _python_files(source):
-            name = file.relative_to(source.parent).as_posix()
+        files = package.files()
+        folders = {parent.as_posix() for name, _ in files for parent in PurePosixPath(name).parents} - {"."}
+        for folder in sorted(folders):  # without them Python finds no package that has no __init__.py
+            archive.writestr(zipfile.ZipInfo(f"{folder}/", FIXED_DATE), b"")
+        for name, file in files:
             archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), file.read_bytes())
     return target
 
 
-def _python_files(source: Path) -> list[Path]:
-    return (
-        [source]
-        if source.is_file()
-        else sorted(file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    )
-
-
-def _fingerprint(source: Path) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in _python_files(source))).hexdigest()[:12]
-
-
-_SENT: WeakKeyDictionary[SparkSession, set[str]] = WeakKeyDictionary()
+_SENT: dict[tuple[str, str], set[str]] = {}
 
 
 def _add(spark: SparkSession, path: Path, *, pyfile: bool = False, archive: bool = False) -> None:
-    """Send an archive once a session; its name holds its content's hash, so the same name is the same content."""
-    sent = _SENT.setdefault(spark, set())
+    """Send an archive once; its name holds its content's hash, so the same name is the same content.
+
+    What one session sends, all sessions of its application have, and to send it again is an error of Spark's; over
+    Spark Connect each session has its own.
+    """
+    is_connect = type(spark).__module__.startswith("pyspark.sql.connect")
+    session = str(spark.session_id) if is_connect else ""  # type: ignore[attr-defined]  # Connect's own attribute
+    sent = _SENT.setdefault((str(spark.conf.get("spark.app.id", "")), session), set())
     if path.name not in sent:
         spark.addArtifact(str(path), pyfile=pyfile, archive=archive)
         sent.add(path.name)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from mlflow.pyfunc.model import PythonModel
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.models import ModelSpec
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ModelStep
@@ -64,13 +64,14 @@ def _spec(raw: dict[str, Any], uri: str, path: str) -> ModelSpec:
 
     return ModelSpec(
         uri,
-        str(Path(path)),
+        str(Path(path) / raw["file"] if raw.get("file") else Path(path)),
         raw["flavor"],
         raw["name"],
         raw["version"],
         raw["sha256"],
         tensors("inputs"),
         tensors("outputs"),
+        beside=tuple(raw.get("beside", ())),
     )
 
 

@@ -1,0 +1,81 @@
+"""Where the code of a pipeline's functions comes from, and the digest of it that is part of the pipeline's version."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lakemill.pipelines import registry
+from lakemill.pipelines.packages import code_sha256, defines
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.masking import masked
+from lakemill_udfs.steps.callables import name_of
+from lakemill_udfs.steps.declared import Check, PythonStep
+
+
+@dataclass
+class FunctionCode:
+    """Finds functions' code; nothing of it is imported.
+
+    Args:
+        registry_uri: MLflow tracking and registry URI.
+        trusted: Modules from which a logged pipeline's functions may come, besides its own code.
+        folders: Gets the folder of each function that comes from a logged pipeline's own code.
+    """
+
+    registry_uri: str | None = None
+    trusted: Collection[str] = ()
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def of_step(self, step: PythonStep) -> PythonStep:
+        """Return a step with its code's digest.
+
+        Raises:
+            ConfigError: ``CODE_CHANGED`` if it differs from the step's ``sha256``, ``FUNCTION_NOT_TRUSTED``,
+                ``FUNCTION_NOT_FOUND``.
+        """
+        return replace(step, sha256=self._sha256(step, step.function, step.data))
+
+    def of_checks(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        """Return checks with the digests of their functions' code.
+
+        Raises:
+            ConfigError: as ``of_step``.
+        """
+        return tuple(
+            check if check.function is None else replace(check, sha256=self._sha256(check, check.function))
+            for check in checks
+        )
+
+    def _sha256(self, part: PythonStep | Check, function: Any, data: tuple[str, ...] = ()) -> str | None:
+        folder = None if part.code is None else self._own_code(part.code, function)
+        sha256 = code_sha256(function, folder, data)
+        if part.sha256 is not None and part.sha256 != sha256:
+            raise ConfigError(
+                "CODE_CHANGED",
+                f"the code of '{name_of(function)}': expected sha256 {part.sha256[:12]}..., got "
+                f"{'none' if sha256 is None else sha256[:12] + '...'}.",
+                hint="take the sha256 out of the pipeline if the new code is wanted.",
+            )
+        return sha256
+
+    def _own_code(self, uri: str, function: str) -> str | None:
+        """Return the folder of a logged pipeline's own code if the function is there; None if its module is trusted.
+
+        What an artifact names runs only with its own code, or from modules that the job allows.
+        """
+        module = function.partition(":")[0]
+        folder = registry.find(uri, self.registry_uri).path / "code"
+        if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
+            if not defines(str(folder), function):
+                raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{masked(uri)}' has no '{function}'.")
+            self.folders[function] = str(folder)
+            return str(folder)
+        if any(module == name or module.startswith(f"{name}.") for name in self.trusted):
+            return None
+        raise ConfigError(
+            "FUNCTION_NOT_TRUSTED",
+            f"the logged pipeline '{masked(uri)}' names '{function}', which is not in its own code.",
+            hint=f"trust: {{modules: [{module}]}} allows it, if you know what it does.",
+        )

@@ -1,0 +1,167 @@
+"""The user's own packages: which files of them are shipped and logged, and the digest that makes a version of them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.steps.declared import PythonStep
+
+MOST_BYTES = 64 * 2**20
+"""Of one package's files: it goes to every worker and into the registry."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A top-level package or module of the user's.
+
+    Args:
+        source: Its folder, or its file.
+        data: Patterns of the data files, relative to the folder, that its steps declare.
+    """
+
+    source: Path
+    data: tuple[str, ...] = ()
+
+    def files(self) -> list[tuple[str, Path]]:
+        """Return what is shipped and logged, each file with its name: Python files and declared data, no dot files.
+
+        Raises:
+            ConfigError: ``CODE_TOO_LARGE`` above ``MOST_BYTES``; ``CODE_DATA`` if declared data is not there.
+        """
+        root = self.source.parent
+        if self.source.is_file():
+            return [(self.source.name, self.source)]
+        found = {file for pattern in ("*.py", "*.pyi", "py.typed") for file in self.source.rglob(pattern)}
+        for pattern in self.data:
+            matching = [file for file in self.source.glob(pattern) if file.is_file()]
+            if not matching:
+                raise ConfigError(
+                    "CODE_DATA",
+                    f"package '{self.source.name}' has no file '{pattern}'.",
+                    hint="data: [weights/*.bin], relative to the package's folder.",
+                )
+            found.update(matching)
+        files = sorted(file for file in found if file.is_file() and not self._is_hidden(file))
+        size = sum(file.stat().st_size for file in files)
+        if size > MOST_BYTES:
+            raise ConfigError(
+                "CODE_TOO_LARGE",
+                f"the files of package '{self.source.name}' are {size >> 20} MiB, more than {MOST_BYTES >> 20} MiB.",
+                hint="put the steps into a small package of their own, and large data on a store.",
+            )
+        return [(file.relative_to(root).as_posix(), file) for file in files]
+
+    def _is_hidden(self, file: Path) -> bool:
+        """Return whether it is a dot file, in a dot folder, or leads out of the package."""
+        is_inside = file.resolve().is_relative_to(self.source.resolve())
+        return not is_inside or any(part.startswith(".") for part in file.relative_to(self.source).parts)
+
+    @property
+    def sha256(self) -> str:
+        """Of the files with their names."""
+        digest = hashlib.sha256()
+        for name, file in self.files():
+            content = file.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
+
+
+def user_package(module: str, folder: str | None = None, data: tuple[str, ...] = ()) -> Package | None:
+    """Return the top-level package of a module; None if executors have it installed or built in.
+
+    Args:
+        module: ``features.colour``.
+        folder: Where it is, for code of a logged pipeline; by default where Python finds it.
+        data: As in ``Package``.
+    """
+    top = module.partition(".")[0]
+    if folder is not None:
+        package = Path(folder) / top
+        return Package(package if package.is_dir() else package.with_suffix(".py"), data)
+    spec = importlib.util.find_spec(top)
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    origin = (
+        places[0] if places else None if spec is None else spec.origin
+    )  # a folder without __init__.py has no origin
+    if origin is None or origin in ("built-in", "frozen"):
+        return None
+    path = Path(origin)
+    installed = [Path(place).resolve() for place in set(sysconfig.get_paths().values())]
+    if any(path.resolve().is_relative_to(place) for place in installed) or "site-packages" in path.parts:
+        return None
+    return Package(path, data)
+
+
+def packages_of(pipeline: Pipeline, code: Mapping[str, str]) -> list[Package]:
+    """Return the user's packages that a pipeline's functions are from, once each, with the data that steps declare.
+
+    Args:
+        pipeline: Its functions have import paths.
+        code: The folder of the functions that come from a logged pipeline's own code.
+    """
+    found: dict[Path, tuple[str, ...]] = {}
+    for function, data in functions_of(pipeline):
+        package = user_package(function.partition(":")[0], code.get(function), data)
+        if package is not None:
+            found[package.source] = tuple(dict.fromkeys((*found.get(package.source, ()), *data)))
+    return [Package(source, data) for source, data in found.items()]
+
+
+def functions_of(pipeline: Pipeline) -> list[tuple[Any, tuple[str, ...]]]:
+    """Return the functions of a pipeline's steps and checks, and the data that each declares."""
+    steps = [(step.function, step.data) for step in pipeline.steps if isinstance(step, PythonStep)]
+    return [*steps, *((check.function, ()) for check in pipeline.checks if check.function is not None)]
+
+
+def code_sha256(function: Any, folder: str | None = None, data: tuple[str, ...] = ()) -> str | None:
+    """Return the digest of a function's code: of all of its package, or of its own text if it has no import path.
+
+    An installed package counts by its distribution's version; None where nothing can be told.
+    """
+    if not isinstance(function, str):
+        try:
+            return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+        except (OSError, TypeError):
+            return None
+    module = function.partition(":")[0]
+    package = user_package(module, folder, data)
+    if package is not None:
+        return package.sha256 if package.source.exists() else None
+    try:
+        version = importlib.metadata.version(module.partition(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return hashlib.sha256(version.encode()).hexdigest()
+
+
+def defines(folder: str, function: str) -> bool:
+    """Return whether a module below a folder has a name, by reading its text: nothing is imported."""
+    module, _, name = function.partition(":")
+    place = Path(folder).joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return False
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return False
+    return any(name in _names(node) for node in tree.body)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}

@@ -1,0 +1,107 @@
+"""The table of runtimes: a flavor's name to the module that runs it. No other module knows a flavor."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from lakemill_udfs.errors import LakemillError, ModelError
+from lakemill_udfs.masking import masked
+from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
+
+RUNTIMES = {"onnx": "onnx_runtime", "pyfunc": "pyfunc_runtime"}
+"""The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def runtime(flavor: str) -> Runtime:
+    """Return the module of a flavor's runtime; a framework itself is imported when a model is loaded.
+
+    Raises:
+        ModelError: ``MODEL_FLAVOR`` if this version knows no such flavor.
+    """
+    if flavor not in RUNTIMES:
+        raise ModelError(
+            "MODEL_FLAVOR",
+            f"no runtime here is called '{flavor}'; there are: {', '.join(RUNTIMES)}.",
+            hint="a pipeline that a newer version logged needs that version.",
+        )
+    return cast("Runtime", importlib.import_module(f"lakemill_udfs.models.{RUNTIMES[flavor]}"))
+
+
+def recognise(path: Path, described: Mapping[str, Any]) -> tuple[str, ModelFiles] | None:
+    """Return the flavor that runs a model and the files it runs; None if no runtime takes it.
+
+    Args:
+        path: A file, or a folder.
+        described: Content of the folder's ``MLmodel`` file; empty for a file.
+    """
+    for flavor in RUNTIMES:
+        files = runtime(flavor).find(path, described)
+        if files is not None:
+            return flavor, files
+    return None
+
+
+def specs(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    """Return a model's inputs and outputs, as far as it says them.
+
+    Raises:
+        ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
+    """
+    with loading(flavor, name, path):
+        return runtime(flavor).specs(path, described)
+
+
+@contextmanager
+def loading(flavor: str, name: str, path: Path) -> Iterator[None]:
+    """Turn what a runtime raises while it loads a model into an error that names the cause.
+
+    Raises:
+        ModelError: ``MODEL_LOAD``; ``MODEL_MODULE_MISSING`` if a module that the model needs is not installed.
+    """
+    try:
+        yield
+    except (LakemillError, MemoryError):
+        raise
+    except Exception as raised:  # each runtime has classes of its own for each way in which a file can be bad
+        error = _first(raised)
+        if isinstance(error, ImportError):
+            raise ModelError(
+                "MODEL_MODULE_MISSING",
+                f"model '{name}' needs the module '{error.name}', which is not installed here.",
+                hint="install what the model's requirements.txt lists; on a cluster, on the executors too.",
+            ) from raised
+        cause = _file_cause(path) or runtime(flavor).cause(error, path)
+        said = f"{type(error).__name__}: {cause}" if cause else type(error).__name__
+        raise ModelError(
+            "MODEL_LOAD",
+            f"model '{name}' does not load ({flavor}): {masked(said)}.",
+            hint="get or export the file again." if cause else "load it with its own framework to see the whole cause.",
+        ) from raised
+
+
+def _first(error: Exception) -> Exception:
+    """Return the exception that MLflow wrapped into its own, where it did."""
+    inner = error.__cause__ or error.__context__
+    is_wrapped = type(error).__module__.startswith("mlflow.") and isinstance(inner, Exception)
+    return _first(inner) if is_wrapped and isinstance(inner, Exception) else error
+
+
+def _file_cause(path: Path) -> str:
+    """Return what is wrong with a model's files whatever the runtime: what stands for a file and is none."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        with file.open("rb") as stream:
+            head = stream.read(len(LFS_POINTER))
+        if head == LFS_POINTER:
+            return f"'{file.name}' is a Git LFS pointer, not the file itself (git lfs pull)"
+        if file == path and not head:
+            return f"'{file.name}' is empty"
+        if file == path and head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            return f"'{file.name}' is a web page"
+    return ""

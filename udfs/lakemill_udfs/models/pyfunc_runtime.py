@@ -1,0 +1,118 @@
+"""Any MLflow model, through its pyfunc flavour.
+
+MLflow's own messages print the rows they are about; they are never passed on (``execution`` keeps an exception's type).
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lakemill_udfs.errors import missing_extra
+from lakemill_udfs.failures import foreign
+from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
+from lakemill_udfs.models.pyfunc_results import to_arrays
+from lakemill_udfs.models.signature import signature_specs
+from lakemill_udfs.tensors.spec import TensorSpec
+
+DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
+
+
+def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
+    """Return the folder of any MLflow model."""
+    return ModelFiles(path) if path.is_dir() and described else None
+
+
+def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    """Return the inputs and outputs of the signature; nothing is loaded."""
+    return signature_specs(described)
+
+
+def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> PyfuncModel:
+    """Load a model through MLflow."""
+    return PyfuncModel(path, spec.inputs, spec.outputs, threads=threads)
+
+
+def cause(error: Exception, path: Path) -> str:
+    """Return why a model does not load, as far as pickles say it; other texts may hold anything."""
+    if isinstance(error, FileNotFoundError):
+        return f"its file '{Path(str(error.filename)).name}' is missing"
+    missing = re.search(r"Can't get attribute '([\w.]+)' on <module '([\w.]+)'", str(error))
+    if isinstance(error, AttributeError) and missing:
+        return f"its pickle needs {missing[2]}.{missing[1]}, which is not there (another version, or another class)"
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "its pickle is damaged or cut short"
+    if isinstance(error, UserWarning | ValueError) and "version" in str(error).lower():
+        return "it was saved by another version of its framework (see its requirements.txt)"
+    return ""
+
+
+class PyfuncModel:
+    """One loaded pyfunc model.
+
+    Args:
+        path: The MLflow model's folder.
+        inputs: Its inputs, from its signature; empty without one.
+        outputs: Its outputs, from its signature or as declared.
+        threads: Threads of the numerical libraries inside one call; 0 leaves their default.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` without MLflow.
+    """
+
+    def __init__(
+        self, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, threads: int = 0
+    ) -> None:
+        try:
+            import mlflow.pyfunc
+        except ImportError as error:
+            raise missing_extra("mlflow", "mlflow") from error
+        self._model = mlflow.pyfunc.load_model(str(path))
+        self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
+        self.inputs, self.outputs, self._limited = inputs, outputs, _limiter(threads)
+        schema = self._model.metadata.get_input_schema()
+        self._is_tensor = schema is not None and schema.is_tensor_spec()
+        self._is_unnamed = schema is not None and not schema.has_input_names()
+        self._dtypes = {spec.name: spec.dtype for spec in inputs}
+        self._labels: dict[str, Any] = {}
+        if schema is not None and not self._is_unnamed:
+            self._labels = {
+                str(label): label for label in schema.input_names()
+            }  # of a DataFrame without names: numbers
+
+    def predict(self, inputs: Arrays) -> Arrays:
+        """Return the model's result as tensors by name."""
+        with self._limited():
+            return to_arrays(self._predict(self._argument(inputs)), self.outputs)
+
+    def _argument(self, inputs: Arrays) -> Any:
+        if self._is_tensor:
+            return next(iter(inputs.values())) if self._is_unnamed else inputs
+        import pandas as pd
+
+        columns = {
+            self._labels.get(name, name): pd.to_datetime(array)
+            if self._dtypes.get(name) == "datetime"
+            else array
+            if array.ndim == 1
+            else list(array)
+            for name, array in inputs.items()
+        }
+        frame = pd.DataFrame(columns)
+        return frame.set_axis(range(len(columns)), axis="columns") if self._is_unnamed else frame
+
+
+def _limiter(threads: int) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what limits the numerical libraries for one call: they are looked for once, which takes 2 ms."""
+    if not threads:
+        return nullcontext
+    try:
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
+    except ImportError:
+        return nullcontext  # without scikit-learn there is no OpenMP pool of its own to limit
+    return partial(ThreadpoolController().limit, limits=threads)

@@ -1,0 +1,268 @@
+"""One step's calls: a batch that raises, or whose result is not as declared, is halved until the bad rows are alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakemill_udfs.errors import LakemillError, ModelError, RowError, RunError
+from lakemill_udfs.failures import ENVIRONMENT, environment_error, fault_of, is_out_of_memory, row_error, same_fault
+from lakemill_udfs.models.model import Arrays
+from lakemill_udfs.tensors.casts import cast_numpy
+from lakemill_udfs.tensors.ragged import alike, is_ragged, join
+from lakemill_udfs.tensors.spec import TensorSpec
+from lakemill_udfs.wiring import StepWiring
+
+OBJECT_TYPES = {"string": str, "binary": bytes, "datetime": dt.datetime, "object": object}
+
+Failures = dict[int, RowError]
+"""Why rows have no result, by their place in the batch."""
+
+
+class StepCall:
+    """How one step of a plan is called, with what was learnt from its calls so far.
+
+    Args:
+        call: From inputs by name to outputs by name.
+        wiring: Of the step.
+        stage: Of its failures.
+        max_rows: Rows of one call at most; halved when there is no memory.
+        halves: Whether a call that fails is halved; without it all its rows fail.
+        foreign: Whether the code is not ours: then it gets read-only arrays, and what it gives is tried for one row
+            too.
+        stop_at_first: Whether one row alone shows that the step does not keep its declaration, as in ``infer``.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Arrays], Arrays],
+        wiring: StepWiring,
+        stage: str,
+        max_rows: int,
+        *,
+        halves: bool = True,
+        foreign: bool = True,
+        stop_at_first: bool = False,
+    ) -> None:
+        self.call, self.wiring, self.stage, self.max_rows = call, wiring, stage, max_rows
+        self.halves, self.foreign, self.stop_at_first = halves, foreign, stop_at_first
+        self._writes = False
+        self._tried = not (foreign and halves)
+        self._kept = self._broken = 0
+        self._first_broken: ModelError | None = None
+        self._faults: list[tuple[str, str, str] | None] = []
+        self._rows = 0
+
+    def run(self, inputs: Arrays, ragged: Sequence[str], rows: int) -> tuple[Arrays, Failures]:
+        """Call the step for a batch.
+
+        Args:
+            inputs: By the step's own names.
+            ragged: Those that hold one array a row.
+            rows: Rows of each.
+
+        Returns:
+            The outputs of the good rows, in order, and why the others failed.
+
+        Raises:
+            ModelError: no row so far, of two at least, gave what the step declares.
+            RunError: ``OUT_OF_MEMORY`` for one row, or ``STEP_ENVIRONMENT``, also where all rows failed by one fault.
+            SetupError: ``WORKER_MODULE_MISSING``.
+        """
+        parts: list[Arrays] = []
+        places: list[NDArray[np.int64]] = []
+        failed: Failures = {}
+        self._rows, self._faults = rows, []
+        for members, group in alike(inputs, ragged, rows):
+            start = 0
+            while start < len(members):
+                size = min(self.max_rows, len(members) - start) if self.halves else len(members)
+                here, part = members, group
+                if size < len(members):
+                    here = members[start : start + size]
+                    part = {name: array[start : start + size] for name, array in group.items()}
+                results, errors = self._attempt(part, size)
+                if size > 1 and not errors and not self._tried:
+                    results = self._try_one_row(part, results)
+                parts += results
+                places.append(np.delete(here, list(errors)) if errors else here)
+                failed.update({int(here[at]): error for at, error in errors.items()})
+                start += size
+        self._judge(rows - len(failed))
+        fault = same_fault(self._faults, rows) if self.halves else None
+        if fault is not None:
+            raise fault
+        order = np.argsort(np.concatenate(places)) if len(places) > 1 and ragged else None
+        joined = {spec.name: join([part[spec.name] for part in parts], spec) for spec, _ in self.wiring.outputs}
+        return {name: array if order is None else array[order] for name, array in joined.items()}, failed
+
+    def _judge(self, good: int) -> None:
+        """Stop where not one row has given what was declared; one row alone decides nothing for the others."""
+        self._kept += good
+        enough = 1 if self.stop_at_first else 2
+        if self.halves and not self._kept and self._broken >= enough and self._first_broken is not None:
+            raise self._first_broken
+
+    def _attempt(self, inputs: Arrays, rows: int) -> tuple[list[Arrays], Failures]:
+        """Call once; on failure halve. Returns the results in order and the failures by place."""
+        try:
+            return [self._result(inputs, rows)], {}
+        except ENVIRONMENT as error:
+            raise environment_error(error) from None
+        except Exception as error:  # a user's model may raise anything; the rows it raises for get it as their error
+            if is_out_of_memory(error):
+                if rows == 1:
+                    raise RunError(
+                        "OUT_OF_MEMORY",
+                        "there is no memory for a batch of one row.",
+                        hint="use fewer tasks a machine, or a smaller model.",
+                    ) from None
+                self.max_rows = max(1, rows // 2)
+            elif isinstance(error, LakemillError) and not isinstance(error, RowError | ModelError):
+                raise
+            else:
+                if isinstance(error, ModelError):
+                    self._first_broken = self._first_broken or error
+                if rows == 1 or not self.halves:
+                    self._faults.append(fault_of(error))
+                    self._broken += rows if isinstance(error, ModelError) else 0
+                    return [], dict.fromkeys(range(rows), row_error(error, self.stage))
+        half = rows // 2
+        left, left_failed = self._attempt({name: array[:half] for name, array in inputs.items()}, half)
+        right, right_failed = self._attempt({name: array[half:] for name, array in inputs.items()}, rows - half)
+        return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
+
+    def _result(self, inputs: Arrays, rows: int) -> Arrays:
+        """Return one call's outputs, checked; as copies where other calls of this batch may use the same array."""
+        for name in self.wiring.casts.keys() & inputs.keys():
+            inputs = inputs | {name: _cast(inputs[name], name, self.wiring.casts[name])}
+        result = self._called(inputs)
+        outputs = {spec.name: checked(result, spec, rows) for spec, _ in self.wiring.outputs}
+        if self.foreign and rows < self._rows:
+            outputs = {name: array.copy() for name, array in outputs.items()}
+        return outputs
+
+    def _called(self, inputs: Arrays) -> Arrays:
+        """Call with arrays that cannot be written to, or with copies where the code writes to them.
+
+        A function that changed its input would change the caller's array, the recorded ``in`` and what the next step
+        reads. Which error a write raises depends on the library, so the call is repeated with copies to find out.
+        """
+        if not self.foreign:
+            return self.call(inputs)
+        if not self._writes:
+            try:
+                return self.call({name: _read_only(array) for name, array in inputs.items()})
+            except (ValueError, TypeError, BufferError):
+                pass
+        result = self.call({name: array.copy() for name, array in inputs.items()})
+        self._writes = True
+        return result
+
+    def _try_one_row(self, inputs: Arrays, results: list[Arrays]) -> list[Arrays]:
+        """Find outputs that have as many values as the batch has rows by coincidence: for one row they have not.
+
+        Returns:
+            The results; as they were, if the step uses one array for all that it gives.
+        """
+        self._tried = True
+        kept = [{name: array.copy() for name, array in part.items()} for part in results]
+        try:
+            result = self._called({name: array[:1] for name, array in inputs.items()})
+        except Exception:  # a model may want two rows at least, or no such row alone; then nothing is learnt
+            result = {}
+        for name in kept[0].keys() & result.keys():
+            got = np.asarray(result[name])
+            if not got.ndim or len(got) != 1:
+                raise ModelError(
+                    "OUTPUT_ROWS",
+                    f"{name}: one row went in, {len(got) if got.ndim else 'one value'} came out; "
+                    "the first axis of an output is the row.",
+                    hint="turn or repeat it in the model or the function.",
+                )
+        same = (
+            array.dtype == object or np.array_equal(part[name], array)
+            for part, was in zip(results, kept, strict=True)
+            for name, array in was.items()
+        )
+        return results if all(same) else kept
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _cast(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:
+    """Return an earlier step's result as the next step's dtype; a value that does not fit fails its row."""
+    spec = TensorSpec(name, dtype)
+    try:
+        return cast_numpy(array, spec)
+    except pa.ArrowInvalid:
+        raise RowError("INPUT_CAST", f"{name}: expected {dtype}, got {array.dtype} values that do not fit.") from None
+
+
+def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
+    """Return one output of a step if it is what was declared.
+
+    Raises:
+        RowError: ``OUTPUT_ROWS`` if it has another number of rows than went in, ``OUTPUT_MASKED`` or ``OUTPUT_TEXT`` if
+            a value is none; the batch is halved to find which.
+        ModelError: ``OUTPUT_MISSING``, ``OUTPUT_SHAPE`` or ``OUTPUT_DTYPE``: the step's fault if it is so for all rows.
+    """
+    if spec.name not in result:
+        raise ModelError("OUTPUT_MISSING", f"the step's result has no '{spec.name}'; it has: {', '.join(result)}.")
+    if np.ma.is_masked(result[spec.name]):
+        raise RowError("OUTPUT_MASKED", f"{spec.name}: the result is masked.")
+    array = np.asarray(result[spec.name])
+    if not array.ndim or len(array) != rows:
+        raise RowError(
+            "OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out."
+        )
+    if is_ragged(array, spec):
+        for cell in array:
+            if cell is not None:  # the model's answer for this row is null
+                checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
+        return array
+    if not spec.accepts(array.shape[1:]):
+        expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
+        raise ModelError(
+            "OUTPUT_SHAPE",
+            f"{spec.name}: expected ({expected}), got ({', '.join(map(str, array.shape))}).",
+            hint="correct the declared outputs, or the model.",
+        )
+    if spec.dtype in OBJECT_TYPES:
+        return _objects(array, spec)
+    if array.dtype != spec.numpy_dtype:
+        raise _wrong_dtype(array, spec)
+    return array
+
+
+def _objects(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """Return text or bytes; text that is no Unicode, as a lone surrogate, is in no table."""
+    kind = OBJECT_TYPES[spec.dtype]
+    if array.dtype.kind != "O" and not (array.dtype.kind == "U" and kind is str):
+        raise _wrong_dtype(array, spec)
+    values = [value for value in array.flat if value is not None]
+    if not all(isinstance(value, kind) for value in values):
+        raise _wrong_dtype(array, spec)
+    if kind is str:
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError:
+            raise RowError("OUTPUT_TEXT", f"{spec.name}: the text is no valid Unicode (a lone surrogate).") from None
+    return array
+
+
+def _wrong_dtype(array: NDArray[Any], spec: TensorSpec) -> ModelError:
+    return ModelError(
+        "OUTPUT_DTYPE",
+        f"{spec.name}: expected {spec.dtype}, got {array.dtype}.",
+        hint="correct the declared outputs, or the model.",
+    )
