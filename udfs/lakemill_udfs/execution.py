@@ -102,7 +102,7 @@ class PipelineRunner:
         self._calls: list[Callable[[Arrays], Arrays] | ImageDecoder] = []
         for step in plan.pipeline.steps:
             if isinstance(step, ImageStep):
-                self.decoders.append(ImageDecoder(step))
+                self.decoders.append(ImageDecoder(step, plan.files))
                 self._calls.append(self.decoders[-1])
             elif isinstance(step, ModelStep):
                 loaded, fresh = CACHE.get(next(models), threads=plan.threads, device=plan.device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from lakemill_udfs.files import NO_FILES, RowFiles
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -92,6 +93,7 @@ class PredictPlan:
         provenance: Of the run and batch.
         task_metrics: Whether ``_task`` is written.
         archives: The zip that holds each shipped user module, by ``module:function``.
+        files: Which files rows may name by their path.
     """
 
     pipeline: Pipeline
@@ -106,6 +108,7 @@ class PredictPlan:
     provenance: Provenance = Provenance()
     task_metrics: bool = False
     archives: tuple[tuple[str, str], ...] = ()
+    files: RowFiles = NO_FILES
 
     @property
     def source_columns(self) -> tuple[str, ...]:

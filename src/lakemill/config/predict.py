@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
 from lakemill.config.ingest import IngestConfig
+from lakemill.config.row_files import RowLimits
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
@@ -194,6 +195,7 @@ class PredictConfig(JobConfig):
             there and end. ``lakemill predict`` always does the latter.
         rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.
         engine: How it runs.
+        limits: What a row may make the job read.
         ingest: In a stream, an ingest job that fills the source table, run before each look.
     """
 
@@ -207,6 +209,7 @@ class PredictConfig(JobConfig):
     trigger: str = "available_now"
     rescore: Literal["changed", "none"] = "none"
     engine: EngineConfig = EngineConfig()
+    limits: RowLimits = RowLimits()
     ingest: IngestConfig | None = None
 
     @field_validator("trigger")

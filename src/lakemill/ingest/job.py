@@ -26,6 +26,7 @@ import polars as pl
 
 from lakemill.cli.stopping import stop_signals
 from lakemill.config.base import UNITS
+from lakemill.config.row_files import ROOTS_PROPERTY, roots_property
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import (
     FILE_COST_BYTES,
@@ -169,8 +170,8 @@ class Ingest:
         return IngestResult(table, tables.version(self.spark, table) if tables.exists(self.spark, table) else None)
 
     def _ingest(self, files: pl.DataFrame) -> IngestResult:
-        table, partition_by = self.config.output.table, self.config.output.partition_by
-        made = ensure_table(self.spark, table, IMAGES, partition_by=partition_by, stats=STATS, change_feed=True)
+        table = self.config.output.table
+        made = self._ensure_table()
         before = pl.DataFrame(LISTING.empty_table()) if made else self._committed()
         quarantined = read_rejected(self.spark, table)
         candidates = files.join(before, on=KEY, how="anti", nulls_equal=True)
@@ -189,7 +190,7 @@ class Ingest:
         for code, count in rejected["code"].value_counts(sort=True).iter_rows():
             self.say(f"Rejected {count:,} files as {code}.")
         if self.config.thumbnails:
-            add_thumbnails(self.spark, table, self.config.thumbnails, self.say)
+            add_thumbnails(self.spark, table, self.config.thumbnails, self.config.limits.limits(), self.say)
         read_bytes = int(added["length"].sum()) + int(replaced["length"].sum())
         return IngestResult(
             table,
@@ -201,6 +202,27 @@ class Ingest:
             len(rejected),
             read_bytes,
         )
+
+    def _ensure_table(self) -> bool:
+        """Make the table, or check it; keep in it where its files come from, as rows' paths are opened only below that.
+
+        Returns:
+            Whether it was made.
+        """
+        table, paths = self.config.output.table, self.config.source.paths
+        made = ensure_table(
+            self.spark,
+            table,
+            IMAGES,
+            partition_by=self.config.output.partition_by,
+            stats=STATS,
+            change_feed=True,
+            properties={ROOTS_PROPERTY: roots_property(paths, {}) or "[]"},
+        )
+        properties = tables.detail(self.spark, table)["properties"]
+        if not made and (roots := roots_property(paths, properties)) is not None:
+            tables.set_property(self.spark, table, ROOTS_PROPERTY, roots)
+        return made
 
     def _committed(self) -> pl.DataFrame:
         """Return the table's files as ``FILES`` and ``label_index``, without their bytes."""

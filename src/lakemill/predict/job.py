@@ -199,6 +199,7 @@ def plan_for(
         task_metrics=not config.engine.group_by,
         provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
     )
+    plan = replace(plan, files=config.limits.files(source.properties))
     return plan, result_schema(plan, source.rows.schema)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,12 @@ class Source:
     Args:
         rows: The table at the version asked for, filtered.
         key: Columns that tell rows apart.
+        properties: The table's.
     """
 
     rows: DataFrame
     key: tuple[str, ...]
+    properties: Mapping[str, str]
 
 
 def open_source(config: PredictConfig, spark: SparkSession) -> Source:
@@ -44,7 +46,8 @@ def open_source(config: PredictConfig, spark: SparkSession) -> Source:
     rows = tables.read(spark, config.source.table, config.source.version)
     for problem in source_problems(config, rows.columns):
         raise problem
-    return Source(tables.filtered(rows, config.source.where), source_key(config, rows.columns))
+    properties = {} if config.limits.allowed_roots else tables.detail(spark, config.source.table)["properties"]
+    return Source(tables.filtered(rows, config.source.where), source_key(config, rows.columns), properties)
 
 
 def source_key(config: PredictConfig, columns: Sequence[str]) -> tuple[str, ...]:

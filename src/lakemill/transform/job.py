@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from lakemill.config.transform import TransformConfig
 from lakemill.engines.spark import tables
@@ -23,13 +25,22 @@ from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
 from lakemill.engines.spark.shipping import ship_module
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.images.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
+from lakemill_udfs.images.transforms import (
+    FAILED,
+    ImageSource,
+    ImageTransform,
+    find_failed,
+    transform_group,
+    transform_rows,
+)
 from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 logger = logging.getLogger(__name__)
+
+Look = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
@@ -125,15 +136,22 @@ def _by_row(
     check_schema(spark, output, rows.schema)
     count = rows.count()
     say(f"Transforming {count:,} images ...")
-    overwrite(rows.mapInArrow(partial(transform_rows, transform=transform), rows.schema), output)
+    source = image_source(config, spark)
+    overwrite(rows.mapInArrow(partial(transform_rows, transform=transform, source=source), rows.schema), output)
     done = spark.table(tables.sql_name(output)).select("path")
-    failed = _quarantine(rows, done, transform, output)
+    failed = _quarantine(rows, done, partial(find_failed, transform=transform, source=source), output)
     if failed:
         say(f"{failed:,} rows failed: see {tables.sibling(output, '_quarantine')}.")
     return TransformResult(output, tables.version(spark, output), count, done.count(), failed, 0.0)
 
 
-def _quarantine(rows: DataFrame, done: DataFrame, transform: ImageTransform, output: str) -> int:
+def image_source(config: TransformConfig, spark: SparkSession) -> ImageSource:
+    """Return how the source's images are opened: which files its rows may name, and what one may cost."""
+    properties = tables.detail(spark, config.source.table)["properties"]
+    return ImageSource(config.limits.files(properties), config.limits.decode)
+
+
+def _quarantine(rows: DataFrame, done: DataFrame, look: Look, output: str) -> int:
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
     from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
 
@@ -142,7 +160,7 @@ def _quarantine(rows: DataFrame, done: DataFrame, transform: ImageTransform, out
     if missing.isEmpty() and not tables.exists(spark, name):
         return 0
     again = rows.select("path", "content").join(F.broadcast(missing), "path", "left_semi")
-    why = again.mapInArrow(partial(find_failed, transform=transform), spark_schema(spark, FAILED))
+    why = again.mapInArrow(look, spark_schema(spark, FAILED))
     overwrite(why.withColumn("time", F.current_timestamp()), name)
     return spark.table(tables.sql_name(name)).count()
 

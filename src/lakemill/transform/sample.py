@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw
 
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
-from lakemill.transform.job import open_source
+from lakemill.transform.job import image_source, open_source
 from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.images.pixels import decode
-from lakemill_udfs.images.transforms import apply_transform, read_content
+from lakemill_udfs.images.opening import row_errors
+from lakemill_udfs.images.pixels import for_the_eye
+from lakemill_udfs.images.transforms import ImageSource, apply_transform
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,8 +31,8 @@ class Sample:
 
     Args:
         path: The row's path.
-        before: The image, upright; None if it does not decode.
-        after: The transformed image; None if it failed.
+        before: The image, upright and as it is looked at; None if it does not decode.
+        after: The transformed image, as it is looked at; None if it failed.
         error: Why there is no ``after``.
     """
 
@@ -58,19 +59,22 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
             "a sample shows images row by row, and this job transforms groups.",
             hint="use source.where to run it on one small group.",
         )
-    rows = open_source(config, spark or get_session(config.name)).select("path", "content").limit(count)
+    session = spark or get_session(config.name)
+    rows = open_source(config, session).select("path", "content").limit(count)
     try:
-        taken = rows.toArrow().to_pylist()
+        taken, source = rows.toArrow().to_pylist(), image_source(config, session)
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
-    return [_one(config, row) for row in taken]
+    return [_one(config, source, row["path"], row["content"]) for row in taken]
 
 
-def _one(config: TransformConfig, row: dict[str, object]) -> Sample:
-    path, before = str(row["path"]), None
+def _one(config: TransformConfig, source: ImageSource, path: str, content: bytes | None) -> Sample:
+    before = None
     try:
-        before = decode(read_content(row))
-        return Sample(path, before, apply_transform(before.copy(), config.transform))
+        with row_errors():
+            image, _ = source.open(path, content)
+            before = for_the_eye(image)
+            return Sample(path, before, for_the_eye(apply_transform(image, config.transform)))
     except RowError as error:
         return Sample(path, before, error=str(error))
 

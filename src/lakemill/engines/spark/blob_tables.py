@@ -7,7 +7,7 @@ only, so everything that writes images runs in ``blob_session``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,7 @@ def ensure_table(
     partition_by: Sequence[str] = (),
     stats: Sequence[str] = (),
     change_feed: bool = False,
+    properties: Mapping[str, str] | None = None,
 ) -> bool:
     """Make a Delta table, or check that the one that is there has the schema's columns; it may have more.
 
@@ -86,6 +87,7 @@ def ensure_table(
         partition_by: The columns that make folders.
         stats: The columns that Delta keeps minimum and maximum of; without any, the first 32.
         change_feed: Whether a new table records its changes.
+        properties: Further properties of a new table.
 
     Returns:
         Whether the table was made, and so is empty.
@@ -97,10 +99,10 @@ def ensure_table(
     wanted = spark_schema(spark, schema)
     if check_schema(spark, table, wanted, partition_by):
         return False
-    properties = {"delta.enableChangeDataFeed": "true"} if change_feed else {}
+    made = dict(properties or {}) | ({"delta.enableChangeDataFeed": "true"} if change_feed else {})
     if kept := [name for name in stats if name not in partition_by]:
-        properties["delta.dataSkippingStatsColumns"] = ",".join(kept)
-    _create(spark, table, wanted, partition_by, properties)
+        made["delta.dataSkippingStatsColumns"] = ",".join(kept)
+    _create(spark, table, wanted, partition_by, made)
     return True
 
 
@@ -111,7 +113,7 @@ def _create(
 
     columns_sql = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
     partition_sql = f"PARTITIONED BY ({', '.join(partition_by)})" if partition_by else ""
-    options = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+    options = ", ".join(f"'{key}' = {tables.sql_text(value)}" for key, value in properties.items())
     options_sql = f"TBLPROPERTIES ({options})" if options else ""
     try:
         spark.sql(

@@ -155,6 +155,11 @@ def detail(spark: SparkSession, table: str) -> Row:
     return spark.sql(f"DESCRIBE DETAIL {sql_name(table)}").collect()[0]
 
 
+def set_property(spark: SparkSession, table: str, name: str, value: str) -> None:
+    """Set a property of an existing Delta table, in a commit of its own."""
+    spark.sql(f"ALTER TABLE {sql_name(table)} SET TBLPROPERTIES ('{name}' = {sql_text(value)})")
+
+
 def version(spark: SparkSession, table: str) -> int:
     """Return the newest version of an existing Delta table."""
     return int(spark.sql(f"DESCRIBE HISTORY {sql_name(table)} LIMIT 1").collect()[0]["version"])

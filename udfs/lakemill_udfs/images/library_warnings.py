@@ -1,0 +1,52 @@
+"""Warnings of Pillow over strangers' files: counted, and not printed once for each file.
+
+Python's own way to catch warnings swaps process-wide state back and forth, which threads that decode side by side
+break. So what shows warnings is replaced once, and the count is each thread's own.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class _Count(threading.local):
+    inside = 0
+    warnings = 0
+
+
+COUNT = _Count()
+
+
+def warning_count() -> int:
+    """Return how many warnings libraries gave in this thread so far."""
+    return COUNT.warnings
+
+
+@contextmanager
+def counted_warnings() -> Iterator[None]:
+    """Count Pillow's warnings inside instead of showing them."""
+    _install()
+    COUNT.inside += 1
+    try:
+        yield
+    finally:
+        COUNT.inside -= 1
+
+
+def _install() -> None:
+    if getattr(warnings.showwarning, "counts_images", False):
+        return
+    shown = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, *rest: Any, **named: Any) -> None:
+        if COUNT.inside:
+            COUNT.warnings += 1
+        else:
+            shown(message, category, filename, *rest, **named)
+
+    show.counts_images = True  # type: ignore[attr-defined]  # marks the function, so that it is put in once
+    warnings.showwarning = show
