@@ -39,7 +39,7 @@ def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: Spark
     assert [row["path"] for row in rows] == [f"img/{number:04d}.png" for number in range(20)]
     bad = [row for row in rows if row["error"]]
     assert [row["path"] for row in bad] == ["img/0003.png", "img/0007.png"]
-    assert {(row["error"]["stage"], row["error"]["code"]) for row in bad} == {("decode", "IMAGE_DECODE")}
+    assert {(row["error"]["stage"], row["error"]["code"]) for row in bad} == {("decode", "IMAGE_TRUNCATED")}
     assert all(row["out"] is None for row in bad)
     good = next(row for row in rows if not row["error"])
     assert good["out"]["label"] in {"a", "b", "c"}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 QUARANTINE = pa.schema([*REJECTED, ("time", TIME)])
 """The quarantine table; ``time`` is when the file was rejected (UTC)."""
 
-RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "FILE_UNREADABLE"]
-"""Codes that may be gone at the next run although the file is the same: limits and permissions change."""
+RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "IMAGE_TOO_LARGE", "FILE_UNREADABLE", "IMAGE_EXTRA_MISSING"]
+"""Codes that may be gone at the next run although the file is the same: limits, permissions and what is installed."""
 
 
 def read_rejected(spark: SparkSession, table: str) -> pl.DataFrame:

@@ -63,7 +63,7 @@ def inspect(data: bytes, limits: Limits) -> ImageInfo:
     width, height = opened.image.size
     opened.check_bytes(width * height // (DRAFT**2 if opened.kind == "JPEG" else 1))
     try:
-        needed = needed_bytes(opened.kind, data, opened.image)
+        needed = needed_bytes(opened.kind, data)
     except (ValueError, IndexError) as error:
         raise RowError("IMAGE_HEADER", f"the {opened.kind} is damaged.") from error
     if needed > len(data):

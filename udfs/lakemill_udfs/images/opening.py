@@ -156,7 +156,7 @@ class Opened:
             with row_errors(self.decoded_bytes(pixels)), counted_warnings():
                 self.image.load()
         except RowError as error:
-            if error.code == "IMAGE_DECODE" and not is_whole(self.kind, self.cleaned.data, self.image):
+            if error.code == "IMAGE_DECODE" and not is_whole(self.kind, self.cleaned.data):
                 raise RowError("IMAGE_TRUNCATED", f"the {self.kind} ends too early.") from error
             raise
         if self.image.size != size:
@@ -182,7 +182,9 @@ def open_image(data: bytes, limits: DecodeLimits) -> Opened:
     except Image.DecompressionBombError as error:
         raise RowError("IMAGE_TOO_MANY_PIXELS", f"a {kind} frame is larger than Pillow allows.") from error
     except Exception as error:  # Pillow's plugins raise anything on a damaged header; it is this file's fault
-        raise RowError("IMAGE_HEADER", f"the {kind} header cannot be read: cut off or damaged.") from error
+        if not is_whole(kind, data):
+            raise RowError("IMAGE_TRUNCATED", f"the {kind} ends too early.") from error
+        raise RowError("IMAGE_HEADER", f"the {kind} header cannot be read: damaged.") from error
     check_pixels(image.size, limits)
     orientation = cleaned.orientation
     if kind in ("WEBP", "AVIF"):  # Pillow gives AVIF's own rotation as EXIF, too; HEIC's is applied
