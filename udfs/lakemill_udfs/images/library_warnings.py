@@ -1,4 +1,4 @@
-"""Warnings of Pillow over strangers' files: counted, and not printed once for each file.
+"""Warnings of Pillow and libtiff over strangers' files: counted, and not printed once for each file.
 
 Python's own way to catch warnings swaps process-wide state back and forth, which threads that decode side by side
 break. So what shows warnings is replaced once, and the count is each thread's own.
@@ -6,11 +6,15 @@ break. So what shows warnings is replaced once, and the count is each thread's o
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
+
+import PIL._imaging
 
 
 class _Count(threading.local):
@@ -28,8 +32,9 @@ def warning_count() -> int:
 
 @contextmanager
 def counted_warnings() -> Iterator[None]:
-    """Count Pillow's warnings inside instead of showing them."""
+    """Count the libraries' warnings inside instead of showing them."""
     _install()
+    _quiet_libtiff()
     COUNT.inside += 1
     try:
         yield
@@ -50,3 +55,18 @@ def _install() -> None:
 
     show.counts_images = True  # type: ignore[attr-defined]  # marks the function, so that it is put in once
     warnings.showwarning = show
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+def _count_error(module: bytes, form: bytes, arguments: int) -> None:
+    del module, form, arguments
+    COUNT.warnings += 1
+
+
+@lru_cache(maxsize=1)
+def _quiet_libtiff() -> None:
+    """Let libtiff count its errors, which Pillow leaves it to print; each is an exception of Pillow's besides."""
+    try:
+        ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(_count_error)
+    except (AttributeError, OSError):  # a Pillow with its own copy of libtiff inside: then it prints
+        return

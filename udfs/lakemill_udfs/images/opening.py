@@ -210,7 +210,10 @@ def _largest_size(kind: str, data: bytes) -> tuple[int, int]:
     if kind == "WEBP" and data[12:16] == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if kind == "ICO":
-        return max((_icon_size(data, at) for at in range(6, min(6 + 16 * 256, len(data) - 15), 16)), default=(0, 0))
+        end = min(6 + 16 * int.from_bytes(data[4:6], "little"), len(data) - 15)
+        return max(
+            (_icon_size(data, at) for at in range(6, end, 16)), key=lambda size: size[0] * size[1], default=(0, 0)
+        )
     return 0, 0
 
 

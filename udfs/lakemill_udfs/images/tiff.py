@@ -173,6 +173,9 @@ class Directory:
         pixels = sum(UNITS.get(entry.kind, 1) * entry.count for tag, entry in self.all if tag in PIXELS)
         if pixels > len(self.data) + 2**16:
             raise RowError("IMAGE_HEADER", "the TIFF's entries hold more bytes than the file: damaged.")
+        for tag in (WIDTH, HEIGHT, OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES):
+            if tag in self.entries and not len(self.numbers(tag)):
+                raise RowError("IMAGE_HEADER", f"the TIFF's entry {tag} holds no whole numbers: damaged.")
         width, height = self.number(WIDTH, 0), self.number(HEIGHT, 0)
         planes = self.number(SAMPLES, 1) if self.number(PLANAR, 1) == SEPARATE else 1
         if TILE_OFFSETS in self.entries:
