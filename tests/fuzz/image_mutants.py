@@ -97,10 +97,8 @@ def ways(folder: Any) -> dict[str, Callable[[list[bytes]], int]]:
     bounds = {"max_pixels": LIMITS.max_pixels, "max_decoded_bytes": LIMITS.max_decoded_bytes, "max_seconds": 5}
 
     def infer(files: list[bytes]) -> int:
-        steps = [
-            ImageStep(**small, **bounds),
-            ImageStep(mode="L", resize_shorter=9, crop=(8, 8), orient=False, **bounds),
-        ]
+        grey = ImageStep(mode="L", resize_shorter=9, crop=(8, 8), orient=False, value_range=(0, 1000), **bounds)
+        steps = [ImageStep(**small, **bounds), grey]
         return min(len(ImageDecoder(step).run(files, [None] * len(files))[1]) for step in steps)
 
     def ingest(files: list[bytes]) -> int:

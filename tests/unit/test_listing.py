@@ -130,7 +130,7 @@ def test_a_middling_set_keeps_every_core_busy() -> None:
 
 
 def test_folders_are_gone_into_once_however_many_links_lead_there(folder: Path) -> None:
-    """A link to the parent made 1,311 rows of 32 files; a folder elsewhere that is linked to is a part of the source."""
+    """A link to the parent made 1,311 rows of 32 files; a folder elsewhere that is linked to is part of the source."""
     before = names(folder)
     (folder / "cat/up").symlink_to(folder)
     (folder / "a-link-that-sorts-first").symlink_to(folder / "dog")

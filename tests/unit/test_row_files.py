@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from lakemill import ImageStep, Pipeline
 from lakemill.config.row_files import ROOTS_PROPERTY, RowLimits, recorded_roots, roots_property
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.files import NO_FILES, RowFiles, filesystem, local_name, read_bytes
@@ -116,3 +118,14 @@ def test_without_roots_in_the_configuration_those_that_ingest_recorded_count(lak
     assert RowLimits(allowed_roots=("s3://bucket",)).files(properties).roots == ("s3://bucket",)
     assert RowLimits().files({}).roots == ()
     assert recorded_roots({ROOTS_PROPERTY: "no json"}) == ()
+
+
+def test_infer_opens_paths_below_the_roots_that_it_is_given(lake: Path) -> None:
+    """And none without; a server that scores strangers' rows reads no file for them."""
+    photo = lake / "photos/a.png"
+    Image.new("L", (2, 1), 255).save(photo)
+    pipeline = Pipeline((ImageStep(mode="L", size=(1, 1), output="image"),))
+    data = {"content": [None], "path": [str(photo)]}
+    with pytest.raises(RowError, match=r"\[PATH_NOT_ALLOWED\] row 0, read"):
+        pipeline.infer(data)
+    assert pipeline.infer(data, dataset="out", allowed_roots=[str(lake / "photos")])["out.image"] == [[[[1.0]]]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lakemill.pipelines.planning import make_plan, task_threads
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs import pipeline as declared
+from lakemill_udfs.files import RowFiles
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.worker import predict_batches
 
@@ -92,6 +93,7 @@ class Pipeline(declared.Pipeline):
         dataset_exclude: Sequence[str] | str = (),
         dataset_separator: str = ".",
         registry: str | None = None,
+        allowed_roots: Sequence[str] = (),
     ) -> Any:
         """Score in this process: pandas in, pandas out; Arrow in, Arrow out; dict in, JSON-able dict out. No JVM.
 
@@ -107,6 +109,7 @@ class Pipeline(declared.Pipeline):
             dataset_exclude: What is left out of that.
             dataset_separator: Between a part and a name: ``out.label``.
             registry: MLflow registry of its models.
+            allowed_roots: Folders, files or URIs; the path of a row without content is opened only below one.
 
         Raises:
             RowError: a row is bad; the message names the row and the reason, never its data.
@@ -123,7 +126,7 @@ class Pipeline(declared.Pipeline):
                 from lakemill.in_process.files import read_data
 
                 given = read_data(data, self)
-            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator)
+            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator, allowed_roots)
 
         return within(timeout, call)
 
@@ -181,7 +184,12 @@ class Pipeline(declared.Pipeline):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def transform(
-        self, df: DataFrame, *, columns: Sequence[str] | None = None, registry: str | None = None
+        self,
+        df: DataFrame,
+        *,
+        columns: Sequence[str] | None = None,
+        registry: str | None = None,
+        allowed_roots: Sequence[str] = (),
     ) -> DataFrame:
         """Score a DataFrame, batch or stream, lazily and in one pass; every row comes out, with a nullable ``error``.
 
@@ -193,12 +201,13 @@ class Pipeline(declared.Pipeline):
             columns: Columns that are carried into the result; by default all that are not binary, nor an earlier
                 result's own (``time``, ``out``, ...).
             registry: MLflow registry of its models.
+            allowed_roots: Folders, files or URIs; the path of a row without content is opened only below one.
 
         Raises:
             ModelError: a model is unknown, or nothing feeds one of its inputs.
             TableError: a column is missing or of the wrong type.
         """
-        return score(df, self.resolve(registry), columns=columns)
+        return score(df, self.resolve(registry), columns=columns, allowed_roots=allowed_roots)
 
     def plan(self, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
         """Say what ``infer`` or ``transform`` would do with ``source``, and everything that keeps them from it.
@@ -251,14 +260,17 @@ class Pipeline(declared.Pipeline):
         )
 
 
-def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
+def score(
+    df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None, allowed_roots: Sequence[str] = ()
+) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
     from lakemill.engines.spark.schemas import result_schema, select, spark_tensors
     from lakemill.engines.spark.shipping import ship
 
     carried = carried_columns(df.schema) if columns is None else list(columns)
     plan = make_plan(resolved, spark_tensors(df.schema), passthrough=carried, threads=task_threads(df.sparkSession))
-    plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
+    parts = tuple(part for part in plan.parts if part != "in")
+    plan = ship(df.sparkSession, replace(plan, parts=parts, files=RowFiles(tuple(allowed_roots))))
     return select(df, plan.source_columns).mapInArrow(
         functools.partial(predict_batches, plan), result_schema(plan, df.schema)
     )

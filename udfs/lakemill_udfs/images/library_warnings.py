@@ -57,16 +57,19 @@ def _install() -> None:
     warnings.showwarning = show
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 def _count_error(module: bytes, form: bytes, arguments: int) -> None:
     del module, form, arguments
     COUNT.warnings += 1
+
+
+# Kept for ever, as libtiff calls it for ever.
+ERROR_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(_count_error)
 
 
 @lru_cache(maxsize=1)
 def _quiet_libtiff() -> None:
     """Let libtiff count its errors, which Pillow leaves it to print; each is an exception of Pillow's besides."""
     try:
-        ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(_count_error)
+        ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(ERROR_HANDLER)
     except (AttributeError, OSError):  # a Pillow with its own copy of libtiff inside: then it prints
         return

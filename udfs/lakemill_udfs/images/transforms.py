@@ -17,7 +17,7 @@ from PIL import Image
 
 from lakemill_udfs.errors import RowError, RunError
 from lakemill_udfs.files import NO_FILES, RowFiles
-from lakemill_udfs.images.encoding import WRITTEN, encode
+from lakemill_udfs.images.encoding import WRITTEN, encode, fitted
 from lakemill_udfs.images.opening import DEFAULT_LIMITS, DecodeLimits, open_image, row_errors, upright
 from lakemill_udfs.images.pixels import deep_upright, eight_bits, is_deep
 from lakemill_udfs.steps.functions import import_function
@@ -180,7 +180,7 @@ def transform_bytes(path: str, content: bytes | None, transform: ImageTransform,
     """
     image, own = source.open(path, content)
     kind = transform.format or (own if own in WRITTEN else "PNG")
-    done = apply_transform(image, transform)
+    done = fitted(apply_transform(image, transform), kind)
     data = encode(done, kind, transform.quality)
     return {
         "content": data,
