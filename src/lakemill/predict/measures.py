@@ -65,7 +65,11 @@ def write_measures(
 
     def append(suffix: str) -> None:
         frame = spark.createDataFrame(pa.Table.from_struct_array(rows[suffix]))
-        tables.save(frame.coalesce(1).write.mode("append"), tables.sibling(config.output.table, suffix))
+        # A table that an earlier version made has fewer columns.
+        tables.save(
+            frame.coalesce(1).write.mode("append").option("mergeSchema", "true"),
+            tables.sibling(config.output.table, suffix),
+        )
 
     # Side by side: nearly all of a small Delta write is waiting for the log.
     with ThreadPoolExecutor(len(rows)) as pool:
