@@ -14,7 +14,9 @@ from lakemill_udfs.images.formats import RAW, unknown_format
 from lakemill_udfs.images.tiff import Directory, exif_orientation
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST_CHUNKS = 1_000_000  # in one PNG; each costs microseconds
+MOST_CHUNKS = 100_000
+"""Pieces of one file that are looked at one by one; each costs a microsecond and a hundred bytes."""
+
 MOST_SCANS = 100
 """Of a JPEG, which is decoded as often as it has scans; a progressive photograph has about ten."""
 
@@ -40,6 +42,16 @@ class Cleaned:
     tiff: Directory | None = None
 
 
+def check_pieces(kind: str, seen: int) -> None:
+    """Check how many pieces of a file were looked at.
+
+    Raises:
+        RowError: ``IMAGE_TOO_COMPLEX``.
+    """
+    if seen > MOST_CHUNKS:
+        raise RowError("IMAGE_TOO_COMPLEX", f"the {kind} has more than {MOST_CHUNKS} pieces.")
+
+
 def clean(kind: str, data: bytes) -> Cleaned:
     """Return a file without what no pixel needs.
 
@@ -59,9 +71,10 @@ def clean(kind: str, data: bytes) -> Cleaned:
 
 def _clean_jpeg(data: bytes) -> Cleaned:
     """Leave out comments and application segments, but JFIF's and Adobe's, which say how colours are stored."""
-    at, kept, orientation, xmp = 2, [data[:2]], None, None
+    at, kept, orientation, xmp, seen = 2, [data[:2]], None, None, 0
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        marker = data[at + 1]
+        marker, seen = data[at + 1], seen + 1
+        check_pieces("JPEG", seen)
         if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD7:  # a fill byte, or a marker that stands alone
             at += 1 if marker == 0xFF else 2
             continue
@@ -82,9 +95,10 @@ def _clean_jpeg(data: bytes) -> Cleaned:
 
 
 def _count_scans(data: bytes, at: int) -> int:
-    scans = 0
+    scans = seen = 0
     while (found := MARKER.search(data, at)) and data[found.start() + 1] != 0xD9:
-        at = found.start() + 2
+        at, seen = found.start() + 2, seen + 1
+        check_pieces("JPEG", seen)
         scans += data[at - 1] == 0xDA
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return scans
@@ -102,8 +116,7 @@ def png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
         chunks.append((name, start + 8, start + 8 + length))
         if name == b"IEND":
             break
-        if len(chunks) > MOST_CHUNKS:
-            raise RowError("IMAGE_TOO_COMPLEX", f"the PNG has more than {MOST_CHUNKS} chunks.")
+        check_pieces("PNG", len(chunks))
         start += 12 + length
     return chunks
 

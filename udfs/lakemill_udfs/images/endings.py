@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.images.cleaning import png_chunks
+from lakemill_udfs.images.cleaning import check_pieces, png_chunks
 from lakemill_udfs.images.tiff import OFFSETS, STRIP_BYTES, TILE_BYTES, TILE_OFFSETS, Directory
+
+BLOCKS_A_PIECE = 100  # a GIF's are of 255 bytes at most
 
 
 def needed_bytes(kind: str, data: bytes) -> int:
@@ -65,7 +67,7 @@ def _gif_end(data: bytes) -> int:
 
 
 def _gif_trailer(data: bytes) -> int:
-    at = 13 + _gif_colors(data[10])
+    at, seen = 13 + _gif_colors(data[10]), 0
     while data[at] != 0x3B:
         if data[at] == 0x2C:
             at += 10 + _gif_colors(data[at + 9]) + 1
@@ -74,7 +76,8 @@ def _gif_trailer(data: bytes) -> int:
         else:
             raise RowError("IMAGE_HEADER", "the GIF has a block of unknown kind: damaged.")
         while size := data[at]:
-            at += 1 + size
+            at, seen = at + 1 + size, seen + 1
+            check_pieces("GIF", seen // BLOCKS_A_PIECE)
         at += 1
     return at
 
@@ -114,8 +117,10 @@ def _webp_end(data: bytes) -> int:
 
 def _media_end(data: bytes) -> int:
     """Go from box to box: a size of 0 means up to the file's end, of 1 that a longer number follows."""
-    at = 0
+    at = seen = 0
     while at + 8 <= len(data):
+        seen += 1
+        check_pieces("media file", seen)
         size, header = int.from_bytes(data[at : at + 4], "big"), 8
         if size == 1:
             size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16

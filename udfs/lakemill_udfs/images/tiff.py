@@ -42,6 +42,7 @@ PIXELS = {
 }
 """The entries that say how pixels are stored."""
 
+MOST_ENTRIES, MOST_VALUES = 2**16, 2**24
 UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 KINDS_OF_SAMPLE = {1: "uint", 2: "int", 3: "float"}
@@ -85,8 +86,8 @@ class Directory:
         start = self._number("Q", 8) if self.big else self._number("I", 4)
         count = self._number("Q" if self.big else "H", start)
         first, size = (start + 8, 20) if self.big else (start + 2, 12)
-        if first + count * size > len(data):
-            raise ValueError("the directory is cut off")
+        if count > MOST_ENTRIES or first + count * size > len(data):
+            raise ValueError("the directory is cut off, or larger than any")
         self.all = [self._entry(first + number * size) for number in range(count)]
         self.entries = dict(reversed(self.all))
 
@@ -110,7 +111,7 @@ class Directory:
         if entry is None or entry.kind not in INTEGERS:
             return np.empty(0, np.int64)
         dtype = np.dtype(INTEGERS[entry.kind]).newbyteorder(self.order)
-        if entry.values_at + entry.count * dtype.itemsize > len(self.data):
+        if entry.count > MOST_VALUES or entry.values_at + entry.count * dtype.itemsize > len(self.data):
             return np.empty(0, np.int64)
         return np.frombuffer(self.data, dtype, entry.count, entry.values_at).astype(np.int64)
 
