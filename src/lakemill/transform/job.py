@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill.config.transform import TransformConfig
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import blob_session, check_schema, overwrite, spark_schema
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
@@ -141,7 +142,7 @@ def _by_row(
     done = spark.table(tables.sql_name(output)).select("path")
     failed = _quarantine(rows, done, partial(find_failed, transform=transform, source=source), output)
     if failed:
-        say(f"{failed:,} rows failed: see {tables.sibling(output, '_quarantine')}.")
+        say(f"{failed:,} rows failed: see {table_names.sibling(output, '_quarantine')}.")
     return TransformResult(output, tables.version(spark, output), count, done.count(), failed, 0.0)
 
 
@@ -155,7 +156,7 @@ def _quarantine(rows: DataFrame, done: DataFrame, look: Look, output: str) -> in
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
     from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
 
-    spark, name = rows.sparkSession, tables.sibling(output, "_quarantine")
+    spark, name = rows.sparkSession, table_names.sibling(output, "_quarantine")
     missing = rows.select("path").join(done, "path", "left_anti")
     if missing.isEmpty() and not tables.exists(spark, name):
         return 0

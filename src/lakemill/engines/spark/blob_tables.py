@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.session import get_session, session_with, task_slots
+from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _create(
 
     columns_sql = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
     partition_sql = f"PARTITIONED BY ({', '.join(partition_by)})" if partition_by else ""
-    options = ", ".join(f"'{key}' = {tables.sql_text(value)}" for key, value in properties.items())
+    options = ", ".join(f"'{key}' = {sql_text(value)}" for key, value in properties.items())
     options_sql = f"TBLPROPERTIES ({options})" if options else ""
     try:
         spark.sql(
