@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pyarrow import ArrowInvalid, fs
 
-from lakemill_udfs.errors import ConfigError, RowError
+from lakemill_udfs.errors import ConfigError, RowError, RunError
 
 URI = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+:/")
 PERCENT = "file+percent://"
@@ -139,6 +140,10 @@ def _read_local(path: str, max_bytes: int | None) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+OUTAGE_ROWS = 2
+"""So many rows of a batch that cannot be read, and none that can, make one ask whether the storage answers at all."""
+
+
 @dataclass(frozen=True)
 class RowFiles:
     """Which files a table's rows may name by their path, and how they are read.
@@ -172,6 +177,27 @@ class RowFiles:
             cause = os.strerror(error.errno) if error.errno else type(error).__name__
             raise RowError("FILE_UNREADABLE", f"the file that the row refers to cannot be read ({cause}).") from error
 
+    def check_outage(self, read: Sequence[tuple[str | None, RowError | None]]) -> None:
+        """Stop where no file of a batch can be read because their storage is out of order.
+
+        That is so where several were to be read, none was, and their storage does not even say what is in the folder.
+
+        Args:
+            read: Path and error of each row of a batch whose file was to be read.
+
+        Raises:
+            RunError: ``STORAGE_READ``.
+        """
+        failed = [path for path, error in read if path and error is not None and _is_storage(error)]
+        if len(failed) < max(OUTAGE_ROWS, len(read)) or self.answers(failed[0]):
+            return
+        raise RunError(
+            "STORAGE_READ",
+            f"the storage of the images does not answer: {len(failed)} files of a batch cannot be read, the first is "
+            f"{failed[0][:200]!r}.",
+            hint="run again once it does; nothing of this batch was committed.",
+        )
+
     @staticmethod
     def answers(path: str) -> bool:
         """Return whether the storage of a path tells anything of the folder that it lies in."""
@@ -193,6 +219,11 @@ class RowFiles:
             "the row's path is not below a folder that the job may read.",
             hint="name the folders or URIs: limits: {allowed_roots: [...]}",
         )
+
+
+def _is_storage(error: RowError) -> bool:
+    """Return whether a file could not be read because of what its storage said, other than that there is none."""
+    return error.code == "FILE_UNREADABLE" and isinstance(error.__cause__, OSError)
 
 
 NO_FILES = RowFiles()

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.files import check_size, local_path, read_bytes
+from lakemill_udfs.files import RowFiles, check_size, local_path, read_bytes
 from lakemill_udfs.images.files import ImageInfo, Limits, inspect
 
 BATCH_BYTES = 8 * 2**20
@@ -156,7 +156,7 @@ def _read(row: Row, limits: Limits) -> Content | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if local_path(row["path"]) is None:
-            raise
+        if local_path(row["path"]) is None and not RowFiles.answers(row["path"]):
+            raise  # the storage is out of order; else it is this file, archived or forbidden
         reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
         return RowError("FILE_UNREADABLE", f"the file cannot be opened: {reason}.")

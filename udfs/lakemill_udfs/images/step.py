@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lakemill_udfs.errors import RowError, RunError
+from lakemill_udfs.errors import RowError
 from lakemill_udfs.files import NO_FILES, RowFiles
 from lakemill_udfs.images.library_warnings import warning_count
 from lakemill_udfs.images.opening import SIDEWAYS, DecodeLimits, as_bytes, open_image, row_errors, upright
@@ -26,9 +26,6 @@ Failure = tuple[str, RowError]
 
 DRAFT_GAP = 2
 """A JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's ``reducing_gap``."""
-
-OUTAGE_ROWS = 2
-"""So many rows of a batch that cannot be read, and none that can, make one ask whether the storage answers at all."""
 
 
 class ImageDecoder:
@@ -78,7 +75,8 @@ class ImageDecoder:
             failures.append(failure)
             filled += failure is None
         self.warnings += warning_count() - before
-        self._look_for_outage(contents, paths, failures)
+        rows = zip(contents, paths, failures, strict=True)
+        self.files.check_outage([(path, error and error[1]) for content, path, error in rows if content is None])
         return batch[:filled], failures
 
     def _fill(self, target: NDArray[Any], content: Any, path: str | None) -> Failure | None:
@@ -105,25 +103,6 @@ class ImageDecoder:
                 f"column '{self.step.column}' is null and there is no path in '{self.step.path_column}'.",
             )
         return self.files.read(path)
-
-    def _look_for_outage(
-        self, contents: Sequence[Any], paths: Sequence[str | None], failures: Sequence[Failure | None]
-    ) -> None:
-        """Stop where no file of a batch can be read because their storage is out of order.
-
-        Raises:
-            RunError: ``STORAGE_READ``.
-        """
-        named = [row for row in zip(contents, paths, failures, strict=True) if row[0] is None]
-        failed = [path for _, path, failure in named if path and failure and _is_storage(failure[1])]
-        if len(failed) < max(OUTAGE_ROWS, len(named)) or self.files.answers(failed[0]):
-            return
-        raise RunError(
-            "STORAGE_READ",
-            f"the storage of the images does not answer: {len(failed)} files of a batch cannot be read, the first is "
-            f"{failed[0][:200]!r}.",
-            hint="run again once it does; nothing of this batch was committed.",
-        )
 
     def _open(self, data: bytes) -> tuple[Image.Image, tuple[int, int]]:
         """Return the upright image, large JPEGs at a fraction of their size, and the size that it is resized to."""
@@ -198,8 +177,3 @@ class ImageDecoder:
             return pixels
         colours = np.repeat(pixels, 3, axis=2)
         return np.dstack([colours, np.full_like(pixels, 255)]) if self.step.mode == "RGBA" else colours
-
-
-def _is_storage(error: RowError) -> bool:
-    """Return whether a file could not be read because of what its storage said, other than that there is none."""
-    return error.code == "FILE_UNREADABLE" and isinstance(error.__cause__, OSError)

@@ -39,23 +39,32 @@ def make_thumbnails(
         size: Longest side in pixels; smaller images stay as they are.
         files: Which files may be read.
         limits: What one image may cost.
+
+    Raises:
+        RunError: ``STORAGE_READ``.
     """
     for batch in batches:
         paths, hashes, contents = (batch.column(name) for name in ("path", "sha256", "content"))
-        rows = []
+        rows, read = [], []
         for path, sha256, content in zip(paths, hashes, contents, strict=True):
-            small = _thumbnail(path.as_py(), content.as_py(), size, files, limits)
+            small, error = _thumbnail(path.as_py(), content.as_py(), size, files, limits)
             rows.append({"path": path.as_py(), "sha256": sha256.as_py(), **small})
+            if not content.is_valid:
+                read.append((path.as_py(), error))
+        files.check_outage(read)
         yield pa.RecordBatch.from_pylist(rows, schema=THUMBNAILS)
 
 
-def _thumbnail(path: str, content: bytes | None, size: int, files: RowFiles, limits: DecodeLimits) -> dict[str, Any]:
+def _thumbnail(
+    path: str, content: bytes | None, size: int, files: RowFiles, limits: DecodeLimits
+) -> tuple[dict[str, Any], RowError | None]:
     try:
         small = small_image(files.read(path) if content is None else content, size, limits)
         kind = "PNG" if small.mode == "RGBA" else "JPEG"
-        return {"width": small.width, "height": small.height, "thumbnail": encode(small, kind, QUALITY)}
-    except RowError:
-        return {}
+        encoded = encode(small, kind, QUALITY)
+    except RowError as error:
+        return {}, error
+    return {"width": small.width, "height": small.height, "thumbnail": encoded}, None
 
 
 def small_image(data: bytes, size: int, limits: DecodeLimits = DEFAULT_LIMITS) -> Image.Image:

@@ -7,7 +7,7 @@ fails is left out by the first and explained by the second; a failing group fail
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -207,9 +207,14 @@ def transform_rows(
     Yields:
         Batches of the same schema. Of ``length``, ``width``, ``height``, ``mode``, ``format``, ``sha256`` and
         ``orientation``, those that are there tell of the new image.
+
+    Raises:
+        RunError: ``STORAGE_READ``.
     """
     for batch in batches:
-        done = [values for values, _ in _each(batch, transform, source)]
+        results = list(_each(batch, transform, source))
+        _check_outage(batch, [error for _, error in results], source)
+        done = [values for values, _ in results]
         kept = batch.filter(pa.array([values is not None for values in done], pa.bool_()))
         good = [values for values in done if values is not None]
         columns = [
@@ -228,6 +233,7 @@ def find_failed(
     """
     for batch in batches:
         errors = [error or UNSTEADY for _, error in _each(batch, transform, source)]
+        _check_outage(batch, errors, source)
         codes, messages = [error.code for error in errors], [error.message for error in errors]
         yield pa.RecordBatch.from_arrays([batch.column("path"), pa.array(codes), pa.array(messages)], schema=FAILED)
 
@@ -244,6 +250,11 @@ def _each(
             yield transform_bytes(path.as_py(), content.as_py(), transform, source), None
         except RowError as error:
             yield None, error
+
+
+def _check_outage(batch: pa.RecordBatch, errors: Sequence[RowError | None], source: ImageSource) -> None:
+    rows = zip(batch.column("path").to_pylist(), batch.column("content").is_null().to_pylist(), errors, strict=True)
+    source.files.check_outage([(path, error) for path, named, error in rows if named])
 
 
 def transform_group(frame: pd.DataFrame, function: str, archive: str | None) -> pd.DataFrame:
