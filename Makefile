@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos borders lint types dist lock clean
+.PHONY: help setup demo test chaos fuzz borders lint types dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -38,6 +38,10 @@ test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a sma
 KILLS := 100
 chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled
 	@.venv/bin/python -m tests.chaos.random_kills --kills $(KILLS)
+
+FUZZ := 2000
+fuzz: .venv/lakemill.stamp ## mutated images through every way that opens images (FUZZ=100000 for more)
+	@.venv/bin/python -m tests.fuzz.images --count $(FUZZ)
 
 borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py

@@ -88,7 +88,7 @@ def test_limit_shows_rows_and_writes_nothing(job: Path, capsys: pytest.CaptureFi
     assert lakemill("predict", "--config", job, "--limit", "3") == 0
     shown = capsys.readouterr().out
     assert "img/0000.png" in shown
-    assert "IMAGE_DECODE" in shown
+    assert "IMAGE_TRUNCATED" in shown
     assert not (job.parent / "predictions").exists()
 
 

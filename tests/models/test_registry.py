@@ -163,7 +163,7 @@ def test_a_served_pipeline_names_the_bad_row(registry: Registry) -> None:
 
     model = mlflow.pyfunc.load_model(str(find(registry.logged, registry.uri).path))
     broken = pd.DataFrame({"content": image_rows(0, 3, broken=[1])["content"].to_pylist()})
-    with pytest.raises(Exception, match=r"\[IMAGE_DECODE\] row 1, decode:"):
+    with pytest.raises(Exception, match=r"\[IMAGE_TRUNCATED\] row 1, decode:"):
         model.predict(broken)
     assert model.predict(IMAGES.iloc[:0]).columns.tolist() == ["out.label", "out.probability"]
 

@@ -21,10 +21,13 @@ from PIL import Image
 
 from jobs import ingest_images as job
 from lakemill.config.ingest import IngestConfig
+from lakemill.config.transform import TransformConfig
 from lakemill.engines.image_layout import ROW_GROUP_BYTES
 from lakemill.engines.spark.engine import SparkEngine
 from lakemill.ingest.job import IngestResult, ingest_images
+from lakemill.transform.job import transform_images
 from lakemill_udfs.errors import ConfigError, TableError
+from tests.fuzz.image_mutants import mutants
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -300,6 +303,37 @@ def test_thumbnails_follow_the_table(ingest: Ingest, tmp_path: Path) -> None:
     assert [after[name]["width"] for name in ("a.jpg", "b.png", "c.png", "damaged.png")] == [16, 32, 12, None]
     assert after["a.jpg"] == found["a.jpg"]
     assert DeltaTable(tmp_path / "lake/thumbnails").version() == 2
+
+
+def test_hostile_files_stop_neither_ingest_nor_thumbnails_nor_transform(
+    ingest: Ingest, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Each is a row of its own, or of the quarantine, by a name that reads back."""
+    put(
+        tmp_path, {f"{number:03}.bin": data for number, data in enumerate(mutants(60, seed=3))} | {"good.png": image(1)}
+    )
+    strange = os.fsdecode(os.fsencode(tmp_path / "src") + b"/caf\xe9.png")
+    Path(strange).write_bytes(image(2))
+    (tmp_path / "src/up").symlink_to(tmp_path / "src")
+    table = str(tmp_path / "lake/images")
+    result = ingest(thumbnails={"table": str(tmp_path / "lake/thumbnails")}, limits={"reference_above": 300})
+    assert result.listed == 62 == result.added + result.rejected
+    found = {row["path"]: row for row in DeltaTable(table).to_pyarrow_table().to_pylist()}
+    name = f"file+percent://{tmp_path}/src/caf%E9.png"
+    assert found[name]["width"] == 12
+    assert found[name]["content"] is None
+    small = {
+        row["path"]: row["width"] for row in DeltaTable(tmp_path / "lake/thumbnails").to_pyarrow_table().to_pylist()
+    }
+    assert small.keys() == found.keys()
+    assert small[name] == 12
+    assert ingest(limits={"reference_above": 300}).unchanged == 62
+    config = TransformConfig.load(
+        source__table=table, output__table=str(tmp_path / "lake/grey"), transform={"size": [4, 4]}
+    )
+    done = transform_images(config, spark)
+    assert done.transformed + done.failed == done.rows == len(found)
+    assert name in DeltaTable(tmp_path / "lake/grey").to_pyarrow_table(columns=["path"])["path"].to_pylist()
 
 
 def test_an_interval_goes_on_until_it_is_stopped(ingest: Ingest, tmp_path: Path) -> None:

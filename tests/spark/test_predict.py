@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from lakemill import LakemillError, predict_table
 from lakemill.predict.job import preview
-from tests.lake import digits_job, onnx_classifier, write_images
+from tests.lake import digits_job, onnx_classifier, png, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +39,7 @@ def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: Spark
     assert [row["path"] for row in rows] == [f"img/{number:04d}.png" for number in range(20)]
     bad = [row for row in rows if row["error"]]
     assert [row["path"] for row in bad] == ["img/0003.png", "img/0007.png"]
-    assert {(row["error"]["stage"], row["error"]["code"]) for row in bad} == {("decode", "IMAGE_DECODE")}
+    assert {(row["error"]["stage"], row["error"]["code"]) for row in bad} == {("decode", "IMAGE_TRUNCATED")}
     assert all(row["out"] is None for row in bad)
     good = next(row for row in rows if not row["error"])
     assert good["out"]["label"] in {"a", "b", "c"}
@@ -55,6 +55,22 @@ def test_one_row_for_each_source_row_and_errors_say_why(lake: Path, spark: Spark
     assert metadata["models"][0]["name"] == "model"
     assert len(metadata["models"][0]["sha256"]) == 64
     assert len(metadata["elapsed_ns"]) == 3
+
+
+def test_a_path_is_opened_only_below_the_roots_of_the_job(lake: Path, spark: SparkSession) -> None:
+    """Whatever a stranger's row names; a row that may be read is."""
+    photo = lake / "photos/good.png"
+    photo.parent.mkdir()
+    photo.write_bytes(png(1))
+    paths = [str(photo), "/etc/passwd", "s3://bucket?endpoint_override=host:80&scheme=http/a.png"]
+    rows = [{"path": path, "label": "0", "content": None} for path in paths]
+    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("content", pa.binary())])
+    write_deltalake(str(lake / "named"), pa.Table.from_pylist(rows, schema))
+    expected = {paths[0]: None, paths[1]: "PATH_NOT_ALLOWED", paths[2]: "PATH_NOT_ALLOWED"}
+    for roots, codes in (([f"{lake}/photos"], expected), ([], dict.fromkeys(paths, "PATH_NOT_ALLOWED"))):
+        options = {"source": {"table": str(lake / "named"), "columns": ["label"]}, "mode": "full"}
+        predict_table(digits_job(lake, **options, limits={"allowed_roots": roots}), spark)
+        assert {row["path"]: row["error"] and row["error"]["code"] for row in predictions(lake)} == codes
 
 
 def test_a_second_run_scores_only_what_is_new(lake: Path, spark: SparkSession) -> None:

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lakemill_udfs.errors import ConfigError, RunError
-from lakemill_udfs.images.step import FORMATS, ImageDecoder
+from lakemill_udfs.errors import ConfigError, RowError, RunError
+from lakemill_udfs.files import RowFiles
+from lakemill_udfs.images.formats import PLUGINS
+from lakemill_udfs.images.step import ImageDecoder
 from lakemill_udfs.steps.declared import ImageStep
 
+ANYWHERE = RowFiles(("/",))
 PHOTO = Image.fromarray(
     (np.add.outer(np.arange(90) * 1.7, np.arange(120))[:, :, np.newaxis] * [1, 0.5, 0.8]).astype("uint8")
 )
@@ -28,7 +31,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def decode(step: ImageStep, *contents: bytes | None, paths: tuple[str | None, ...] = ()) -> Any:
-    return ImageDecoder(step).run(contents, paths or (None,) * len(contents))
+    return ImageDecoder(step, ANYWHERE).run(contents, paths or (None,) * len(contents))
 
 
 def reason(step: ImageStep, content: bytes | None, path: str | None = None) -> tuple[str, str]:
@@ -72,9 +75,10 @@ def test_mean_and_std_are_of_values_from_0_to_1() -> None:
     np.testing.assert_allclose(batch[0], expected.transpose(2, 0, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", PLUGINS)
 def test_every_format_is_read(kind: str) -> None:
-    batch, failures = decode(ImageStep(size=(90, 120), dtype="uint8", layout="NHWC", mode="L"), encoded(PHOTO, kind))
+    data = encoded(PHOTO, kind, **({"sizes": [(120, 90)]} if kind == "ICO" else {}))
+    batch, failures = decode(ImageStep(size=(90, 120), dtype="uint8", layout="NHWC", mode="L"), data)
     assert failures == [None]
     assert np.abs(batch[0][:, :, 0].astype(int) - np.asarray(PHOTO.convert("L"))).mean() < 3
 
@@ -117,7 +121,10 @@ def test_palette_and_transparency(transparency: int | bytes) -> None:
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     data = encoded(image, transparency=transparency)
     batch, _ = decode(ImageStep(mode="RGB", size=(1, 3), dtype="uint8", layout="NHWC"), data)
-    assert batch[0, 0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    third = [0, 0, 255] if transparency == 0 else [127, 127, 255]
+    assert batch[0, 0].tolist() == [[255, 255, 255], [0, 255, 0], third]
+    step = ImageStep(mode="RGB", size=(1, 3), dtype="uint8", layout="NHWC", background=None)
+    assert decode(step, data)[0][0, 0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     batch, _ = decode(ImageStep(mode="RGBA", size=(1, 3), dtype="uint8", layout="NHWC"), data)
     assert batch[0, 0, :, 3].tolist() == ([0, 255, 255] if transparency == 0 else [0, 255, 128])
 
@@ -135,11 +142,11 @@ SMALL = ImageStep(size=(8, 8))
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (encoded(PHOTO)[:200], "IMAGE_DECODE"),
-        (encoded(PHOTO, "JPEG")[:200], "IMAGE_DECODE"),
-        (b"", "IMAGE_DECODE"),
-        (b"no image but text", "IMAGE_DECODE"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "IMAGE_DECODE"),
+        (encoded(PHOTO)[:200], "IMAGE_TRUNCATED"),
+        (encoded(PHOTO, "JPEG")[:-200], "IMAGE_TRUNCATED"),
+        (b"", "FILE_EMPTY"),
+        (b"no image but text", "IMAGE_UNKNOWN_FORMAT"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "IMAGE_UNKNOWN_FORMAT"),
         (bomb(20_000, 10_000), "IMAGE_TOO_MANY_PIXELS"),
         (bomb(40_000, 40_000), "IMAGE_TOO_MANY_PIXELS"),
         (None, "IMAGE_MISSING"),
@@ -174,7 +181,7 @@ def test_without_content_the_file_is_read_from_its_path(tmp_path: Path) -> None:
         ("missing.png", "FILE_NOT_FOUND"),
         ("file/below", "FILE_NOT_FOUND"),
         ("folder", "FILE_PATH"),
-        ("ftp", "FILE_PATH"),
+        ("ftp", "PATH_NOT_ALLOWED"),
     ],
 )
 def test_a_path_that_is_no_file_is_an_error_of_its_row(tmp_path: Path, path: str, code: str) -> None:
@@ -184,10 +191,26 @@ def test_a_path_that_is_no_file_is_an_error_of_its_row(tmp_path: Path, path: str
     assert reason(SMALL, None, where) == ("read", code)
 
 
-def test_storage_that_does_not_answer_fails_the_task() -> None:
-    with pytest.raises(RunError, match=r"^\[STORAGE_READ\]") as caught:
-        decode(SMALL, None, paths=("/proc/self/mem",))  # opens, and refuses to be read
-    assert "/proc" not in str(caught.value)
+class DeadStore(RowFiles):
+    """A storage that is out of order: every read fails, and so does the question what is there."""
+
+    def read(self, path: str) -> bytes:
+        raise RowError("FILE_UNREADABLE", "no route to host") from OSError(113, "no route to host")
+
+    @staticmethod
+    def answers(path: str) -> bool:
+        return path == "one archived file"
+
+
+def test_storage_that_does_not_answer_fails_the_task_and_one_file_does_not() -> None:
+    decoder = ImageDecoder(SMALL, DeadStore())
+    good = encoded(PHOTO)
+    _, failures = decoder.run([None, good], ["s3://bucket/a.png", None])
+    assert [failure and failure[1].code for failure in failures] == ["FILE_UNREADABLE", None]
+    _, failures = decoder.run([None, None], ["one archived file", "another"])
+    assert [failure and failure[1].code for failure in failures] == ["FILE_UNREADABLE", "FILE_UNREADABLE"]
+    with pytest.raises(RunError, match=r"^\[STORAGE_READ\].*2 files.*'s3://bucket/a.png'"):
+        decoder.run([None, None], ["s3://bucket/a.png", "s3://bucket/b.png"])
 
 
 @pytest.mark.parametrize(

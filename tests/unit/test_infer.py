@@ -161,7 +161,7 @@ def test_a_few_at_a_time_and_all_at_once_are_the_same(monkeypatch: pytest.Monkey
 
 
 def test_the_error_names_the_row_and_the_stage() -> None:
-    with pytest.raises(RowError, match=r"^\[IMAGE_DECODE\] row 2, decode: the image does not decode"):
+    with pytest.raises(RowError, match=r"^\[IMAGE_TRUNCATED\] row 2, decode: the PNG ends too early"):
         DARK.infer(image_rows(0, 4, broken=[2, 3]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lakemill.config.ingest import FileSource, IngestConfig
 from lakemill.engines.image_layout import FILE_BYTES, PIECES_PER_SLOT, piece_count
 from lakemill.ingest.listing import index_labels, list_files
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.files import read_bytes
 
 
 @pytest.fixture
@@ -125,3 +127,35 @@ def test_a_middling_set_keeps_every_core_busy() -> None:
     """Four tasks a core from half a gigabyte on, one for a handful of digits."""
     assert piece_count(2**30, 10_000, 2) == 8
     assert piece_count(2**20, 100, 2) == 1
+
+
+def test_folders_are_gone_into_once_however_many_links_lead_there(folder: Path) -> None:
+    """A link to the parent made 1,311 rows of 32 files; a folder elsewhere that is linked to is part of the source."""
+    before = names(folder)
+    (folder / "cat/up").symlink_to(folder)
+    (folder / "a-link-that-sorts-first").symlink_to(folder / "dog")
+    (folder / "gone").symlink_to(folder / "nowhere")
+    assert names(folder) == before
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "z.png").write_bytes(b"1")
+    (folder / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    assert names(folder) == [*before, "more/z.png"]
+
+
+def test_a_name_that_is_no_utf8_stops_nothing(folder: Path) -> None:
+    """It is stored so that it reads back."""
+    raw = os.fsdecode(os.fsencode(folder) + b"/cat/\xff.png")
+    Path(raw).write_bytes(b"12")
+    files = list_files(FileSource(path=str(folder), label="parent"))
+    [row] = files.filter(pl.col("path").str.starts_with("file+percent:")).to_dicts()
+    assert (row["length"], row["label"]) == (2, "cat")
+    assert read_bytes(row["path"]) == b"12"
+
+
+def test_pipes_and_devices_are_no_files(folder: Path) -> None:
+    before = names(folder)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    assert names(folder) == before

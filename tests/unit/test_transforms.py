@@ -16,8 +16,10 @@ from PIL import Image
 from lakemill.cli.app import guarded
 from lakemill.config.transform import TransformConfig
 from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.images.pixels import decode, encode
+from lakemill_udfs.files import RowFiles
+from lakemill_udfs.images.encoding import encode
 from lakemill_udfs.images.transforms import (
+    ImageSource,
     ImageTransform,
     apply_transform,
     find_failed,
@@ -25,6 +27,13 @@ from lakemill_udfs.images.transforms import (
     transform_rows,
 )
 from lakemill_udfs.steps.functions import import_function
+
+SOURCE = ImageSource(RowFiles(("/",)))
+
+
+def decode(content: bytes) -> Image.Image:
+    """Return an image as a transform gets it."""
+    return SOURCE.open("a", content)[0]
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -64,7 +73,7 @@ def test_the_crop_is_the_middle() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 def test_every_usual_image_can_be_encoded_in_every_format(kind: str, mode: str) -> None:
     """Without a failure, and recognisably the same picture."""
     after = decode(encode(picture(mode), kind, quality=95))
@@ -84,14 +93,14 @@ def test_an_image_is_turned_upright() -> None:
     """The new file has no EXIF, so its pixels must be upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    row = transform_bytes({"path": "a", "content": data("JPEG", exif=exif)}, ImageTransform())
+    row = transform_bytes("a", data("JPEG", exif=exif), ImageTransform(), SOURCE)
     assert (row["width"], row["height"], row["orientation"]) == (30, 40, None)
     assert decode(row["content"]).size == (30, 40)
 
 
 def test_the_other_columns_tell_of_the_new_file() -> None:
     """Length, hash, format and mode are those of what is stored."""
-    row = transform_bytes({"path": "a", "content": data()}, ImageTransform(grayscale=True, format="JPEG"))
+    row = transform_bytes("a", data(), ImageTransform(grayscale=True, format="JPEG"), SOURCE)
     assert (row["format"], row["mode"], row["length"]) == ("JPEG", "L", len(row["content"]))
     assert row["sha256"] == hashlib.sha256(row["content"]).hexdigest()
 
@@ -140,16 +149,16 @@ def test_rows_that_fail_are_left_out_and_explained_without_their_data(functions:
             {"path": "/no/such/file", "content": None, "label": "z", "width": 3},
         ]
     )
-    [after] = transform_rows([batch], ImageTransform(size=(5, 5)))
+    [after] = transform_rows([batch], ImageTransform(size=(5, 5)), SOURCE)
     assert after.schema == batch.schema
     assert [(row["path"], row["label"], row["width"]) for row in after.to_pylist()] == [("good", "x", 5)]
-    [failed] = find_failed([batch.slice(1)], ImageTransform(size=(5, 5)))
+    [failed] = find_failed([batch.slice(1)], ImageTransform(size=(5, 5)), SOURCE)
     assert [(row["path"], row["code"]) for row in failed.to_pylist()] == [
-        ("bad", "IMAGE_DECODE"),
+        ("bad", "IMAGE_TRUNCATED"),
         ("/no/such/file", "FILE_NOT_FOUND"),
     ]
     for name, code in (("fail", "FUNCTION_FAILED"), ("nothing", "FUNCTION_RESULT")):
-        [failed] = find_failed([batch.slice(0, 1)], ImageTransform(function=f"{functions}:{name}"))
+        [failed] = find_failed([batch.slice(0, 1)], ImageTransform(function=f"{functions}:{name}"), SOURCE)
         [row] = failed.to_pylist()
         assert row["code"] == code
         assert "secret" not in row["message"]

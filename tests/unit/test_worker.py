@@ -87,7 +87,7 @@ def test_a_task_whose_rows_are_all_bad_writes_them_all() -> None:
     later = PythonStep("tests.unit.features:double", {"y": {"dtype": "float32", "shape": [1, 2, 2]}}, {"x": "image"})
     plan = plan_for([step, later], table.schema, passthrough=["path"])
     rows = pa.Table.from_batches(scored(plan, table.to_batches())).to_pylist()
-    assert [row["error"]["code"] for row in rows] == ["IMAGE_DECODE"] * 3
+    assert [row["error"]["code"] for row in rows] == ["IMAGE_TRUNCATED"] * 3
     assert [row["error"]["stage"] for row in rows] == ["decode"] * 3
     assert [row["out"] for row in rows] == [None] * 3
 

@@ -98,7 +98,7 @@ class PipelineRunner:
         self._calls: list[StepCall | ImageDecoder] = []
         for step, wiring in zip(plan.pipeline.steps, plan.wiring.steps, strict=True):
             if isinstance(step, ImageStep):
-                self.decoders.append(ImageDecoder(step))
+                self.decoders.append(ImageDecoder(step, plan.files))
                 self._calls.append(self.decoders[-1])
             elif isinstance(step, ModelStep):
                 self._add(step, wiring, self._load(next(models)))

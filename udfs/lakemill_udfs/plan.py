@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from lakemill_udfs.files import NO_FILES, RowFiles
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -49,6 +50,7 @@ TASK = pa.struct(
         ("models_loaded", pa.int64()),
         ("model_bytes", pa.int64()),
         ("peak_memory_bytes", pa.int64()),
+        ("image_warnings", pa.int64()),
     ]
 )
 """What one task measured; stands in ``_task`` of the task's last row and is null in all others."""
@@ -92,6 +94,7 @@ class PredictPlan:
         provenance: Of the run and batch.
         task_metrics: Whether ``_task`` is written.
         archives: The zip that was shipped, or the folder here, that holds a function's module, by ``module:function``.
+        files: Which files rows may name by their path.
     """
 
     pipeline: Pipeline
@@ -106,6 +109,7 @@ class PredictPlan:
     provenance: Provenance = Provenance()
     task_metrics: bool = False
     archives: tuple[tuple[str, str], ...] = ()
+    files: RowFiles = NO_FILES
 
     @property
     def source_columns(self) -> tuple[str, ...]:

@@ -294,4 +294,5 @@ class _TaskClock:
             "models_loaded": measures.models_loaded,
             "model_bytes": measures.model_bytes,
             "peak_memory_bytes": peak,
+            "image_warnings": sum(decoder.warnings for decoder in runner.decoders),
         }

@@ -82,16 +82,20 @@ class ImageLimits(Strict):
     Args:
         max_bytes: Larger files are rejected.
         max_pixels: Images of more pixels are rejected, by their header.
+        max_decoded_bytes: So are images whose decoding takes more memory, as far as the header says it.
+        max_seconds: Thumbnails whose image takes longer to decode are left out.
         reference_above: Larger files keep their bytes where they are: ``content`` is null, and readers go to ``path``.
     """
 
     max_bytes: Bytes = Limits.max_bytes
     max_pixels: Annotated[int, Field(gt=0)] = Limits.max_pixels
+    max_decoded_bytes: Bytes = Limits.max_decoded_bytes
+    max_seconds: Annotated[float, Field(gt=0)] = Limits.max_seconds
     reference_above: Annotated[Bytes, Field(ge=0, le=ARROW_BINARY_BYTES)] = Limits.reference_above
 
     def limits(self) -> Limits:
         """Return them as the value that executors take."""
-        return Limits(self.max_bytes, self.max_pixels, self.reference_above)
+        return Limits(**self.model_dump())
 
 
 class Thumbnails(Strict):

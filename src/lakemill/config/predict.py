@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
 from lakemill.config.ingest import IngestConfig
+from lakemill.config.row_files import RowLimits
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
@@ -217,6 +218,7 @@ class PredictConfig(JobConfig):
             there and end. ``lakemill predict`` always does the latter.
         rescore: ``changed`` scores earlier rows again that other models scored, newest first, after the new rows.
         engine: How it runs.
+        limits: What a row may make the job read.
         ingest: In a stream, an ingest job that fills the source table, run before each look.
         trust: What of a logged pipeline may run besides its own code.
     """
@@ -231,6 +233,7 @@ class PredictConfig(JobConfig):
     trigger: str = "available_now"
     rescore: Literal["changed", "none"] = "none"
     engine: EngineConfig = EngineConfig()
+    limits: RowLimits = RowLimits()
     ingest: IngestConfig | None = None
     trust: TrustConfig = TrustConfig()
 

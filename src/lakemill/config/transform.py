@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from lakemill.config.base import JobConfig, Strict
+from lakemill.config.row_files import ImageRowLimits
 from lakemill_udfs.images.transforms import ImageTransform
 
 
@@ -46,12 +47,14 @@ class TransformConfig(JobConfig):
         group_by: Columns whose groups go as a whole, as one ``pandas.DataFrame``, to ``transform.function``, which
             returns a DataFrame. Nothing else of ``transform`` applies then.
         output: The table to write.
+        limits: What a row may make the job read and decode.
     """
 
     source: TransformSource
     transform: ImageTransform = ImageTransform()
     group_by: tuple[str, ...] = ()
     output: TransformOutput
+    limits: ImageRowLimits = ImageRowLimits()
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -50,11 +50,13 @@ class Layout:
         partition_by: The columns that make folders.
         stats: The columns that Delta keeps minimum and maximum of; without any, the first 32.
         change_feed: Whether it records its changes.
+        properties: Further properties, names and values.
     """
 
     partition_by: tuple[str, ...] = ()
     stats: tuple[str, ...] = ()
     change_feed: bool = False
+    properties: tuple[tuple[str, str], ...] = ()
 
 
 PLAIN = Layout()
@@ -301,6 +303,9 @@ class Engine(Protocol):
         Raises:
             TableError: ``TABLE_NOT_WRITABLE``.
         """
+
+    def set_property(self, table: str, name: str, value: str) -> None:
+        """Set a table's property, in a commit of its own."""
 
     def add_fields(self, table: str, schema: pa.Schema) -> None:
         """Add the columns and structs' fields that a table lacks; earlier rows are null there.

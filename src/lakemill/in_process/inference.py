@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.files import RowFiles
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge
@@ -43,6 +45,7 @@ class Inference:
         dataset: Sequence[str] | str = ("*",),
         exclude: Sequence[str] | str = (),
         separator: str = ".",
+        allowed_roots: Sequence[str] = (),
     ) -> Any:
         """Score ``data`` and return the same kind of thing.
 
@@ -51,6 +54,7 @@ class Inference:
             dataset: What comes back, as ``infer_dataset.choose``.
             exclude: What is left out of that.
             separator: Between a part and a name.
+            allowed_roots: Folders, files or URIs below which rows may name files by their path.
 
         Raises:
             RowError: a row is bad; names the row, the stage and the reason.
@@ -59,15 +63,16 @@ class Inference:
             TableError: a column is of the wrong type.
         """
         source = given(data)
-        scorer = self._scorer(tuple(source.kinds.items()))
+        scorer = self._scorer(tuple(source.kinds.items()), tuple(allowed_roots))
         fields = scorer.fields(_key(dataset), _key(exclude), separator)
         now = dt.datetime.now(dt.UTC)
         outputs, elapsed = scorer.outputs(source)
         anomaly = scorer.judge(source, outputs)
         return Result(source, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed}).formatted(fields)
 
-    def _make_scorer(self, kinds: tuple[tuple[str, Any], ...]) -> Scorer:
-        return Scorer(self.plan_for(dict(kinds)), tuple(name for name, _ in kinds))
+    def _make_scorer(self, kinds: tuple[tuple[str, Any], ...], roots: tuple[str, ...]) -> Scorer:
+        plan = replace(self.plan_for(dict(kinds)), files=RowFiles(roots))
+        return Scorer(plan, tuple(name for name, _ in kinds))
 
 
 def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lakemill.config.base import UNITS
+from lakemill.config.row_files import ROOTS_PROPERTY, roots_property
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, Layout, Rows, opened
 from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
@@ -154,8 +155,7 @@ class Ingest:
 
     def _ingest(self, files: pl.DataFrame) -> IngestResult:
         table, engine = self.config.output.table, self.engine
-        layout = Layout(tuple(self.config.output.partition_by), tuple(STATS), change_feed=True)
-        made = ensure_table(engine, table, IMAGES, layout)
+        made = self._ensure_table()
         before = pl.DataFrame(LISTING.empty_table()) if made else self._committed()
         quarantined = read_rejected(engine, table)
         candidates = files.join(before, on=KEY, how="anti", nulls_equal=True)
@@ -174,7 +174,7 @@ class Ingest:
         for code, count in rejected["code"].value_counts(sort=True).iter_rows():
             self.say(f"Rejected {count:,} files as {code}.")
         if self.config.thumbnails:
-            add_thumbnails(engine, table, self.config.thumbnails, self.say)
+            add_thumbnails(engine, table, self.config.thumbnails, self.config.limits.limits(), self.say)
         read_bytes = int(added["length"].sum()) + int(replaced["length"].sum())
         return IngestResult(
             table,
@@ -186,6 +186,21 @@ class Ingest:
             len(rejected),
             read_bytes,
         )
+
+    def _ensure_table(self) -> bool:
+        """Make the table, or check it; keep in it where its files come from, as rows' paths are opened only below that.
+
+        Returns:
+            Whether it was made.
+        """
+        table, paths = self.config.output.table, self.config.source.paths
+        recorded = ((ROOTS_PROPERTY, roots_property(paths, {}) or "[]"),)
+        layout = Layout(tuple(self.config.output.partition_by), tuple(STATS), change_feed=True, properties=recorded)
+        if ensure_table(self.engine, table, IMAGES, layout):
+            return True
+        if (roots := roots_property(paths, opened(self.engine, table).properties)) is not None:
+            self.engine.set_property(table, ROOTS_PROPERTY, roots)
+        return False
 
     def _committed(self) -> pl.DataFrame:
         """Return the table's files as ``FILES`` and ``label_index``, without their bytes."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
+import stat
+from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 from pyarrow import fs
 
 from lakemill.config.ingest import FileSource, Pattern
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.files import filesystem
+from lakemill_udfs.files import filesystem, local_name, local_path
 
 FILES: dict[str, pl.DataType] = {
     "path": pl.String(),
@@ -20,10 +24,32 @@ FILES: dict[str, pl.DataType] = {
     "modification_time": pl.Datetime("us", "UTC"),
     "label": pl.String(),
 }
-"""One row a file. ``path`` is absolute, or a URL; ``modification_time`` is UTC in microseconds."""
+"""One row a file. ``path`` is as ``files`` names it; ``modification_time`` is UTC in microseconds."""
 
 KEY = ["path", "modification_time", "length"]
 """What tells one state of a file from another."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One listed file.
+
+    Args:
+        name: As tables name it.
+        below: Its path below the source; None for a folder that cannot be opened.
+        length: In bytes.
+        modified: In microseconds since 1970, UTC.
+    """
+
+    name: str
+    below: PurePosixPath | None
+    length: int
+    modified: int | None
+
+    @classmethod
+    def of(cls, path: str, below: PurePosixPath | None, status: os.stat_result) -> Found:
+        """Return what a local file is."""
+        return cls(local_name(path), below, status.st_size, _microseconds(status.st_mtime_ns))
 
 
 def list_files(source: FileSource) -> pl.DataFrame:
@@ -34,35 +60,89 @@ def list_files(source: FileSource) -> pl.DataFrame:
     """
     label_of = _labeller(source.label)
     rows = [
-        (name, info.size, info.mtime_ns and info.mtime_ns // 1000, label_of(name))
+        (found.name, found.length, found.modified, label_of(found.name))
         for path in source.paths
-        for name, below, info in _walk(path, recursive=source.recursive)
-        if _wanted(below, source.globs)
+        for found in _walk(path, recursive=source.recursive)
+        if _wanted(found.below, source.globs)
     ]
     return pl.DataFrame(rows, FILES, orient="row").unique("path").sort("path")
 
 
-def _walk(path: str, *, recursive: bool) -> Iterator[tuple[str, PurePosixPath, fs.FileInfo]]:
-    """Yield each file's name, its path below the source, and what the store says of it."""
-    store, inside = filesystem(path.rstrip("/") or "/")
+def _walk(path: str, *, recursive: bool) -> Iterator[Found]:
+    """Yield every file of a source.
+
+    Raises:
+        ConfigError: ``SOURCE_NOT_FOUND`` or ``SOURCE_SCHEME``.
+    """
+    if (local := local_path(path)) is not None:
+        yield from _walk_local(path, local, recursive=recursive)
+        return
+    store, inside = filesystem(path.rstrip("/"))
     found = store.get_file_info(inside)
     if found.type == fs.FileType.NotFound:
-        raise ConfigError(
-            "SOURCE_NOT_FOUND",
-            f"there is no file or folder '{path}'.",
-            hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.",
-        )
-    named = inside if isinstance(store, fs.LocalFileSystem) else path.rstrip("/")
+        raise _not_found(path)
     if found.type == fs.FileType.File:
-        yield named, PurePosixPath(found.base_name), found
+        yield Found(path.rstrip("/"), PurePosixPath(found.base_name), found.size, _microseconds(found.mtime_ns))
         return
     for info in store.get_file_info(fs.FileSelector(inside, recursive=recursive)):
         if info.type == fs.FileType.File:
             below = info.path[len(inside) :].lstrip("/")
-            yield f"{named.rstrip('/')}/{below}", PurePosixPath(below), info
+            yield Found(f"{path.rstrip('/')}/{below}", PurePosixPath(below), info.size, _microseconds(info.mtime_ns))
 
 
-def _wanted(below: PurePosixPath, globs: list[str]) -> bool:
+def _walk_local(path: str, local: str, *, recursive: bool) -> Iterator[Found]:
+    """Yield the regular files of a local source; each folder once, however many links lead to it or back up.
+
+    Folders are gone into before links to folders, so that a file is found under its own name where it has one below the
+    source. A folder that cannot be opened comes as a file, which then cannot be read: ingest says so.
+    """
+    top = Path(local)
+    if not top.exists():
+        raise _not_found(path)
+    if not top.is_dir():
+        yield Found.of(local, PurePosixPath(top.name), top.stat())
+        return
+    seen: set[tuple[int, int]] = set()
+    folders, links = [local], deque[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.popleft()
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except PermissionError:
+            yield Found.of(folder, None, status)
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                info, is_folder = entry.stat(), entry.is_dir()
+            except OSError:  # a link to nothing, or a file that went meanwhile
+                continue
+            if is_folder and recursive:
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif stat.S_ISREG(info.st_mode):
+                yield Found.of(entry.path, PurePosixPath(entry.path).relative_to(local), info)
+
+
+def _not_found(path: str) -> ConfigError:
+    return ConfigError(
+        "SOURCE_NOT_FOUND",
+        f"there is no file or folder '{path}'.",
+        hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.",
+    )
+
+
+def _microseconds(nanoseconds: int | None) -> int | None:
+    return nanoseconds and nanoseconds // 1000
+
+
+def _wanted(below: PurePosixPath | None, globs: list[str]) -> bool:
+    if below is None:
+        return True
     if any(part.startswith(".") for part in below.parts):
         return False
     return not globs or any(fnmatch.fnmatchcase(str(below) if "/" in glob else below.name, glob) for glob in globs)

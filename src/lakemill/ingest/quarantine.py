@@ -16,8 +16,8 @@ from lakemill_udfs.images.rows import REJECTED, TIME
 QUARANTINE = pa.schema([*REJECTED, ("time", TIME)])
 """The quarantine table; ``time`` is when the file was rejected (UTC)."""
 
-RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "FILE_UNREADABLE"]
-"""Codes that may be gone at the next run although the file is the same: limits and permissions change."""
+RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "IMAGE_TOO_LARGE", "FILE_UNREADABLE", "IMAGE_EXTRA_MISSING"]
+"""Codes that may be gone at the next run although the file is the same: limits, permissions and what is installed."""
 
 
 def read_rejected(engine: Engine, table: str) -> pl.DataFrame:

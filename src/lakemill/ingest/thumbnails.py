@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
+from lakemill.config.row_files import recorded_roots
 from lakemill.engines.engine import Engine, opened
 from lakemill.engines.output_tables import ensure_table
+from lakemill_udfs.files import RowFiles
+from lakemill_udfs.images.files import Limits
 from lakemill_udfs.images.thumbnails import THUMBNAILS, make_thumbnails
 
 if TYPE_CHECKING:
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
 IDENTITY = ["path", "sha256"]
 
 
-def add_thumbnails(engine: Engine, images: str, thumbnails: Thumbnails, say: Callable[[str], None]) -> None:
+def add_thumbnails(
+    engine: Engine, images: str, thumbnails: Thumbnails, limits: Limits, say: Callable[[str], None]
+) -> None:
     """Make a thumbnail for each image that has none yet or another content than its thumbnail.
 
     Args:
         engine: Where the job runs.
         images: The table of images.
         thumbnails: The table of thumbnails and their size.
+        limits: What one image may cost.
         say: Called with one line of text for each stage.
 
     Raises:
@@ -35,7 +41,8 @@ def add_thumbnails(engine: Engine, images: str, thumbnails: Thumbnails, say: Cal
     """
     table = thumbnails.table
     ensure_table(engine, table, THUMBNAILS)
-    rows, there = (engine.rows(opened(engine, name)) for name in (images, table))
+    source = opened(engine, images)
+    rows, there = engine.rows(source), engine.rows(opened(engine, table))
     missing = rows.select([*IDENTITY, "modification_time"]).without(there, IDENTITY).to_arrow()
     if not missing.num_rows:
         return
@@ -45,7 +52,8 @@ def add_thumbnails(engine: Engine, images: str, thumbnails: Thumbnails, say: Cal
     oldest = _oldest(missing)
     recent = rows if oldest is None else rows.where(f"modification_time >= TIMESTAMP '{oldest.isoformat(' ')}'")
     wanted = recent.only(known, IDENTITY).select([*IDENTITY, "content"])
-    made = wanted.map(partial(make_thumbnails, size=thumbnails.size), THUMBNAILS)
+    files = RowFiles(recorded_roots(source.properties), limits.max_bytes)
+    made = wanted.map(partial(make_thumbnails, size=thumbnails.size, files=files, limits=limits), THUMBNAILS)
     if there.only(known, ["path"]).is_empty():
         engine.append(made, table)
     else:

@@ -13,6 +13,7 @@ from pyarrow import types
 from lakemill.engines.schemas import tensors_of
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved
+from lakemill_udfs.files import RowFiles
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.worker import predict_batches
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None) -> DataFrame:
+def score(
+    df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None, allowed_roots: Sequence[str] = ()
+) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
     from lakemill.engines.spark.schemas import arrow_schema, result_schema, select
     from lakemill.engines.spark.session import task_threads
@@ -29,7 +32,8 @@ def score(df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = 
     schema = arrow_schema(df.schema)
     carried = carried_columns(schema) if columns is None else list(columns)
     plan = make_plan(resolved, tensors_of(schema), passthrough=carried, threads=task_threads(df.sparkSession))
-    plan = ship(df.sparkSession, replace(plan, parts=tuple(part for part in plan.parts if part != "in")))
+    parts = tuple(part for part in plan.parts if part != "in")
+    plan = ship(df.sparkSession, replace(plan, parts=parts, files=RowFiles(tuple(allowed_roots))))
     return select(df, plan.source_columns).mapInArrow(
         functools.partial(predict_batches, plan), result_schema(plan, df.schema)
     )

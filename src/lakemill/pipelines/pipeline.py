@@ -89,6 +89,7 @@ class Pipeline(declared.Pipeline):
         dataset_exclude: Sequence[str] | str = (),
         dataset_separator: str = ".",
         registry: str | None = None,
+        allowed_roots: Sequence[str] = (),
     ) -> Any:
         """Score in this process: pandas in, pandas out; Arrow in, Arrow out; dict in, JSON-able dict out. No JVM.
 
@@ -104,6 +105,7 @@ class Pipeline(declared.Pipeline):
             dataset_exclude: What is left out of that.
             dataset_separator: Between a part and a name: ``out.label``.
             registry: MLflow registry of its models.
+            allowed_roots: Folders, files or URIs; the path of a row without content is opened only below one.
 
         Raises:
             RowError: a row is bad; the message names the row and the reason, never its data.
@@ -120,7 +122,7 @@ class Pipeline(declared.Pipeline):
                 from lakemill.in_process.files import read_data
 
                 given = read_data(data, self)
-            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator)
+            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator, allowed_roots)
 
         return within(timeout, call)
 
@@ -178,7 +180,12 @@ class Pipeline(declared.Pipeline):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def transform(
-        self, df: DataFrame, *, columns: Sequence[str] | None = None, registry: str | None = None
+        self,
+        df: DataFrame,
+        *,
+        columns: Sequence[str] | None = None,
+        registry: str | None = None,
+        allowed_roots: Sequence[str] = (),
     ) -> DataFrame:
         """Score a DataFrame, batch or stream, lazily and in one pass; every row comes out, with a nullable ``error``.
 
@@ -190,6 +197,7 @@ class Pipeline(declared.Pipeline):
             columns: Columns that are carried into the result; by default all that are not binary, nor an earlier
                 result's own (``time``, ``out``, ...).
             registry: MLflow registry of its models.
+            allowed_roots: Folders, files or URIs; the path of a row without content is opened only below one.
 
         Raises:
             ModelError: a model is unknown, or nothing feeds one of its inputs.
@@ -197,7 +205,7 @@ class Pipeline(declared.Pipeline):
         """
         from lakemill.pipelines.frames import score
 
-        return score(df, self.resolve(registry), columns=columns)
+        return score(df, self.resolve(registry), columns=columns, allowed_roots=allowed_roots)
 
     def plan(self, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
         """Say what ``infer`` or ``transform`` would do with ``source``, and everything that keeps them from it.

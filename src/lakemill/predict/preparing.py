@@ -90,4 +90,5 @@ def plan_for(
         task_metrics=not config.engine.group_by,
         provenance=Provenance(config.name, run_id, pipeline=resolved.name or config.name),
     )
-    return plan, predictions_schema(plan, columns)
+    recorded = {} if config.limits.allowed_roots else source.snapshot.properties
+    return replace(plan, files=config.limits.files(recorded)), predictions_schema(plan, columns)

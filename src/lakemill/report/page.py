@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from lakemill.engines import table_names
 from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
-from lakemill_udfs.images.pixels import decode, encode
+from lakemill_udfs.images.encoding import encode
+from lakemill_udfs.images.thumbnails import small_image
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,14 +102,13 @@ def with_thumbnails(report: Report, images: Mapping[str, bytes]) -> Report:
 def thumbnail_uri(content: bytes) -> str | None:
     """Return an encoded image as the ``data:`` URI of a thumbnail, or None if it does not decode."""
     try:
-        image = decode(content, at_least=(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        image = small_image(content, THUMBNAIL_PIXELS)
+        # Pixels of a tiny image are seen one by one, and PNG keeps each.
+        kind = "PNG" if max(image.size) <= LARGEST_PNG_PIXELS else "JPEG"
+        encoded = encode(image, kind, QUALITY)
     except RowError:
         return None  # the row's own error says why; here there is just no picture
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    # Pixels of a tiny image are seen one by one, and PNG keeps each.
-    kind = "PNG" if max(image.size) <= LARGEST_PNG_PIXELS else "JPEG"
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind, QUALITY)).decode()}"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded).decode()}"
 
 
 def image_column(config: PredictConfig) -> str:

@@ -21,12 +21,19 @@ import pyarrow as pa
 from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, Rows, opened
+from lakemill.engines.engine import Engine, PieceFunction, Rows, opened
 from lakemill.engines.output_tables import check_own
 from lakemill.engines.places import Place, check_apart, places_of
 from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.images.transforms import FAILED, ImageTransform, find_failed, transform_group, transform_rows
+from lakemill_udfs.images.transforms import (
+    FAILED,
+    ImageSource,
+    ImageTransform,
+    find_failed,
+    transform_group,
+    transform_rows,
+)
 from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
@@ -139,10 +146,12 @@ def _by_row(
     check_own(engine, output, rows.schema, _owner(config))
     count = rows.count()
     say(f"Transforming {count:,} images ...")
-    engine.overwrite(rows.map(partial(transform_rows, transform=transform), rows.schema), output, _owner(config))
+    source = image_source(config, engine)
+    transformed = rows.map(partial(transform_rows, transform=transform, source=source), rows.schema)
+    engine.overwrite(transformed, output, _owner(config))
     made = opened(engine, output)
     done = engine.rows(made).select(["path"])
-    failed = _quarantine(engine, rows, done, transform, config)
+    failed = _quarantine(engine, rows, done, partial(find_failed, transform=transform, source=source), config)
     if failed:
         say(f"{failed:,} rows failed: see {table_names.sibling(output, '_quarantine')}.")
     return TransformResult(output, made.version, count, done.count(), failed, 0.0)
@@ -153,14 +162,20 @@ def _owner(config: TransformConfig) -> str:
     return f"transform/{config.name}"
 
 
-def _quarantine(engine: Engine, rows: Rows, done: Rows, transform: ImageTransform, config: TransformConfig) -> int:
+def image_source(config: TransformConfig, engine: Engine) -> ImageSource:
+    """Return how the source's images are opened: which files its rows may name, and what one may cost."""
+    properties = opened(engine, config.source.table).properties
+    return ImageSource(config.limits.files(properties), config.limits.decode)
+
+
+def _quarantine(engine: Engine, rows: Rows, done: Rows, look: PieceFunction, config: TransformConfig) -> int:
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
     name = table_names.sibling(config.output.table, "_quarantine")
     missing = rows.select(["path"]).without(done, ["path"]).to_arrow()
     if not missing.num_rows and engine.snapshot(name) is None:
         return 0
     again = rows.select(["path", "content"]).only(engine.given(missing), ["path"])
-    failed = again.map(partial(find_failed, transform=transform), FAILED).to_arrow()
+    failed = again.map(look, FAILED).to_arrow()
     now = pa.repeat(pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC")), failed.num_rows)
     failures = engine.given(failed.append_column("time", now))
     check_own(engine, name, failures.schema, _owner(config))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from lakemill.engines.choice import open_engine
-from lakemill.transform.job import open_source
+from lakemill.transform.job import image_source, open_source
 from lakemill_udfs.errors import ConfigError, RowError
-from lakemill_udfs.images.pixels import decode
-from lakemill_udfs.images.transforms import apply_transform, read_content
+from lakemill_udfs.images.opening import row_errors
+from lakemill_udfs.images.pixels import for_the_eye
+from lakemill_udfs.images.transforms import ImageSource, apply_transform
 
 if TYPE_CHECKING:
     from lakemill.config.transform import TransformConfig
@@ -28,8 +29,8 @@ class Sample:
 
     Args:
         path: The row's path.
-        before: The image, upright; None if it does not decode.
-        after: The transformed image; None if it failed.
+        before: The image, upright and as it is looked at; None if it does not decode.
+        after: The transformed image, as it is looked at; None if it failed.
         error: Why there is no ``after``.
     """
 
@@ -56,16 +57,18 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
             "a sample shows images row by row, and this job transforms groups.",
             hint="use source.where to run it on one small group.",
         )
-    rows = open_source(config, open_engine(spark, config.name)).select(["path", "content"]).limit(count)
-    taken = rows.to_arrow().to_pylist()
-    return [_one(config, row) for row in taken]
+    engine = open_engine(spark, config.name)
+    rows, source = open_source(config, engine).select(["path", "content"]).limit(count), image_source(config, engine)
+    return [_one(config, source, row["path"], row["content"]) for row in rows.to_arrow().to_pylist()]
 
 
-def _one(config: TransformConfig, row: dict[str, object]) -> Sample:
-    path, before = str(row["path"]), None
+def _one(config: TransformConfig, source: ImageSource, path: str, content: bytes | None) -> Sample:
+    before = None
     try:
-        before = decode(read_content(row))
-        return Sample(path, before, apply_transform(before.copy(), config.transform))
+        with row_errors():
+            image, _ = source.open(path, content)
+            before = for_the_eye(image)
+            return Sample(path, before, for_the_eye(apply_transform(image, config.transform)))
     except RowError as error:
         return Sample(path, before, error=str(error))
 

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.files import URI, read_bytes
-from lakemill_udfs.images.files import ImageInfo, Limits, check_size, inspect
+from lakemill_udfs.files import RowFiles, check_size, local_path, read_bytes
+from lakemill_udfs.images.files import ImageInfo, Limits, inspect
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 1024
@@ -134,7 +134,7 @@ def _read_ahead(listed: Iterator[Row], limits: Limits) -> Iterator[tuple[Row, Co
     ahead_bytes = 0
     with ThreadPoolExecutor(REMOTE_READS) as pool:
         for row in listed:
-            if not URI.match(row["path"]):  # a local disk answers at once, and a thread would only cost
+            if local_path(row["path"]) is not None:  # a local disk answers at once, and a thread would only cost
                 yield row, _read(row, limits)
                 continue
             waiting.append((row, pool.submit(_read, row, limits)))
@@ -149,14 +149,14 @@ def _read_ahead(listed: Iterator[Row], limits: Limits) -> Iterator[tuple[Row, Co
 
 def _read(row: Row, limits: Limits) -> Content | None:
     try:
-        check_size(row["length"], limits)
-        return read_bytes(row["path"])
+        check_size(row["length"], limits.max_bytes)
+        return read_bytes(row["path"], limits.max_bytes)
     except RowError as error:
         return error
     except FileNotFoundError:
         return None
     except OSError as error:
-        if URI.match(row["path"]):
-            raise
+        if local_path(row["path"]) is None and not RowFiles.answers(row["path"]):
+            raise  # the storage is out of order; else it is this file, archived or forbidden
         reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
         return RowError("FILE_UNREADABLE", f"the file cannot be opened: {reason}.")

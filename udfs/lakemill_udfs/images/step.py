@@ -6,32 +6,26 @@ each image is normalised straight into its place of a preallocated batch: a thir
 
 from __future__ import annotations
 
-import io
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lakemill_udfs.errors import ConfigError, RowError, RunError
-from lakemill_udfs.files import read_bytes
+from lakemill_udfs.errors import RowError
+from lakemill_udfs.files import NO_FILES, RowFiles
+from lakemill_udfs.images.library_warnings import warning_count
+from lakemill_udfs.images.opening import SIDEWAYS, DecodeLimits, as_bytes, open_image, row_errors, upright
+from lakemill_udfs.images.pixels import eight_bits, is_deep, scaled
 from lakemill_udfs.steps.declared import ImageStep
 
 Failure = tuple[str, RowError]
 """A row's stage (``read`` or ``decode``) and why it failed there."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
-"""What Lakemill reads; Pillow knows more, of which some are dangerous (EPS runs Ghostscript)."""
-
 DRAFT_GAP = 2
 """A JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's ``reducing_gap``."""
-
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 
 class ImageDecoder:
@@ -39,14 +33,17 @@ class ImageDecoder:
 
     Args:
         step: The step.
+        files: Which files rows may name by their path.
 
     Attributes:
         decode_seconds: Reading and decoding so far.
         preprocess_seconds: Resizing and normalising so far.
+        warnings: Of the libraries so far, over damage that an image survives.
     """
 
-    def __init__(self, step: ImageStep) -> None:
-        self.step = step
+    def __init__(self, step: ImageStep, files: RowFiles = NO_FILES) -> None:
+        self.step, self.files = step, files
+        self.limits = DecodeLimits(step.max_pixels, step.max_decoded_bytes, step.max_seconds)
         channels = len(step.mode)
         unit = 1 / 255 if step.dtype != "uint8" else 1.0
         mean = np.broadcast_to(np.asarray(step.mean or (0.0,), dtype=np.float64), (channels,))
@@ -57,6 +54,7 @@ class ImageDecoder:
         self._shift = (-mean / std).astype(compute).reshape(axes)
         self._resample = Image.Resampling[step.resample.upper()]
         self.decode_seconds = self.preprocess_seconds = 0.0
+        self.warnings = 0
 
     def run(self, contents: Sequence[Any], paths: Sequence[str | None]) -> tuple[NDArray[Any], list[Failure | None]]:
         """Decode a batch.
@@ -71,34 +69,29 @@ class ImageDecoder:
         spec = self.step.spec
         batch = np.empty((len(contents), *(size or 0 for size in spec.shape)), dtype=spec.numpy_dtype)
         failures: list[Failure | None] = []
-        filled = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below, with a code
-            for content, path in zip(contents, paths, strict=True):
-                failure = self._fill(batch[filled], content, path)
-                failures.append(failure)
-                filled += failure is None
+        filled, before = 0, warning_count()
+        for content, path in zip(contents, paths, strict=True):
+            failure = self._fill(batch[filled], content, path)
+            failures.append(failure)
+            filled += failure is None
+        self.warnings += warning_count() - before
+        rows = zip(contents, paths, failures, strict=True)
+        self.files.check_outage([(path, error and error[1]) for content, path, error in rows if content is None])
         return batch[:filled], failures
 
     def _fill(self, target: NDArray[Any], content: Any, path: str | None) -> Failure | None:
         started = time.perf_counter()
         try:
-            data = content if content is not None else self._read(path)
+            data = as_bytes(content) if content is not None else self._read(path)
         except RowError as error:
             return "read", error
         try:
             image, resized = self._open(data)
             decoded = time.perf_counter()
-            pixels = np.asarray(self._resize(image, resized))
-            self._normalise(pixels, target)
+            with row_errors():
+                self._normalise(np.asarray(self._resize(image, resized)), target)
         except RowError as error:
             return "decode", error
-        except MemoryError:
-            raise  # no memory for one image is a broken environment, not a broken row
-        except Image.DecompressionBombError:
-            return "decode", RowError("IMAGE_TOO_MANY_PIXELS", "the image has more pixels than Pillow opens.")
-        except Exception as error:  # Pillow's plugins raise anything on a damaged file; it is this row's fault
-            return "decode", RowError("IMAGE_DECODE", f"the image does not decode ({type(error).__name__}).")
         self.decode_seconds += decoded - started
         self.preprocess_seconds += time.perf_counter() - decoded
         return None
@@ -109,43 +102,26 @@ class ImageDecoder:
                 "IMAGE_MISSING",
                 f"column '{self.step.column}' is null and there is no path in '{self.step.path_column}'.",
             )
-        try:
-            return read_bytes(path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RowError("FILE_NOT_FOUND", "the file that the row refers to is gone.") from error
-        except (ConfigError, IsADirectoryError, ValueError) as error:
-            raise RowError("FILE_PATH", "the path that the row refers to is none of a file.") from error
-        except OSError as error:
-            if "is a directory" in str(error):  # pyarrow has no exception of its own for it
-                raise RowError("FILE_PATH", "the path that the row refers to is a folder.") from error
-            cause = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise RunError(
-                "STORAGE_READ",
-                f"the storage of the images does not answer ({cause}).",
-                hint="run again once it does; nothing of this batch was committed.",
-            ) from None  # pyarrow's message holds the row's path
+        return self.files.read(path)
 
-    def _open(self, data: Any) -> tuple[Image.Image, tuple[int, int]]:
+    def _open(self, data: bytes) -> tuple[Image.Image, tuple[int, int]]:
         """Return the upright image, large JPEGs at a fraction of their size, and the size that it is resized to."""
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > self.step.max_pixels:
-            raise RowError(
-                "IMAGE_TOO_MANY_PIXELS",
-                f"the image has {width}x{height} pixels; at most {self.step.max_pixels} are allowed.",
-            )
-        orientation = image.getexif().get(0x0112, 1) if self.step.orient else 1
-        sideways = orientation in SIDEWAYS and image.format != "TIFF"  # whose size Pillow gives upright
-        resized = self._resized((height, width) if sideways else (width, height))
-        if image.format == "JPEG":
+        opened = open_image(data, self.limits)
+        orientation = opened.orientation if self.step.orient else None
+        sideways = orientation in SIDEWAYS
+        resized = self._resized(opened.size[::-1] if sideways else opened.size)
+        if opened.kind == "JPEG":
             across, down = resized[::-1] if sideways else resized
-            image.draft("L" if self.step.mode == "L" else "RGB", (across * DRAFT_GAP, down * DRAFT_GAP))
-        image.load()
-        if image.mode != self.step.mode:
-            image = _to_eight_bits(image).convert(self.step.mode)
-        if orientation != 1:
-            ImageOps.exif_transpose(image, in_place=True)
-        return image, resized
+            opened.image.draft("L" if self.step.mode == "L" else "RGB", (across * DRAFT_GAP, down * DRAFT_GAP))
+        opened.load()
+        with row_errors():
+            image: Image.Image = opened.image
+            if is_deep(image):
+                image = scaled(opened, self.step.value_range)
+            elif image.mode != self.step.mode:
+                background = None if self.step.mode == "RGBA" else self.step.background
+                image = eight_bits(image, background).convert(self.step.mode)
+            return upright(image, orientation), resized
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the whole image's ``(width, height)`` after the resize and before the crop."""
@@ -178,10 +154,12 @@ class ImageDecoder:
         )
         return image.resize((width, height), self._resample, box=box)
 
-    def _normalise(self, pixels: NDArray[np.uint8], target: NDArray[Any]) -> None:
-        """Write ``(height, width[, channels])`` pixels into one row of the batch."""
+    def _normalise(self, pixels: NDArray[Any], target: NDArray[Any]) -> None:
+        """Write ``(height, width[, channels])`` pixels of 0..255, uint8 or float32, into one row of the batch."""
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]
+        if pixels.dtype.kind == "f":
+            pixels = self._grey(pixels)
         if self.step.layout == "NCHW":
             pixels = pixels.transpose(2, 0, 1)
         view = target.reshape(pixels.shape)
@@ -190,9 +168,12 @@ class ImageDecoder:
             view *= self._scale
             view += self._shift
 
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16- and 32-bit grey images to 0..255 (Pillow's own conversion clips them)."""
-    if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
-    return image
+    def _grey(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return deep grey pixels with the channels that the mode has; resampling may have left 0..255."""
+        pixels = np.clip(pixels, 0, 255)
+        if self.step.dtype == "uint8":
+            pixels = np.rint(pixels)
+        if self.step.mode == "L":
+            return pixels
+        colours = np.repeat(pixels, 3, axis=2)
+        return np.dstack([colours, np.full_like(pixels, 255)]) if self.step.mode == "RGBA" else colours

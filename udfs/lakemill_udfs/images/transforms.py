@@ -7,7 +7,7 @@ fails is left out by the first and explained by the second; a failing group fail
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,14 @@ import pyarrow as pa
 from PIL import Image
 
 from lakemill_udfs.errors import RowError, RunError
-from lakemill_udfs.files import read_bytes
-from lakemill_udfs.images.files import PLUGINS
-from lakemill_udfs.images.pixels import decode, encode
+from lakemill_udfs.files import NO_FILES, RowFiles
+from lakemill_udfs.images.encoding import WRITTEN, encode, fitted
+from lakemill_udfs.images.opening import DEFAULT_LIMITS, DecodeLimits, open_image, row_errors, upright
+from lakemill_udfs.images.pixels import deep_upright, eight_bits, is_deep
 from lakemill_udfs.steps.functions import import_function
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KINDS = {"MPO": "JPEG"}
-"""What Pillow calls a JPEG with more pictures behind the first."""
 
 FAILED = pa.schema([("path", pa.string()), ("code", pa.string()), ("message", pa.string())])
 """Rows that could not be transformed, and why."""
@@ -42,8 +40,8 @@ class ImageTransform:
         crop: Height and width to cut out of the middle.
         resample: Pillow's filter for resizing.
         function: ``module:function`` that takes a ``PIL.Image`` and returns one.
-        format: The file format to write; None keeps the image's own.
-        quality: 1 to 100, for JPEG and WebP.
+        format: The file format to write; None keeps the image's own, or takes PNG where that is not written.
+        quality: 1 to 100, for JPEG, WebP and AVIF.
         archive: The zip that the function's module was shipped in; set by the driver.
     """
 
@@ -67,8 +65,8 @@ class ImageTransform:
         """
         if self.size and self.resize_shorter:
             raise ValueError("give size or resize_shorter, not both")
-        if self.format is not None and self.format not in PLUGINS:
-            raise ValueError(f"format '{self.format}' is none of {', '.join(PLUGINS)}")
+        if self.format is not None and self.format not in WRITTEN:
+            raise ValueError(f"format '{self.format}' is none of {', '.join(WRITTEN)}")
         if self.resample.upper() not in Image.Resampling.__members__:
             raise ValueError(f"resample '{self.resample}' is none of {', '.join(Image.Resampling.__members__).lower()}")
         sizes = (*(self.size or ()), *(self.crop or ()), self.resize_shorter or 1)
@@ -83,9 +81,11 @@ def apply_transform(image: Image.Image, transform: ImageTransform) -> Image.Imag
         RowError: ``IMAGE_TOO_SMALL`` for the crop, ``FUNCTION_FAILED``, ``FUNCTION_RESULT``.
         ConfigError: ``FUNCTION_NOT_FOUND``.
     """
-    deep = image.mode.startswith(("I", "F"))  # grey already, and converting would clip it to 8 bits
-    grey = image.convert("L") if transform.grayscale and not deep else image
-    return _call(_crop(_resize(grey, transform), transform), transform)
+    with row_errors():
+        # A deep image is grey already, and converting would clip it to 8 bits.
+        grey = eight_bits(image).convert("L") if transform.grayscale and not is_deep(image) else image
+        cropped = _crop(_resize(grey, transform), transform)
+    return _call(cropped, transform)
 
 
 def _resize(image: Image.Image, transform: ImageTransform) -> Image.Image:
@@ -96,9 +96,15 @@ def _resize(image: Image.Image, transform: ImageTransform) -> Image.Image:
         width, height = (max(1, round(side * scale)) for side in image.size)
     else:
         return image
-    few = image.mode in ("P", "1")  # colours between two of a palette are not in it
-    full = image.convert("RGBA" if image.has_transparency_data else "RGB") if few else image
+    # Colours between two of a palette are not in it, and those of premultiplied or LAB pixels are no colours yet.
+    plain = image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") or is_deep(image)
+    full = image if plain else _colours(image)
     return full.resize((width, height), Image.Resampling[transform.resample.upper()])
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    full = eight_bits(image, background=None)
+    return full if full.mode in ("RGB", "RGBA") else full.convert("RGB")
 
 
 def _crop(image: Image.Image, transform: ImageTransform) -> Image.Image:
@@ -131,19 +137,50 @@ def _function(path: str, archive: str | None) -> Callable[[Any], Any]:
     return import_function(path, archive)
 
 
-def transform_bytes(row: dict[str, Any], transform: ImageTransform) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ImageSource:
+    """How rows' images are opened.
+
+    Args:
+        files: Which files may be read for rows without content.
+        limits: What one image may cost.
+    """
+
+    files: RowFiles = NO_FILES
+    limits: DecodeLimits = DEFAULT_LIMITS
+
+    def open(self, path: str, content: bytes | None) -> tuple[Image.Image, str]:
+        """Return a row's image, decoded and upright, and its format.
+
+        Args:
+            path: Of the file, which is read where there is no content.
+            content: The encoded file.
+
+        Raises:
+            RowError: as ``RowFiles.read``, ``open_image`` and ``Opened.load``.
+        """
+        opened = open_image(self.files.read(path) if content is None else bytes(content), self.limits)
+        opened.load()
+        with row_errors():
+            image = deep_upright(opened) if is_deep(opened.image) else opened.image
+            return upright(image, opened.orientation), opened.kind
+
+
+def transform_bytes(path: str, content: bytes | None, transform: ImageTransform, source: ImageSource) -> dict[str, Any]:
     """Return what a row's columns become.
 
     Args:
-        row: Has ``path`` and ``content``; where ``content`` is null the file is read.
+        path: Of the file, which is read where there is no content.
+        content: The encoded file.
         transform: What to do.
+        source: How images are opened.
 
     Raises:
-        RowError: ``FILE_NOT_FOUND``, ``IMAGE_DECODE``, ``IMAGE_ENCODE`` or as ``apply_transform``.
+        RowError: as ``ImageSource.open``, ``apply_transform`` and ``encode``.
     """
-    image = decode(read_content(row))
-    kind = transform.format or KINDS.get(str(image.format), str(image.format))
-    done = apply_transform(image, transform)
+    image, own = source.open(path, content)
+    kind = transform.format or (own if own in WRITTEN else "PNG")
+    done = fitted(apply_transform(image, transform), kind)
     data = encode(done, kind, transform.quality)
     return {
         "content": data,
@@ -157,33 +194,27 @@ def transform_bytes(row: dict[str, Any], transform: ImageTransform) -> dict[str,
     }
 
 
-def read_content(row: dict[str, Any]) -> bytes:
-    """Return a row's image file: its ``content``, or the file at its ``path`` where that is null.
-
-    Raises:
-        RowError: ``FILE_NOT_FOUND``.
-    """
-    if row["content"] is not None:
-        return bytes(row["content"])
-    try:
-        return read_bytes(row["path"])
-    except FileNotFoundError as error:
-        raise RowError("FILE_NOT_FOUND", "the file that the row refers to is gone.") from error
-
-
-def transform_rows(batches: Iterable[pa.RecordBatch], transform: ImageTransform) -> Iterator[pa.RecordBatch]:
+def transform_rows(
+    batches: Iterable[pa.RecordBatch], transform: ImageTransform, source: ImageSource
+) -> Iterator[pa.RecordBatch]:
     """Yield the transformed rows, without those that fail; the other columns ride along.
 
     Args:
         batches: Have ``path`` and ``content``.
         transform: What to do.
+        source: How images are opened.
 
     Yields:
         Batches of the same schema. Of ``length``, ``width``, ``height``, ``mode``, ``format``, ``sha256`` and
         ``orientation``, those that are there tell of the new image.
+
+    Raises:
+        RunError: ``STORAGE_READ``.
     """
     for batch in batches:
-        done = [values for values, _ in _each(batch, transform)]
+        results = list(_each(batch, transform, source))
+        _check_outage(batch, [error for _, error in results], source)
+        done = [values for values, _ in results]
         kept = batch.filter(pa.array([values is not None for values in done], pa.bool_()))
         good = [values for values in done if values is not None]
         columns = [
@@ -193,13 +224,16 @@ def transform_rows(batches: Iterable[pa.RecordBatch], transform: ImageTransform)
         yield pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def find_failed(batches: Iterable[pa.RecordBatch], transform: ImageTransform) -> Iterator[pa.RecordBatch]:
+def find_failed(
+    batches: Iterable[pa.RecordBatch], transform: ImageTransform, source: ImageSource
+) -> Iterator[pa.RecordBatch]:
     """Yield ``FAILED`` for rows that ``transform_rows`` left out.
 
     A function that fails only now and then may not fail again: such a row is named ``FUNCTION_UNSTEADY``.
     """
     for batch in batches:
-        errors = [error or UNSTEADY for _, error in _each(batch, transform)]
+        errors = [error or UNSTEADY for _, error in _each(batch, transform, source)]
+        _check_outage(batch, errors, source)
         codes, messages = [error.code for error in errors], [error.message for error in errors]
         yield pa.RecordBatch.from_arrays([batch.column("path"), pa.array(codes), pa.array(messages)], schema=FAILED)
 
@@ -208,12 +242,19 @@ CHANGED = ("content", "length", "sha256", "format", "width", "height", "mode", "
 UNSTEADY = RowError("FUNCTION_UNSTEADY", "the row failed when it was transformed, and did not fail again.")
 
 
-def _each(batch: pa.RecordBatch, transform: ImageTransform) -> Iterator[tuple[dict[str, Any] | None, RowError | None]]:
+def _each(
+    batch: pa.RecordBatch, transform: ImageTransform, source: ImageSource
+) -> Iterator[tuple[dict[str, Any] | None, RowError | None]]:
     for path, content in zip(batch.column("path"), batch.column("content"), strict=True):
         try:
-            yield transform_bytes({"path": path.as_py(), "content": content.as_py()}, transform), None
+            yield transform_bytes(path.as_py(), content.as_py(), transform, source), None
         except RowError as error:
             yield None, error
+
+
+def _check_outage(batch: pa.RecordBatch, errors: Sequence[RowError | None], source: ImageSource) -> None:
+    rows = zip(batch.column("path").to_pylist(), batch.column("content").is_null().to_pylist(), errors, strict=True)
+    source.files.check_outage([(path, error) for path, named, error in rows if named])
 
 
 def transform_group(frame: pd.DataFrame, function: str, archive: str | None) -> pd.DataFrame:

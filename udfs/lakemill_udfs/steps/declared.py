@@ -26,7 +26,8 @@ class ImageStep:
     Pixel values are scaled to 0..1 for float dtypes, then ``(value - mean) / std``; integer dtypes keep 0..255.
 
     Args:
-        column: Column with the encoded bytes (JPEG, PNG, GIF, BMP, TIFF, WebP).
+        column: Column with the encoded bytes (JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000, TGA, ICO; HEIC with
+            the extra ``heic``).
         path_column: Column with the path that is read where ``column`` is null; not needed otherwise.
         mode: Pillow mode that the image is converted to.
         size: ``(height, width)`` to resize to, whatever the aspect ratio.
@@ -38,7 +39,13 @@ class ImageStep:
         dtype: ``uint8``, ``float32``, ``float16`` or ``float64``.
         layout: ``NCHW``, ``NHWC`` or ``flat`` (one axis of ``height * width * channels``).
         orient: Turn the image as its EXIF orientation says.
+        background: Red, green and blue, 0 to 255, that transparent pixels are laid on; null leaves the colours that lie
+            under them. Mode RGBA keeps the transparency.
+        value_range: The values that are black and white in grey images of more than 8 bits; values outside are cut off
+            there. Not needed for unsigned integers of up to 16 bits, which use all their bits, and floats in 0..1.
         max_pixels: A larger image is an error of its row, before it is decoded.
+        max_decoded_bytes: So is one whose decoding takes more memory.
+        max_seconds: And one whose decoding takes longer.
         output: Name of the tensor.
 
     Raises:
@@ -59,7 +66,11 @@ class ImageStep:
     dtype: Literal["uint8", "float16", "float32", "float64"] = "float32"
     layout: Literal["NCHW", "NHWC", "flat"] = "NCHW"
     orient: bool = True
+    background: tuple[int, int, int] | None = (255, 255, 255)
+    value_range: tuple[float, float] | None = None
     max_pixels: int = 178_956_970
+    max_decoded_bytes: int = 2**30
+    max_seconds: float = 60.0
     output: str = "image"
 
     def __post_init__(self) -> None:
@@ -80,6 +91,10 @@ class ImageStep:
                 )
         if self.dtype == "uint8" and (self.mean or self.std):
             raise ConfigError("IMAGE_STEP", "'mean' and 'std' need a float dtype; got uint8.")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ConfigError("IMAGE_STEP", "'value_range' is the value that is black and a greater one that is white.")
+        if self.background is not None and not all(0 <= value <= 255 for value in self.background):
+            raise ConfigError("IMAGE_STEP", "'background' is red, green and blue, each 0 to 255.")
 
     @property
     def spec(self) -> TensorSpec:

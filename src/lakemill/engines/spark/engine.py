@@ -177,6 +177,11 @@ class SparkEngine:
         return tables.make(self.session, table, spark_struct(schema), layout)
 
     @translated
+    def set_property(self, table: str, name: str, value: str) -> None:
+        """Set a table's property."""
+        tables.set_property(self.session, table, name, value)
+
+    @translated
     def add_fields(self, table: str, schema: pa.Schema) -> None:
         """Add what a table lacks; see ``Engine.add_fields``."""
         # By an empty write: a field's metadata, which holds its tensor's shape, comes along.

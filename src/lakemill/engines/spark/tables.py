@@ -130,7 +130,7 @@ def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = P
 
     if find(spark, table) is not None:
         return False
-    properties = {"delta.enableChangeDataFeed": "true"} if layout.change_feed else {}
+    properties = dict(layout.properties) | ({"delta.enableChangeDataFeed": "true"} if layout.change_feed else {})
     if kept := [name for name in layout.stats if name not in layout.partition_by]:
         properties["delta.dataSkippingStatsColumns"] = ",".join(kept)
     if any(INVALID.search(name) for name in _names(schema)):
@@ -177,6 +177,11 @@ def _create(
 def detail(spark: SparkSession, table: str) -> Row:
     """Return what Delta says of an existing table as it is now: ``location``, ``numFiles``, ``sizeInBytes``, ..."""
     return spark.sql(f"DESCRIBE DETAIL {table_names.in_sql(table)}").collect()[0]
+
+
+def set_property(spark: SparkSession, table: str, name: str, value: str) -> None:
+    """Set a property of an existing Delta table, in a commit of its own."""
+    spark.sql(f"ALTER TABLE {table_names.in_sql(table)} SET TBLPROPERTIES ({sql_text(name)} = {sql_text(value)})")
 
 
 def version(spark: SparkSession, table: str) -> int:
