@@ -117,7 +117,9 @@ def test_the_extras_allow_what_goes_together_and_the_lock_says_what_is_tested() 
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["spark"]
     allowed = {requirement.name: requirement.specifier for requirement in map(Requirement, extras)}
-    locked = dict(re.findall(r"^(pyspark|delta-spark)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE))
+    locked = dict(
+        re.findall(r"^(pyspark|delta-spark)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
+    )
     ((minor, jars),) = DELTA_JARS.items()
     assert all(allowed[package].contains(version) for package, version in locked.items())
     assert allowed["pyspark"].contains(f"{minor}.99")

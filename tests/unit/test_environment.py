@@ -68,7 +68,9 @@ def test_the_jars_are_those_that_are_published_whatever_the_packages_are(spark: 
 
 @pytest.mark.parametrize(("spark", "delta"), [("4.2.0", "4.5.0"), ("4.1.0", "4.4.0"), ("3.5.6", "3.3.2")])
 def test_versions_that_do_not_go_together_are_both_named(spark: str, delta: str) -> None:
-    with pytest.raises(SetupError, match=rf"pyspark {spark} and delta-spark {delta}.*4\.2 with delta-spark 4\.4") as caught:
+    with pytest.raises(
+        SetupError, match=rf"pyspark {spark} and delta-spark {delta}.*4\.2 with delta-spark 4\.4"
+    ) as caught:
         environment.check_versions(spark, delta)
     assert caught.value.code == "SPARK_DELTA_VERSIONS"
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from lakemill_udfs.errors import LakemillError
+from lakemill.cli import job_commands
+from lakemill.cli.options import Config, Json, Overrides, Registry, Wait
+from lakemill.cli.output import finish, guarded, tell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,26 +23,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run your models over your Delta Lake: every source row gets one prediction, or the reason why not.",
 )
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of the job.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")
-]
-Registry = Annotated[
-    str | None,
-    typer.Option(help="MLflow tracking and registry URI, for example sqlite:///lake/mlflow.db.", show_default=False),
-]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many errors."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    raise SystemExit(guarded(lambda: run(arguments)))
+
+    def command() -> int:
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+        return run(arguments)
+
+    raise SystemExit(guarded(command))
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -54,36 +44,21 @@ def run(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def guarded(command: Callable[[], int | None]) -> int:
-    """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # the user's own functions are found from the working folder, as by `python -m`
-    try:
-        return command() or 0
-    except LakemillError as error:
-        console.print(str(error), style="red", markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print("stopped", style="yellow")
-        return 130
+def _print_version(asked: bool) -> None:
+    if asked:
+        from lakemill import __version__
+
+        print(f"lakemill {__version__}")
+        raise typer.Exit
 
 
-def tell(line: str) -> None:
-    """Print a line of progress to stderr, with the time on anything that is no terminal."""
-    if console.is_terminal:
-        console.print(f"[dim]·[/dim] {line.replace('[', chr(92) + '[')}")
-    else:
-        from datetime import datetime
-
-        print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
-
-
-def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
-    """Print a job's last line and return 0."""
-    console.print(summary, markup=False)
-    if as_json:
-        print(json.dumps(facts, default=str), flush=True)
-    return 0
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options of ``lakemill`` itself."""
 
 
 @app.command()
@@ -148,7 +123,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         bool, typer.Option("--reset", help="Delete the job's predictions and progress first; asks.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
@@ -172,10 +147,9 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         _show(preview(job, limit), as_json=as_json)
         return 0
     if reset:
-        from lakemill.cli.job_commands import confirm_reset
         from lakemill.predict.redo import reset_job
 
-        confirm_reset(job.name, job.output.table, yes=yes)
+        job_commands.confirm_reset(job.name, job.output.table, yes=yes)
         tell(f"deleted {reset_job(job, progress=tell)} predictions")
     result = predict_table(job, progress=tell, wait=wait)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
@@ -289,4 +263,5 @@ def demo(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-import lakemill.cli.job_commands  # noqa: E402, F401 -- adds its commands to the app
+for _command in job_commands.COMMANDS:
+    app.command()(_command)

@@ -1,4 +1,4 @@
-"""Commands that look after jobs: status, retry, undo, optimize and vacuum. ``cli`` takes them into its own."""
+"""Commands that look after jobs: status, retry, undo, optimize and vacuum. ``app`` takes them into its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-from lakemill.cli.app import Config, Json, Overrides, Registry, app, console, finish, tell
+from lakemill.cli.options import Config, Json, Overrides, Registry, Wait
+from lakemill.cli.output import console, finish, tell
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")]
 
-
-@app.command()
 def status(config: Config = None, overrides: Overrides = None, as_json: Json = False) -> int:
     """What a job did last, how far behind its source it is, and its errors."""
     from lakemill.config.predict import PredictConfig
@@ -21,7 +19,6 @@ def status(config: Config = None, overrides: Overrides = None, as_json: Json = F
     return finish(found.summary(), found.to_dict(), as_json=as_json)
 
 
-@app.command()
 def retry(
     config: Config = None,
     overrides: Overrides = None,
@@ -38,7 +35,6 @@ def retry(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-@app.command()
 def undo(
     run_id: Annotated[str, typer.Argument(help="As in metadata.run_id; `lakemill status` lists the last runs.")],
     config: Config = None,
@@ -53,7 +49,6 @@ def undo(
     return finish(f"{rows:,} predictions of run {run_id} deleted", {"rows": rows}, as_json=as_json)
 
 
-@app.command()
 def optimize(
     table: Annotated[str | None, typer.Argument(help="Delta table of images or predictions.")] = None,
     config: Config = None,
@@ -67,7 +62,6 @@ def optimize(
     return finish(f"compacted {', '.join(facts)}", facts, as_json=as_json)
 
 
-@app.command()
 def vacuum(
     table: Annotated[str | None, typer.Argument(help="Delta table.")] = None,
     config: Config = None,
@@ -93,3 +87,6 @@ def confirm_reset(name: str, table: str, *, yes: bool) -> None:
     if not yes:
         console.print(f"This deletes all predictions of the job '{name}' in {table}, and its progress.", markup=False)
         typer.confirm("Start over?", abort=True, err=True)
+
+
+COMMANDS = (status, retry, undo, optimize, vacuum)
