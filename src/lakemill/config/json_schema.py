@@ -5,6 +5,7 @@ Descriptions are the ``Args`` of the classes' docstrings, so that a key is expla
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -25,20 +26,28 @@ def job_schema(model: type[BaseModel]) -> dict[str, Any]:
         model: ``PredictConfig``, ``IngestConfig`` or ``TransformConfig``.
     """
     schema = model.model_json_schema()
+    # What all jobs have stands in their base's docstring; a job may be a part of another one.
+    shared = _arguments(model.__base__.__doc__ or "") if model.__base__ else {}
     for part in [schema, *schema.get("$defs", {}).values()]:
-        _describe(part)
+        docstring = part.pop("description", "")
+        told = shared | _arguments(docstring)
+        for name, inner in part.get("properties", {}).items():
+            inner.pop("title", None)  # the key's own name once more
+            if name in told:
+                inner["description"] = told[name]
+        if docstring:
+            part["description"] = _prose(docstring.partition("\n\n")[0])
     return {"$schema": DIALECT, **schema}
 
 
-def _describe(part: dict[str, Any]) -> None:
-    docstring = part.get("description", "")
-    summary, _, arguments = docstring.partition("\nArgs:\n")
-    arguments = arguments.partition("\n\n")[0]
-    for name, text in ARGUMENT.findall(arguments):
-        if name in part.get("properties", {}):
-            part["properties"][name]["description"] = " ".join(text.split()).replace("``", "`")
-    if docstring:
-        part["description"] = " ".join(summary.split("\n\n")[0].split()).replace("``", "`")
+def _arguments(docstring: str) -> dict[str, str]:
+    """Return what the first ``Args`` of a docstring say of each name."""
+    arguments = inspect.cleandoc(docstring).partition("\nArgs:\n")[2].partition("\n\n")[0]
+    return {name: _prose(text) for name, text in ARGUMENT.findall(arguments)}
+
+
+def _prose(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
 
 
 def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
