@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -78,3 +82,67 @@ def test_the_example_files_name_their_schema(file: Path) -> None:
     schema = first.removeprefix("# yaml-language-server: $schema=")
     assert (file.parent / schema).resolve().is_relative_to(ROOT / "docs" / "schema")
     assert (file.parent / schema).is_file()
+
+
+NOTHING_THERE = """
+name: nothing
+source: {table: lake/images, key: [id]}
+pipeline: {steps: [{model: {uri: models/there.onnx}}]}
+output: {table: lake/predictions}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/images' (looked in "),
+        (["predict", "--limit", "2"], "[TABLE_NOT_FOUND]"),
+        (["retry"], "[TABLE_NOT_FOUND]"),
+        (["stream"], "[TABLE_NOT_FOUND]"),
+        (["plan"], "TABLE_NOT_FOUND"),
+        (["status"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
+        (["report"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
+        (["vacuum"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
+        (["optimize"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
+        (["predict", "--set", "source.table=there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
+        (["stream", "--set", "source.table=there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
+    ],
+)
+def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "there" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "job.yaml").write_text(NOTHING_THERE)
+    said, seconds = refusal(tmp_path, [*arguments, "--config", "job.yaml"])
+    assert says in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "there"], "nothing is left behind"
+    assert seconds < 10, "two seconds on a machine of its own; this one may be shared"
+
+
+@pytest.mark.parametrize(
+    ("job", "yaml", "says"),
+    [
+        ("ingest", "source: {path: photos}\noutput: {table: lake/images}\n", "[SOURCE_NOT_FOUND] there is no file or"),
+        ("transform", "source: {table: lake/images}\noutput: {table: lake/small}\n", "[TABLE_NOT_FOUND]"),
+    ],
+)
+def test_the_other_jobs_say_it_at_once_too(tmp_path: Path, job: str, yaml: str, says: str) -> None:
+    (tmp_path / "job.yaml").write_text(yaml)
+    said, _ = refusal(tmp_path, [job, "--config", "job.yaml"])
+    assert says in said
+
+
+def refusal(folder: Path, arguments: list[str]) -> tuple[str, float]:
+    """Run a command line that must refuse without Java; return what it said, and how long it took."""
+    command = [sys.executable, "-c", "from lakemill.cli.app import main; main()", *arguments]
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": "", "JAVA_HOME": ""},
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stdout + done.stderr, time.monotonic() - began

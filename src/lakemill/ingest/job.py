@@ -37,7 +37,7 @@ from lakemill.engines.spark.blob_tables import (
 )
 from lakemill.engines.spark.session import get_session, task_slots
 from lakemill.engines.stopping import stop_signals
-from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
+from lakemill.ingest.listing import FILES, KEY, check_local, index_labels, list_files
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
 from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
@@ -115,6 +115,7 @@ def ingest_images(
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
+    check_local(config.source)
     with blob_session(spark or get_session(config.name)) as session:
         run = Ingest(config, session, progress or logger.info)
         return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)

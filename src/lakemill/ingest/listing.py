@@ -45,13 +45,7 @@ def list_files(source: FileSource) -> pl.DataFrame:
 def _walk(path: str, *, recursive: bool) -> Iterator[tuple[str, PurePosixPath, fs.FileInfo]]:
     """Yield each file's name, its path below the source, and what the store says of it."""
     store, inside = filesystem(path.rstrip("/") or "/")
-    found = store.get_file_info(inside)
-    if found.type == fs.FileType.NotFound:
-        raise ConfigError(
-            "SOURCE_NOT_FOUND",
-            f"there is no file or folder '{path}'.",
-            hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.",
-        )
+    found = _found(path)
     named = inside if isinstance(store, fs.LocalFileSystem) else path.rstrip("/")
     if found.type == fs.FileType.File:
         yield named, PurePosixPath(found.base_name), found
@@ -60,6 +54,29 @@ def _walk(path: str, *, recursive: bool) -> Iterator[tuple[str, PurePosixPath, f
         if info.type == fs.FileType.File:
             below = info.path[len(inside) :].lstrip("/")
             yield f"{named.rstrip('/')}/{below}", PurePosixPath(below), info
+
+
+def check_local(source: FileSource) -> None:
+    """Refuse a source that is not there, before an engine starts; only this machine's disk is looked at.
+
+    Raises:
+        ConfigError: ``SOURCE_NOT_FOUND``.
+    """
+    for path in source.paths:
+        if "://" not in path:
+            _found(path)
+
+
+def _found(path: str) -> fs.FileInfo:
+    store, inside = filesystem(path.rstrip("/") or "/")
+    found = store.get_file_info(inside)
+    if found.type == fs.FileType.NotFound:
+        raise ConfigError(
+            "SOURCE_NOT_FOUND",
+            f"there is no file or folder '{path}'.",
+            hint="relative paths start at the working folder; stores are s3://, gs://, abfss:// or hdfs://.",
+        )
+    return found
 
 
 def _wanted(below: PurePosixPath, globs: list[str]) -> bool:

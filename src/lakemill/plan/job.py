@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
@@ -36,8 +37,13 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
     Raises:
         RunError: Spark or the storage failed.
     """
-    report = PlanReport()
+    report, is_there = PlanReport(), False
     pipeline = _resolve(config, report)
+    with report.noting():
+        table_names.check_path(config.source.table)
+        is_there = True
+    if not is_there:
+        return report
     spark = spark or get_session(config.name)
     rows: DataFrame | None = None
     try:

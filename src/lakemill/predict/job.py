@@ -15,6 +15,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
+from lakemill.predict.before_engine import check_before_engine
 from lakemill.predict.commits import now_utc, prepare_output
 from lakemill.predict.measures import write_measures
 from lakemill.predict.run import PredictResult, Progress, Run
@@ -83,6 +84,7 @@ def run_job(
 
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)
+    check_before_engine(config)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
         run = prepare(config, spark, tell)
         run.result.mode = mode
@@ -112,6 +114,7 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
         ConfigError: as ``predict_table``.
         RunError: Spark failed.
     """
+    check_before_engine(config)
     run = prepare(config, spark, lambda _: None, output=False)
     try:
         result: pd.DataFrame = run.scored(run.source.rows.limit(rows), anew=True).drop("_task").toPandas()

@@ -99,6 +99,8 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if the source or the predictions are not there.
     """
+    for table in (config.output.table, config.source.table):
+        table_names.check_path(table)
     session = spark or get_session(config.name)
     try:
         return _status(config, session)

@@ -21,6 +21,7 @@ from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.micro_batches import MicroBatches, start_query, stream_failure
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.job import Ingest
+from lakemill.predict.before_engine import check_before_engine
 from lakemill.predict.commits import now_utc
 from lakemill.predict.job import prepare, write_run
 from lakemill.predict.locks import hold
@@ -70,6 +71,7 @@ def predict_stream(
         )
     from lakemill.engines.spark.session import get_session
 
+    check_before_engine(config)
     base, tell = spark or get_session(config.name), progress or (lambda _: None)
     with stop_signals() as stop, hold(config, tell), _ingest(config, base, tell) as ingest:
         ingest()  # makes the source table, if need be

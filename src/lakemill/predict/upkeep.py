@@ -12,6 +12,7 @@ from lakemill.engines.spark.blob_tables import optimize_table
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session, session_with
+from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -43,6 +44,7 @@ def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> 
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
         RunError: ``COMMIT_CONFLICT``.
     """
+    _check_one_is_there(names)
     session = spark or get_session()
     try:
         return {name: _optimize(session, name) for name in _there(session, names)}
@@ -80,6 +82,7 @@ def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> di
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
     """
+    _check_one_is_there(names)
     given = spark or get_session()
     tasks = {"spark.sql.sources.parallelPartitionDiscovery.parallelism": str(LISTING_TASKS)}
     session = session_with(given, tasks)
@@ -91,6 +94,20 @@ def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> di
     except SPARK_FAILURES as error:
         raise spark_failure(error) from error
     return facts
+
+
+def _check_one_is_there(names: Sequence[str]) -> None:
+    """Refuse a list of tables of which none can be there, before an engine starts."""
+    missing: TableError | None = None
+    for name in names:
+        try:
+            table_names.check_path(name)
+        except TableError as error:
+            missing = missing or error
+        else:
+            return
+    if missing is not None:
+        raise missing
 
 
 def _there(spark: SparkSession, names: Sequence[str]) -> list[str]:

@@ -81,6 +81,7 @@ def transform_images(
         RunError: ``FUNCTION_FAILED`` on a group; storage, a worker or the commit failed. The output is as it was.
     """
     started = time.monotonic()
+    table_names.check_path(config.source.table)
     with blob_session(spark or get_session(config.name)) as session:
         rows = open_source(config, session)
         shipped = _ship(config.transform, session)
