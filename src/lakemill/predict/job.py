@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
@@ -19,6 +19,7 @@ from lakemill.predict.before_engine import check_before_engine
 from lakemill.predict.commits import now_utc, prepare_output
 from lakemill.predict.measures import write_measures
 from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.short_job import ShortJob, as_config
 from lakemill.predict.source import Source, open_source, passed_columns, tune_scan
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.plan import PredictPlan, Provenance
@@ -32,9 +33,17 @@ logger = logging.getLogger(__name__)
 
 
 def predict_table(
-    config: PredictConfig, spark: SparkSession | None = None, *, progress: Progress | None = None, wait: bool = False
+    config: PredictConfig | None = None,
+    spark: SparkSession | None = None,
+    *,
+    progress: Progress | None = None,
+    wait: bool = False,
+    **job: Unpack[ShortJob],
 ) -> PredictResult:
     """Score a Delta table into a Delta table.
+
+    ``predict_table(source="lake/images", model="models:/digits@production", output="lake/predictions")`` is a whole
+    job; a ``PredictConfig`` says the rest.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about
     ``engine.max_bytes_per_trigger``. The others are one commit each and forget how far incremental runs were: ``full``
@@ -46,6 +55,7 @@ def predict_table(
         spark: The session; by default the active one, or a new one.
         progress: Gets a line of text for each thing that happens.
         wait: While another run of the job goes on, wait instead of stopping with ``JOB_RUNNING``.
+        **job: ``source``, ``model``, ``output`` and what else ``ShortJob`` has, instead of ``config``.
 
     Raises:
         ConfigError: the configuration, a table, a model or the set-up does not fit; nothing was scored.
@@ -55,6 +65,7 @@ def predict_table(
     """
     from lakemill.predict.modes import MODES
 
+    config = as_config(config, job)
     return run_job(config, config.mode, MODES[config.mode], spark, progress=progress, wait=wait)
 
 
