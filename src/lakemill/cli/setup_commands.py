@@ -1,4 +1,4 @@
-"""Commands for the time before a job runs: what its YAML may hold. ``app`` takes them into its own."""
+"""Commands for the time before a job runs: doctor, init and schema. ``app`` takes them into its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ import json
 from typing import Annotated, Literal
 
 import typer
+
+from lakemill.cli.options import Config, Json, Overrides, Registry
+from lakemill.cli.output import console
+from lakemill_udfs.errors import ConfigError
+
+
+def doctor(config: Config = None, overrides: Overrides = None, registry: Registry = None, as_json: Json = False) -> int:
+    """What this machine, and a job with --config, have and lack, and what to do; exit code 2 if something is wrong."""
+    from lakemill.cli.doctor import examine
+    from lakemill.config.predict import PredictConfig
+
+    job = PredictConfig.load(config, overrides or ()) if config or overrides else None
+    findings = []
+    for finding in examine(job, registry):
+        console.print(finding.line(), markup=False, style={"wrong": "red", "missing": "yellow"}.get(finding.state))
+        findings.append(finding)
+    if as_json:
+        print(json.dumps([finding.to_dict() for finding in findings]), flush=True)
+    raise typer.Exit(ConfigError.exit_code if any(finding.state == "wrong" for finding in findings) else 0)
 
 
 def schema(
@@ -25,4 +44,4 @@ def schema(
     return 0
 
 
-COMMANDS = (schema,)
+COMMANDS = (doctor, schema)
