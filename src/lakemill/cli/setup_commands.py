@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lakemill.cli.options import Config, Json, Overrides, Registry
-from lakemill.cli.output import console
+from lakemill.cli.output import console, finish
 from lakemill_udfs.errors import ConfigError
 
 
@@ -25,6 +26,25 @@ def doctor(config: Config = None, overrides: Overrides = None, registry: Registr
     if as_json:
         print(json.dumps([finding.to_dict() for finding in findings]), flush=True)
     raise typer.Exit(ConfigError.exit_code if any(finding.state == "wrong" for finding in findings) else 0)
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="YAML file to write.")],
+    source: Annotated[str, typer.Option(help="Delta table to score.")],
+    model: Annotated[str, typer.Option(help="models:/name@alias, an MLflow model's folder or an .onnx file.")],
+    output: Annotated[str, typer.Option(help="Delta table of predictions.")],
+    registry: Registry = None,
+) -> int:
+    """Write a predict job's YAML from a table and a model, filled in and commented; scores nothing."""
+    from lakemill.plan.draft import draft_job
+
+    if file.exists():
+        raise ConfigError(
+            "CONFIG_EXISTS", f"there is a file '{file}' already.", hint="give another name, or remove it."
+        )
+    text = draft_job(source, model, output, registry=registry, file=str(file))
+    file.write_text(text, encoding="utf-8")
+    return finish(f"written: {file}; now look at it, then: lakemill plan --config {file}", {}, as_json=False)
 
 
 def schema(
@@ -44,4 +64,4 @@ def schema(
     return 0
 
 
-COMMANDS = (doctor, schema)
+COMMANDS = (doctor, init, schema)
