@@ -50,6 +50,33 @@ def test_no_output_shows_what_a_variable_stands_for(
     assert (said.out + said.err).count("postgresql://me:${DB_PASSWORD}@host/mlflow") == 6
 
 
+def test_a_password_in_an_address_is_not_shown_even_if_the_file_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> int:
+        tell("asking postgresql://me:battery-staple@host:5432/mlflow, at 12:30 by me@host")
+        return 0
+
+    assert guarded(job) == 0
+    assert "asking postgresql://me:***@host:5432/mlflow, at 12:30 by me@host" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_shows_no_secret_either(tmp_path: Path) -> None:
+    script = """
+from lakemill.cli.app import app, main
+from lakemill.config.variables import expand
+
+@app.command()
+def broken() -> None:
+    raise ValueError(expand("it is ${DB_PASSWORD}"))
+
+main(["broken"])
+"""
+    environment = {**os.environ, "DB_PASSWORD": "correct-horse"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "ValueError: it is ${DB_PASSWORD}" in done.stderr
+    assert "correct-horse" not in done.stderr
+
+
 @pytest.mark.parametrize("job", ["predict", "ingest", "transform"])
 def test_the_schemas_for_editors_are_those_that_the_command_prints(
     job: str, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from lakemill.cli import job_commands, setup_commands
 from lakemill.cli.options import Config, Json, Overrides, Registry, Wait
-from lakemill.cli.output import finish, guarded, tell
+from lakemill.cli.output import finish, guarded, print_unforeseen, tell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         return run(arguments)
 
+    sys.excepthook = print_unforeseen
     raise SystemExit(guarded(command))
 
 

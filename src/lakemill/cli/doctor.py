@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from lakemill import __version__
 from lakemill.config.predict import PredictConfig
+from lakemill.config.variables import masked
 from lakemill.engines import table_names
 from lakemill.engines.spark import environment
 from lakemill.engines.spark.delta_jars import cache_folder
@@ -75,8 +76,9 @@ def examine(config: PredictConfig | None = None, registry_uri: str | None = None
     yield from _packages()
     uri = registry_uri or (config.registry if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
-        shown = re.sub(r"//[^/@]*@", "//", uri)  # without a password
-        yield _tried(f"registry {shown}", lambda: _registry(uri), "check its address, the network and your sign-in")
+        yield _tried(
+            f"registry {masked(uri)}", lambda: _registry(uri), "check its address, the network and your sign-in"
+        )
     if config is not None:
         yield from _job(config)
 

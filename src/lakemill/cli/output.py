@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -32,6 +34,11 @@ class MaskedStream:
         """Write a text without the values of variables."""
         return self._stream.write(masked(text))
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -54,6 +61,11 @@ def guarded(command: Callable[[], int | None]) -> int:
         except KeyboardInterrupt:
             console.print("stopped", style="yellow")
             return 130
+
+
+def print_unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nobody foresaw as Python does, without the values of variables; for ``sys.excepthook``."""
+    MaskedStream(sys.stderr).writelines(traceback.format_exception(kind, error, trace))
 
 
 def tell(line: str) -> None:

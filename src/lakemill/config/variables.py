@@ -13,6 +13,7 @@ from typing import Any
 from lakemill_udfs.errors import ConfigError
 
 REFERENCE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+PASSWORD = re.compile(r"(://[^/:@\s]*):(?!\$\{)[^/@\s]+@")
 SHORTEST_SECRET = 4
 """Characters; to hide shorter values would make every second word unreadable."""
 
@@ -57,8 +58,8 @@ def _value(found: re.Match[str], where: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with each value that came from the environment replaced by its variable's name."""
+    """Return ``text`` without secrets: variables' names for their values, and no passwords in URLs."""
     for value in sorted(_READ, key=len, reverse=True):
         if len(value) >= SHORTEST_SECRET:
             text = text.replace(value, f"${{{_READ[value]}}}")
-    return text
+    return PASSWORD.sub(r"\1:***@", text)

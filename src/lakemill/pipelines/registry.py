@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lakemill.config.variables import masked
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.tensors.spec import DTYPES, TensorSpec
 
@@ -109,7 +110,7 @@ def alias_version(uri: str, registry: str | None = None) -> str:
 
 
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
-    where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
+    where = f"in the registry '{masked(registry)}'" if registry else "in the registry that MLflow is set to"
     code = getattr(error, "error_code", "")
     if "alias" in str(error).lower() and "@" in uri:
         alias = uri.rpartition("@")[2]
