@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         return run(arguments)
 
-    sys.excepthook = print_unforeseen
-    raise SystemExit(guarded(command))
+    try:
+        status = guarded(command)
+    except Exception as error:  # Python's own report would show the values of variables
+        print_unforeseen(error)
+        status = 1
+    raise SystemExit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:

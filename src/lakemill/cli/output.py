@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -63,9 +62,9 @@ def guarded(command: Callable[[], int | None]) -> int:
             return 130
 
 
-def print_unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print what nobody foresaw as Python does, without the values of variables; for ``sys.excepthook``."""
-    MaskedStream(sys.stderr).writelines(traceback.format_exception(kind, error, trace))
+def print_unforeseen(error: Exception) -> None:
+    """Print what nobody foresaw as Python does, without the values of variables."""
+    MaskedStream(sys.stderr).writelines(traceback.format_exception(error))
 
 
 def tell(line: str) -> None:
