@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+VARIABLE = {"description": "A variable of the environment.", "pattern": r"\$\{\w+(:-[^}]*)?\}", "type": "string"}
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 DEEPEST = 5  # keys below each other: pipeline.steps.image.column is four
 
@@ -33,11 +34,23 @@ def job_schema(model: type[BaseModel]) -> dict[str, Any]:
         told = shared | _arguments(docstring)
         for name, inner in part.get("properties", {}).items():
             inner.pop("title", None)  # the key's own name once more
+            _allow_variable(inner)
             if name in told:
                 inner["description"] = told[name]
         if docstring:
             part["description"] = _prose(docstring.partition("\n\n")[0])
+    schema.setdefault("$defs", {})["Variable"] = VARIABLE
     return {"$schema": DIALECT, **schema}
+
+
+def _allow_variable(part: dict[str, Any]) -> None:
+    """Let a number, a truth value or one of several words be ``${VAR}`` too."""
+    if "enum" in part or part.get("type") in ("integer", "number", "boolean"):
+        core = {key: part.pop(key) for key in list(part) if key not in ("default", "description")}
+        part["anyOf"] = [core]
+    elif not any(branch.get("type") != "null" and "$ref" not in branch for branch in part.get("anyOf", ())):
+        return
+    part["anyOf"].append({"$ref": "#/$defs/Variable"})
 
 
 def _arguments(docstring: str) -> dict[str, str]:
