@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -141,10 +140,9 @@ def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(
 ) -> None:
     (tmp_path / "there" / "_delta_log").mkdir(parents=True)
     (tmp_path / "job.yaml").write_text(NOTHING_THERE)
-    said, seconds = refusal(tmp_path, [*arguments, "--config", "job.yaml"])
+    said = refusal(tmp_path, [*arguments, "--config", "job.yaml"])
     assert says in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "there"], "nothing is left behind"
-    assert seconds < 10, "two seconds on a machine of its own; this one may be shared"
 
 
 @pytest.mark.parametrize(
@@ -156,21 +154,14 @@ def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(
 )
 def test_the_other_jobs_say_it_at_once_too(tmp_path: Path, job: str, yaml: str, says: str) -> None:
     (tmp_path / "job.yaml").write_text(yaml)
-    said, _ = refusal(tmp_path, [job, "--config", "job.yaml"])
+    said = refusal(tmp_path, [job, "--config", "job.yaml"])
     assert says in said
 
 
-def refusal(folder: Path, arguments: list[str]) -> tuple[str, float]:
-    """Run a command line that must refuse without Java; return what it said, and how long it took."""
+def refusal(folder: Path, arguments: list[str]) -> str:
+    """Run a command line where there is no Java, so that no engine can start, and return what it said."""
     command = [sys.executable, "-c", "from lakemill.cli.app import main; main()", *arguments]
-    began = time.monotonic()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PATH": "", "JAVA_HOME": ""},
-    )
+    without_java = {**os.environ, "PATH": "", "JAVA_HOME": ""}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=without_java)
     assert done.returncode == 2, done.stderr
-    return done.stdout + done.stderr, time.monotonic() - began
+    return done.stdout + done.stderr
