@@ -131,8 +131,9 @@ output: {table: lake/predictions}
         (["report"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
         (["vacuum"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
         (["optimize"], "[TABLE_NOT_FOUND] there is no Delta table 'lake/predictions'"),
-        (["predict", "--set", "source.table=there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
-        (["stream", "--set", "source.table=there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
+        (["predict", "--set", "source.table=./there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
+        (["stream", "--set", "source.table=./there"], "[MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
+        (["plan", "--set", "source.table=./there"], "MODEL_NOT_FOUND] 'models/there.onnx' is neither"),
     ],
 )
 def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(

@@ -175,7 +175,7 @@ def plan(
     from lakemill.pipelines.plan_text import layout
     from lakemill.plan.job import plan_job
 
-    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
+    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe, progress=tell)
     if as_json:
         print(json.dumps(found.to_dict(), default=str), flush=True)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,20 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe: bool = False) -> PlanReport:
+def plan_job(
+    config: PredictConfig,
+    spark: SparkSession | None = None,
+    *,
+    probe: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> PlanReport:
     """Return what a predict job would do now, with everything that is wrong with it.
 
     Args:
         config: The job.
         spark: The session; by default the active one, or a new one.
         probe: Also run one batch, and say which dtype and shape each output has.
+        progress: Gets a line for each problem that is known before an engine starts.
 
     Raises:
         RunError: Spark or the storage failed.
@@ -44,6 +52,8 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
         is_there = True
     if not is_there:
         return report
+    for problem in report.problems:
+        (progress or (lambda _: None))(f"[{problem['code']}] {problem['message']} Looking for other problems ...")
     spark = spark or get_session(config.name)
     rows: DataFrame | None = None
     try:
