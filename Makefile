@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos fuzz borders lint types dist lock clean
+.PHONY: help setup demo test chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -54,6 +54,9 @@ types: setup ## mypy, strict
 
 dist: setup ## dist/lakemill-*.whl, and dist/lakemill.zip for spark-submit --py-files
 	@scripts/build_dist.sh .venv/bin/python dist && ls dist
+
+schema: setup ## docs/schema/*.json, from the configuration's classes
+	@for job in predict ingest transform; do .venv/bin/lakemill schema $$job >docs/schema/$$job.json; done
 
 lock: ## pin the packages again (needs uv)
 	uv pip compile pyproject.toml -q --extra all --extra dev $(LOCK) -o requirements/dev.txt

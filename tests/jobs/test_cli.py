@@ -84,6 +84,22 @@ def test_too_many_errors_is_exit_code_3(job: Path, capsys: pytest.CaptureFixture
     assert "[TOO_MANY_ERRORS] 2 of 10 rows have errors (20.0%)" in capsys.readouterr().err
 
 
+def test_a_drafted_job_is_planned_and_run_as_it_is(
+    job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(job.parent)
+    table, model = f"{job.parent}/images", f"{job.parent}/model.onnx"
+    drafted = ["drafted.yaml", "--source", table, "--model", model, "--output", f"{job.parent}/drafted"]
+    assert lakemill("init", *drafted) == 0
+    assert lakemill("plan", "--config", "drafted.yaml") == 0
+    assert "no problems" in capsys.readouterr().out
+    assert lakemill("predict", "--config", "drafted.yaml", "--json") == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["rows"], facts["rows_error"]) == (10, 2)
+    assert lakemill("init", *drafted) == 2
+    assert "[CONFIG_EXISTS]" in capsys.readouterr().err
+
+
 def test_limit_shows_rows_and_writes_nothing(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lakemill("predict", "--config", job, "--limit", "3") == 0
     shown = capsys.readouterr().out

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from lakemill.cli.app import run
+from lakemill.config.variables import expand
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill.pipelines.registry import FoundModel, find, mlflow_at
 from lakemill.pipelines.resolving import resolve, resolve_uri
@@ -42,6 +43,15 @@ def test_a_registered_pipeline_scores_a_file(registry: Registry, capsys: pytest.
         assert run(["infer", uri, str(image), "--registry", registry.uri, "--dataset", "out"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert facts["out.label"] == registry.pipeline.infer(image)["out.label"]
+
+
+def test_a_registrys_address_is_named_without_what_a_variable_stands_for(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE", registry.uri.removeprefix("sqlite:///"))
+    with pytest.raises(ModelError) as caught:
+        find("models:/digits/7", expand("sqlite:///${STORE}"))
+    assert "in the registry 'sqlite:///${STORE}'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

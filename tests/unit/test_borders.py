@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 UDFS = sorted((ROOT / "udfs/lakemill_udfs").glob("**/*.py"))
@@ -99,16 +101,15 @@ def test_a_reader_can_hold_a_module_in_mind(path: Path) -> None:
 def test_spark_conf_and_the_library_agree() -> None:
     """conf/spark.conf says for spark-submit what the library does for a local session."""
     from lakemill.engines.spark.delta_jars import HAD_BY_SPARK
+    from lakemill.engines.spark.environment import DELTA_JARS
     from lakemill.engines.spark.session import DELTA_SETTINGS
 
     lines = (line.split(None, 1) for line in (ROOT / "conf/spark.conf").read_text().splitlines() if line[:1] not in "#")
     settings = {key: value.strip() for key, value in lines}
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["spark"]
-    pins = dict(extra.split("==") for extra in extras if "==" in extra)
+    ((minor, jars),) = DELTA_JARS.items()
     assert settings.items() >= DELTA_SETTINGS.items()
     assert settings["spark.jars.excludes"] == ",".join(f"{group}:*" for group in HAD_BY_SPARK)
-    minor = pins["pyspark"].rpartition(".")[0]
-    assert settings["spark.jars.packages"] == f"io.delta:delta-spark_{minor}_2.13:{pins['delta-spark']}"
+    assert settings["spark.jars.packages"] == f"io.delta:delta-spark_{minor}_2.13:{jars}"
 
 
 def test_only_the_table_of_flavors_knows_the_runtimes() -> None:
@@ -119,3 +120,19 @@ def test_only_the_table_of_flavors_knows_the_runtimes() -> None:
     others = [path for path in (*UDFS, *LIBRARY) if path != table and path.stem not in RUNTIMES.values()]
     names = {*RUNTIMES.values(), ".flavor ==", ".flavor !="}
     assert not [(name(path), known) for path in others for known in names if known in path.read_text(encoding="utf-8")]
+
+
+def test_the_extras_allow_what_goes_together_and_the_lock_says_what_is_tested() -> None:
+    from lakemill.engines.spark.environment import DELTA_JARS
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["spark"]
+    allowed = {requirement.name: requirement.specifier for requirement in map(Requirement, extras)}
+    locked = dict(
+        re.findall(r"^(pyspark|delta-spark)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
+    )
+    ((minor, jars),) = DELTA_JARS.items()
+    assert all(allowed[package].contains(version) for package, version in locked.items())
+    assert allowed["pyspark"].contains(f"{minor}.99")
+    assert not allowed["pyspark"].contains("4.3.0")
+    assert allowed["delta-spark"].contains(jars)
+    assert not allowed["delta-spark"].contains("4.5.0")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakemill.config.base import parse_bytes
+from lakemill.config.ingest import IngestConfig
 from lakemill.config.predict import PredictConfig
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError
@@ -82,24 +85,80 @@ def test_sizes_have_units(written: Any, size: int) -> None:
     [
         ("engine.batch_row=1", "unknown key 'engine.batch_row', did you mean 'batch_rows'?"),
         ("sources.table=x", "unknown key 'sources', did you mean 'source'?"),
+        ("modle=full", "unknown key 'modle', did you mean 'mode'?"),
+        ("pipeline.steps=[{modle: {uri: x}}]", "unknown key 'pipeline.steps.0.modle', did you mean 'model'?"),
+        ("checkpoint=x", "unknown key 'checkpoint', did you mean 'output.checkpoint'?"),
+        ("max_ratio=1", "unknown key 'max_ratio', did you mean 'quarantine.max_ratio'?"),
+        ("resize_shorter=9", "unknown key 'resize_shorter', did you mean 'pipeline.steps.image.resize_shorter'?"),
+        ("output.colour=1", "unknown key 'output.colour'; there are: table, dataset, checkpoint"),
         ("engine.batch_bytes=64 apples", "'64 apples' is no size; write a number of bytes or 512KiB, 64MiB, 2GiB"),
-        ("engine.batch_rows=0", "engine.batch_rows"),
-        ("mode=incremntal", "'mode': input should be 'incremental', 'full', 'where' or 'missing'"),
-        ("quarantine.max_ratio=1.5", "'quarantine.max_ratio': input should be less than or equal to 1"),
+        ("engine.batch_bytes=[1]", "'engine.batch_bytes' must be a whole number; got a list"),
+        ("engine.batch_rows=0", "'engine.batch_rows' must be 1 or more or auto; got 0"),
+        ("engine.batch_rows=many", "'engine.batch_rows' must be a whole number or auto; got 'many'"),
+        ("source.version=[1]", "'source.version' must be a whole number or a text; got a list"),
+        ("source.key=path", "'source.key' must be a list, write [path]; got 'path'"),
+        ("source=null", "'source' must be a mapping; got nothing (null)"),
+        ("mode=incremntal", "'mode' must be incremental, full, where or missing; got 'incremntal', did you mean"),
+        ("output.dataset=[tim]", "'output.dataset.0' must be *, time, in, out, anomaly or metadata; got 'tim'"),
+        ("quarantine.max_ratio=1.5", "'quarantine.max_ratio' must be 1.0 or less; got 1.5"),
         ("pipeline.uri=models:/x@y", "'pipeline': give either 'uri' or 'steps'"),
         ("source.version=3", "source.version (time travel) needs mode: full"),
         ("pipeline.steps=[{image: {size: [8, 8], colum: x}}]", "did you mean 'column'?"),
+        ("pipeline.steps=[{image: {size: [8]}}]", "'pipeline.steps.0.image.size' is too short"),
+        ("pipeline.steps=[{image: {size: [8, 8, 8]}}]", "'pipeline.steps.0.image.size' must be a list of 2"),
         ("pipeline.steps=[{image: {size: [8, 8]}, model: {uri: x}}]", "a step is exactly one of image, model, python"),
         ("pipeline.steps=[{model: {}}]", "'pipeline.steps.0.model.uri' is missing"),
-        ("pipeline.steps=[{format: {input: y, labels: [1]}}]", "input should be a valid string"),
+        ("pipeline.steps=[{format: {input: y, labels: [1]}}]", "'pipeline.steps.0.format.labels.0' must be a text"),
     ],
 )
-def test_each_problem_names_its_key(file: Path, override: str, message: str) -> None:
+def test_each_problem_names_its_key_in_the_files_words(file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PredictConfig.load(file, [override])
     assert caught.value.code == "CONFIG_INVALID"
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
+    assert not re.search(r"constrained|tuple|literal|valid |Input|\.int\b|\.str\b|pydantic", str(caught.value))
+    assert ".." not in str(caught.value).partition(" Hint:")[0].replace("...", "")
+
+
+def test_a_mapping_with_one_fault_is_not_told_that_it_could_have_been_a_word() -> None:
+    with pytest.raises(ConfigError) as caught:
+        IngestConfig.load(None, ["source={path: x, label: {patern: y}}", "output.table=z"])
+    assert caught.value.message == (
+        "arguments: 'source.label.pattern' is missing; unknown key 'source.label.patern', did you mean 'pattern'?"
+    )
+
+
+def test_variables_of_the_environment_are_values(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE", "s3://bucket/lake")
+    monkeypatch.setenv("ROWS", "16")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("UNSET", raising=False)
+    overrides = (
+        "output.table=${LAKE}/predictions",
+        "engine.batch_rows=${ROWS}",
+        "source.columns=['a_${ROWS}', '${EMPTY:-label}']",
+        "source.where=x > ${UNSET:-3} AND y = '$${ROWS}'",
+    )
+    config = PredictConfig.load(file, overrides, registry="sqlite:///${LAKE}")
+    assert config.output.table == "s3://bucket/lake/predictions"
+    assert config.engine.batch_rows == 16
+    assert config.source.columns == ("a_16", "label")
+    assert config.source.where == "x > 3 AND y = '${ROWS}'"
+    assert config.registry == "sqlite:///s3://bucket/lake"
+    with pytest.raises(
+        ConfigError, match=r"^\[CONFIG_VARIABLE\] 'pipeline.steps.0.model.uri' needs the variable 'UNSET'"
+    ):
+        PredictConfig.load(file, ["pipeline.steps=[{model: {uri: '${UNSET}'}}]"])
+
+
+def test_what_a_variable_stands_for_is_in_no_message(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "correct-horse")
+    with pytest.raises(ConfigError) as caught:
+        PredictConfig.load(file, ["mode=${TOKEN}", "engine.batch_bytes=${TOKEN}", "engine.batch_rows=x-${TOKEN}"])
+    assert "correct-horse" not in "".join(traceback.format_exception(caught.value))
+    assert "got '${TOKEN}'" in str(caught.value)
+    assert "got 'x-${TOKEN}'" in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["engine", "=3", "engine.batch_rows=[1", "source.table.x=1"])

@@ -61,9 +61,16 @@ def test_the_installed_spark_and_delta_go_together() -> None:
     environment.check_versions(*environment.installed_versions())
 
 
-@pytest.mark.parametrize(("spark", "delta"), [("4.2.0", "4.4.1"), ("4.1.0", "4.4.0"), ("3.5.6", "3.3.2")])
+@pytest.mark.parametrize(("spark", "delta"), [("4.2.0", "4.4.0"), ("4.2.0", "4.4.1"), ("4.2.3", "4.4.0")])
+def test_the_jars_are_those_that_are_published_whatever_the_packages_are(spark: str, delta: str) -> None:
+    assert environment.check_versions(spark, delta) == "4.4.0"
+
+
+@pytest.mark.parametrize(("spark", "delta"), [("4.2.0", "4.5.0"), ("4.1.0", "4.4.0"), ("3.5.6", "3.3.2")])
 def test_versions_that_do_not_go_together_are_both_named(spark: str, delta: str) -> None:
-    with pytest.raises(SetupError, match=rf"pyspark {spark} and delta-spark {delta}.*delta-spark 4\.4\.0") as caught:
+    with pytest.raises(
+        SetupError, match=rf"pyspark {spark} and delta-spark {delta}.*4\.2 with delta-spark 4\.4"
+    ) as caught:
         environment.check_versions(spark, delta)
     assert caught.value.code == "SPARK_DELTA_VERSIONS"
 

@@ -28,6 +28,14 @@ def test_the_wheel_holds_every_file_of_the_packages(dist: Path) -> None:
     assert sources <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_wheel_says_its_licence_and_holds_the_text(dist: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    info = next(name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name)
+    assert "License-Expression: Apache-2.0\n" in archive.read(f"{info}/METADATA").decode()
+    assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+
+
 def test_the_wheel_passes_the_packagers_check(dist: Path) -> None:
     program = Path(sys.executable).with_name("check-wheel-contents")
     done = subprocess.run([program, *dist.glob("*.whl")], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from lakemill_udfs.errors import LakemillError
+from lakemill.cli import job_commands, setup_commands
+from lakemill.cli.options import Config, Json, Overrides, Registry, ReplaceTable, Wait
+from lakemill.cli.output import finish, guarded, print_unforeseen, tell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,29 +23,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run your models over your Delta Lake: every source row gets one prediction, or the reason why not.",
 )
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of the job.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key.path=value, over the YAML file; may be repeated.", show_default=False),
-]
-ReplaceTable = Annotated[
-    bool, typer.Option("--replace-table", help="With --mode full, overwrite the whole output, whatever it is; asks.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Last line of stdout: one JSON object with counts, versions and seconds.")
-]
-Registry = Annotated[
-    str | None,
-    typer.Option(help="MLflow tracking and registry URI, for example sqlite:///lake/mlflow.db.", show_default=False),
-]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many errors."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    raise SystemExit(guarded(lambda: run(arguments)))
+
+    def command() -> int:
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+        return run(arguments)
+
+    try:
+        status = guarded(command)
+    except Exception as error:  # Python's own report would show the values of variables
+        print_unforeseen(error)
+        status = 1
+    raise SystemExit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -57,36 +49,21 @@ def run(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def guarded(command: Callable[[], int | None]) -> int:
-    """Call a command and return its exit status; errors of Lakemill are printed as one line with code and hint."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # the user's own functions are found from the working folder, as by `python -m`
-    try:
-        return command() or 0
-    except LakemillError as error:
-        console.print(str(error), style="red", markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print("stopped", style="yellow")
-        return 130
+def _print_version(asked: bool) -> None:
+    if asked:
+        from lakemill import __version__
+
+        print(f"lakemill {__version__}")
+        raise typer.Exit
 
 
-def tell(line: str) -> None:
-    """Print a line of progress to stderr, with the time on anything that is no terminal."""
-    if console.is_terminal:
-        console.print(f"[dim]·[/dim] {line.replace('[', chr(92) + '[')}")
-    else:
-        from datetime import datetime
-
-        print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
-
-
-def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
-    """Print a job's last line and return 0."""
-    console.print(summary, markup=False)
-    if as_json:
-        print(json.dumps(facts, default=str), flush=True)
-    return 0
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options of ``lakemill`` itself."""
 
 
 @app.command()
@@ -151,7 +128,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         bool, typer.Option("--reset", help="Delete the job's predictions and progress first; asks.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")] = False,
+    wait: Wait = False,
     replace_table: ReplaceTable = False,
     as_json: Json = False,
 ) -> int:
@@ -176,9 +153,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         _show(preview(job, limit), as_json=as_json)
         return 0
     if reset or replace_table:
-        from lakemill.cli.job_commands import make_room
-
-        make_room(job, reset=reset, yes=yes)
+        job_commands.make_room(job, reset=reset, yes=yes)
     result = predict_table(job, progress=tell, wait=wait, replace_table=replace_table)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
@@ -198,7 +173,7 @@ def plan(
     from lakemill.pipelines.plan_text import layout
     from lakemill.plan.job import plan_job
 
-    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
+    found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe, progress=tell)
     if as_json:
         print(json.dumps(found.to_dict(), default=str), flush=True)
     else:
@@ -291,4 +266,5 @@ def demo(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-import lakemill.cli.job_commands  # noqa: E402, F401 -- adds its commands to the app
+for _command in (*job_commands.COMMANDS, *setup_commands.COMMANDS):
+    app.command()(_command)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lakemill.config.base import read_yaml, validate
 from lakemill.config.predict import PipelineConfig
+from lakemill.config.variables import expand
 from lakemill.in_process.files import read_data
 from lakemill.in_process.inference import Inference
 from lakemill.in_process.inputs import given, to_table
@@ -61,7 +62,7 @@ def find_pipeline(pipeline: str, registry: str | None = None) -> Resolved:
     """Return the pipeline of a YAML file, an ``.onnx`` file, a folder or a ``models:/`` URI, with its models found."""
     if not pipeline.endswith((".yaml", ".yml")):
         return resolve_uri(pipeline, registry)
-    raw = read_yaml(pipeline)
+    raw = expand(read_yaml(pipeline))
     config = validate(PipelineConfig, raw.get("pipeline", raw), where=pipeline)
     registry = registry or raw.get("registry")
     return resolve_uri(config.uri, registry) if config.uri else resolve(config.declared(), registry)

@@ -1,4 +1,4 @@
-"""Commands that look after jobs: status, retry, undo, optimize and vacuum. ``cli`` takes them into its own."""
+"""Commands that look after jobs: status, retry, undo, optimize and vacuum. ``app`` takes them into its own."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lakemill.cli.app import Config, Json, Overrides, Registry, app, console, finish, tell
+from lakemill.cli.options import Config, Json, Overrides, Registry, Wait
+from lakemill.cli.output import console, finish, tell
 
 if TYPE_CHECKING:
     from lakemill.config.predict import PredictConfig
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run of the job goes on.")]
 
-
-@app.command()
 def status(config: Config = None, overrides: Overrides = None, as_json: Json = False) -> int:
     """What a job did last, how far behind its source it is, and its errors."""
     from lakemill.config.predict import PredictConfig
@@ -24,7 +22,6 @@ def status(config: Config = None, overrides: Overrides = None, as_json: Json = F
     return finish(found.summary(), found.to_dict(), as_json=as_json)
 
 
-@app.command()
 def retry(
     config: Config = None,
     overrides: Overrides = None,
@@ -41,7 +38,6 @@ def retry(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-@app.command()
 def undo(
     run_id: Annotated[str, typer.Argument(help="As in metadata.run_id; `lakemill status` lists the last runs.")],
     config: Config = None,
@@ -56,7 +52,6 @@ def undo(
     return finish(f"{rows:,} predictions of run {run_id} deleted", {"rows": rows}, as_json=as_json)
 
 
-@app.command()
 def optimize(
     table: Annotated[str | None, typer.Argument(help="Delta table of images or predictions.")] = None,
     config: Config = None,
@@ -70,7 +65,6 @@ def optimize(
     return finish(f"compacted {', '.join(facts)}", facts, as_json=as_json)
 
 
-@app.command()
 def vacuum(
     table: Annotated[str | None, typer.Argument(help="Delta table.")] = None,
     config: Config = None,
@@ -105,3 +99,6 @@ def make_room(job: PredictConfig, *, reset: bool, yes: bool) -> None:
         from lakemill.predict.redo import reset_job
 
         tell(f"deleted {reset_job(job, progress=tell)} predictions")
+
+
+COMMANDS = (status, retry, undo, optimize, vacuum)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lakemill.cli.app import guarded, tell
+from lakemill.cli.output import guarded, tell
 from lakemill.config.base import JobConfig
 
 if TYPE_CHECKING:

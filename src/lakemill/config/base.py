@@ -1,4 +1,4 @@
-"""Reading a job's configuration: YAML by a safe loader, checked by pydantic, ``--set a.b=c`` on top.
+"""Reading a job's configuration: YAML by a safe loader, ``--set a.b=c`` on top, ``${VAR}`` replaced, then checked.
 
 Every problem is one ``ConfigError`` that names the key, what was expected and what was got; an unknown key names the
 closest known one.
@@ -6,7 +6,6 @@ closest known one.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
+from lakemill.config.messages import describe
+from lakemill.config.variables import expand
 from lakemill_udfs.errors import ConfigError
 
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -30,7 +31,7 @@ def parse_bytes(value: Any) -> Any:
     return int(float(match[1]) * UNITS[match[2].lower()])
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 """A size in bytes, written as a number or as ``64MiB``."""
 
 
@@ -100,14 +101,16 @@ class JobConfig(Strict):
     def load(cls, path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Self:
         """Read a YAML file, lay ``overrides`` (``a.b=c``) and ``values`` over it, and check the result.
 
+        ``${VAR}`` and ``${VAR:-default}`` in a value are replaced from the environment.
+
         Args:
             path: A YAML file, or None to start empty.
             overrides: ``key.path=value`` texts; the value is read as YAML.
             values: Top-level sections or dotted keys (``source__table``); None is left out.
 
         Raises:
-            ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, or ``CONFIG_INVALID`` naming each
-                key.
+            ConfigError: ``CONFIG_NOT_FOUND``, ``CONFIG_YAML``, ``CONFIG_OVERRIDE``, ``CONFIG_VARIABLE``, or
+                ``CONFIG_INVALID`` naming each key.
         """
         raw = read_yaml(path) if path is not None else {}
         for override in overrides:
@@ -119,11 +122,13 @@ class JobConfig(Strict):
             try:
                 _put(raw, key.split("."), yaml.safe_load(text))
             except yaml.YAMLError as error:
-                raise ConfigError("CONFIG_OVERRIDE", f"--set {key}: the value is not valid YAML.") from error
+                raise ConfigError(
+                    "CONFIG_OVERRIDE", f"--set {key}: the value is not valid YAML.", hint=_quotes(text)
+                ) from error
         for key, value in values.items():
             if value is not None:
                 _put(raw, key.split("__"), value)
-        return validate(cls, raw, where=str(path) if path is not None else "arguments")
+        return validate(cls, expand(raw), where=str(path) if path is not None else "arguments")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -138,12 +143,12 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_describe(problem, model) for problem in error.errors()]
+        lines = describe(error.errors(), raw, model)
         raise ConfigError(
             "CONFIG_INVALID",
-            f"{where}: " + "; ".join(dict.fromkeys(lines)) + ".",
+            f"{where}: " + "; ".join(dict.fromkeys(lines)) + ("" if lines[-1].endswith("?") else "."),
             hint="the keys are described in docs/configuration.md.",
-        ) from error
+        ) from None  # pydantic's own words show the values
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -152,8 +157,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: ``CONFIG_NOT_FOUND`` or ``CONFIG_YAML``.
     """
+    text = ""
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(
             "CONFIG_NOT_FOUND",
@@ -166,11 +173,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(
-            "CONFIG_YAML", f"'{path}' is not valid YAML{at}: {getattr(error, 'problem', error)}."
+            "CONFIG_YAML",
+            f"'{path}' is not valid YAML{at}: {getattr(error, 'problem', error)}.",
+            hint=_quotes(text),
         ) from error
     if raw is not None and not isinstance(raw, dict):
         raise ConfigError("CONFIG_YAML", f"'{path}' must hold a mapping at its top; got {type(raw).__name__}.")
     return raw or {}
+
+
+def _quotes(text: str) -> str | None:
+    return "inside {...} and [...], a value with ${VAR} needs quotes." if "${" in text else None
 
 
 def _put(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
@@ -181,22 +194,3 @@ def _put(raw: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             raise ConfigError("CONFIG_OVERRIDE", f"'{'.'.join(keys)}' cannot be set: '{key}' holds a value.")
         raw = inner
     raw[keys[-1]] = value
-
-
-def _describe(problem: Any, model: type[BaseModel]) -> str:
-    path = [part for part in problem["loc"] if part != "__root__"]
-    dotted = ".".join(str(part) for part in path)
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = difflib.get_close_matches(str(path[-1]), known_keys(model), n=1, cutoff=0.5)
-        return f"unknown key '{dotted}'" + (f", did you mean '{near[0]}'?" if near else "")
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"'{dotted}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"'{dotted}': {message[0].lower()}{message[1:]}" if dotted else message
-
-
-def known_keys(model: type[BaseModel]) -> list[str]:
-    """Return every key name that appears anywhere in a model's JSON schema."""
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]
-    return sorted({key for part in parts for key in part.get("properties", {})})

@@ -129,6 +129,9 @@ def _check_not_reserved(names: Iterable[str]) -> None:
         )
 
 
+Part = Literal["*", "time", "in", "out", "anomaly", "metadata"]
+
+
 def _parts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -143,9 +146,11 @@ class OutputConfig(Strict):
     """
 
     table: str
-    dataset: Annotated[
-        tuple[Literal["*", "time", "in", "out", "anomaly", "metadata"], ...], BeforeValidator(_parts)
-    ] = ("time", "out", "anomaly")
+    dataset: Annotated[tuple[Part, ...], BeforeValidator(_parts, json_schema_input_type=tuple[Part, ...] | Part)] = (
+        "time",
+        "out",
+        "anomaly",
+    )
     checkpoint: str | None = None
 
     @property

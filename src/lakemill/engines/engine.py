@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
+from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
-from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import PredictPlan
 
 Own = Mapping[str, str]
@@ -430,14 +430,7 @@ def opened(engine: Engine, table: str, version: int | str | None = None) -> Snap
     Raises:
         TableError: ``TABLE_NOT_FOUND``, or ``TABLE_VERSION``.
     """
-    from lakemill.engines import table_names
-
     found = engine.snapshot(table, version)
     if found is None:
-        where = f" (looked in {table_names.location(table)})." if table_names.is_path(table) else " in the catalog."
-        raise TableError(
-            "TABLE_NOT_FOUND",
-            f"there is no Delta table '{table}'{where}",
-            hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
-        )
+        raise table_names.not_found(table)
     return found

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 from lakemill.config.base import LONGEST_NAME
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
+
+ENGINE_ELSEWHERE = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "HADOOP_CONF_DIR")
+"""Variables of an environment in which a plain path need not be one on this disk."""
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
@@ -30,6 +36,36 @@ def location(table: str) -> str:
             hint="give a path with a slash, or set the option that needs a path.",
         )
     return table if SCHEME.match(table) else str(Path(table).absolute())
+
+
+def not_found(table: str) -> TableError:
+    """Return the error for a table that is not there."""
+    where = f" (looked in {location(table)})." if is_path(table) else " in the catalog."
+    return TableError(
+        "TABLE_NOT_FOUND",
+        f"there is no Delta table '{table}'{where}",
+        hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
+    )
+
+
+def check_path(table: str) -> None:
+    """Refuse a path on this machine's disk where no Delta table is, before an engine starts.
+
+    Stores and catalogs are left to the engine, and so is everything where one is up already or runs elsewhere: what a
+    plain path means is its affair then.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND``.
+    """
+    if not is_path(table) or SCHEME.match(table) or _has_engine():
+        return
+    if not (Path(location(table)) / "_delta_log").is_dir():
+        raise not_found(table)
+
+
+def _has_engine() -> bool:
+    session: Any = getattr(sys.modules.get("pyspark.sql"), "SparkSession", None)
+    return any(name in os.environ for name in ENGINE_ELSEWHERE) or bool(session and session.getActiveSession())
 
 
 def sibling(table: str, suffix: str) -> str:

@@ -31,7 +31,7 @@ from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
 from lakemill.engines.output_tables import ensure_table
 from lakemill.engines.places import check_apart, places_of
 from lakemill.engines.stopping import stop_signals
-from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
+from lakemill.ingest.listing import FILES, KEY, check_local, index_labels, list_files
 from lakemill.ingest.places import ingest_places
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
@@ -109,6 +109,7 @@ def ingest_images(
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
+    check_local(config.source)
     check_apart(ingest_places(config))
     with open_engine(spark, config.name).for_images() as engine:
         check_apart(ingest_places(config), places_of(engine))

@@ -128,6 +128,17 @@ def _walk_local(path: str, local: str, *, recursive: bool) -> Iterator[Found]:
                 yield Found.of(entry.path, PurePosixPath(entry.path).relative_to(local), info)
 
 
+def check_local(source: FileSource) -> None:
+    """Refuse a source that is not there, before an engine starts; only this machine's disk is looked at.
+
+    Raises:
+        ConfigError: ``SOURCE_NOT_FOUND``.
+    """
+    for path in source.paths:
+        if (local := local_path(path)) is not None and not Path(local).exists():
+            raise _not_found(path)
+
+
 def _not_found(path: str) -> ConfigError:
     return ConfigError(
         "SOURCE_NOT_FOUND",

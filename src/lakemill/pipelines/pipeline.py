@@ -38,8 +38,9 @@ class Pipeline(declared.Pipeline):
         """
         from lakemill.config.base import read_yaml, validate
         from lakemill.config.predict import PipelineConfig
+        from lakemill.config.variables import expand
 
-        raw = read_yaml(path)
+        raw = expand(read_yaml(path))
         config = validate(PipelineConfig, raw.get("pipeline", raw), where=str(path))
         plain = config.declared()
         return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, Snapshot, opened
 from lakemill.engines.schemas import ddl, predictions_schema
@@ -23,21 +25,35 @@ if TYPE_CHECKING:
     from lakemill.engines.choice import SparkSession
 
 
-def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe: bool = False) -> PlanReport:
+def plan_job(
+    config: PredictConfig,
+    spark: SparkSession | None = None,
+    *,
+    probe: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> PlanReport:
     """Return what a predict job would do now, with everything that is wrong with it.
 
     Args:
         config: The job.
         spark: The session; by default the active one, or a new one.
         probe: Also run one batch, and say which dtype and shape each output has.
+        progress: Gets a line for each problem that is known before an engine starts.
 
     Raises:
         RunError: Spark or the storage failed.
     """
-    report = PlanReport()
+    report, is_there = PlanReport(), False
+    pipeline = _resolve(config, report)
+    with report.noting():
+        table_names.check_path(config.source.table)
+        is_there = True
+    if not is_there:
+        return report
+    for problem in report.problems:
+        (progress or (lambda _: None))(f"[{problem['code']}] {problem['message']} Looking for other problems ...")
     with report.noting():
         check_own(config, spark)
-    pipeline = _resolve(config, report)
     engine = open_engine(spark, config.name)
     source: Snapshot | None = None
     with report.noting():
@@ -45,8 +61,8 @@ def plan_job(config: PredictConfig, spark: SparkSession | None = None, *, probe:
     if source is None:
         return report
     columns = source.schema.names
-    for problem in source_problems(config, columns):
-        report.add(problem)
+    for error in source_problems(config, columns):
+        report.add(error)
     with report.noting():
         kept_rows(config, engine, source)
     with report.noting():

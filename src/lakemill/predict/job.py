@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import opened
+from lakemill.predict.before_engine import check_before_engine
 from lakemill.predict.commits import now_utc
 from lakemill.predict.locks import hold
 from lakemill.predict.measures import write_measures
@@ -19,6 +20,7 @@ from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.short_job import ShortJob, as_config
 from lakemill_udfs.errors import ConfigError, LakemillError
 
 if TYPE_CHECKING:
@@ -28,14 +30,18 @@ if TYPE_CHECKING:
 
 
 def predict_table(
-    config: PredictConfig,
+    config: PredictConfig | None = None,
     spark: SparkSession | None = None,
     *,
     progress: Progress | None = None,
     wait: bool = False,
     replace_table: bool = False,
+    **job: Unpack[ShortJob],
 ) -> PredictResult:
     """Score a Delta table into a Delta table.
+
+    ``predict_table(source="lake/images", model="models:/digits@production", output="lake/predictions")`` is a whole
+    job; a ``PredictConfig`` says the rest.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about
     ``engine.max_bytes_per_trigger``. The others are one commit each and forget how far incremental runs were: ``full``
@@ -48,6 +54,7 @@ def predict_table(
         progress: Gets a line of text for each thing that happens.
         wait: While another run of the job goes on, wait instead of stopping with ``JOB_RUNNING``.
         replace_table: Overwrite the output whole, whatever it holds and whoever's it is; ``mode: full`` only.
+        **job: ``source``, ``model``, ``output`` and what else ``ShortJob`` has, instead of ``config``.
 
     Raises:
         ConfigError: the configuration, a table, a model or the set-up does not fit; nothing was scored.
@@ -55,6 +62,7 @@ def predict_table(
         RunError: Spark or the storage failed; earlier batches are committed and the next run goes on from there.
             ``JOB_RUNNING`` if the job runs already.
     """
+    config = as_config(config, job)
     if replace_table and config.mode != "full":
         raise ConfigError("REPLACE_MODE", f"the table is replaced by mode: full; mode is '{config.mode}'.")
     way = MODES[config.mode]
@@ -88,6 +96,7 @@ def run_job(
     check_own(config, spark)
     started, began = now_utc(), time.perf_counter()
     tell = progress or (lambda _: None)
+    check_before_engine(config)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
         run = prepare(config, open_engine(spark, config.name), tell, replaces_table=replace_table)
         run.result.mode = mode
@@ -114,6 +123,7 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
         ConfigError: as ``predict_table``.
         RunError: Spark failed.
     """
+    check_before_engine(config)
     run = prepare(config, open_engine(spark, config.name), lambda _: None, output=False)
     with run.scored(run.source.rows.limit(rows), anew=True) as scored:
         result: pd.DataFrame = scored.to_arrow().to_pandas()

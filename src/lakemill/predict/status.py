@@ -100,6 +100,8 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if the source or the predictions are not there.
     """
+    for table in (config.output.table, config.source.table):
+        table_names.check_path(table)
     engine = open_engine(spark, config.name)
     output, source = opened(engine, config.output.table), opened(engine, config.source.table)
     counts = engine.rows(output).where(own_rows(config)).tally(["metadata.pipeline_version", "error.code"])

@@ -19,6 +19,7 @@ from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Engine, Watch, opened
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.job import Ingest
+from lakemill.predict.before_engine import check_before_engine
 from lakemill.predict.commits import now_utc
 from lakemill.predict.incremental import Slices, following
 from lakemill.predict.job import write_run
@@ -65,6 +66,7 @@ def predict_stream(
             "STREAM_MODE", "a stream cannot find changes by source.change_column.", hint="use the change feed instead."
         )
     check_own(config, spark)
+    check_before_engine(config)
     tell = progress or (lambda _: None)
     with stop_signals() as stop, hold(config, tell):
         engine = open_engine(spark, config.name)

@@ -9,6 +9,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, opened
+from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
     from lakemill.engines.choice import SparkSession
@@ -38,6 +39,7 @@ def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> 
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
         RunError: ``COMMIT_CONFLICT``.
     """
+    _check_one_is_there(names)
     engine = open_engine(spark, "lakemill")
     return {name: engine.optimize(name) for name in _there(engine, names)}
 
@@ -58,8 +60,23 @@ def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> di
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
     """
+    _check_one_is_there(names)
     engine = open_engine(spark, "lakemill")
     return {name: engine.vacuum(name) for name in _there(engine, names)}
+
+
+def _check_one_is_there(names: Sequence[str]) -> None:
+    """Refuse a list of tables of which none can be there, before an engine starts."""
+    missing: TableError | None = None
+    for name in names:
+        try:
+            table_names.check_path(name)
+        except TableError as error:
+            missing = missing or error
+        else:
+            return
+    if missing is not None:
+        raise missing
 
 
 def _there(engine: Engine, names: Sequence[str]) -> list[str]:

@@ -61,6 +61,7 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
     from lakemill.engines.spark.session import get_session
     from lakemill.report.data import collect, contents
 
+    table_names.check_path(config.output.table)
     session = spark or get_session("lakemill report")
     key = config.source.key or ("path",)  # as predict has it
     report = collect(session, config.output.table, key, title=config.name, source=config.source.table)

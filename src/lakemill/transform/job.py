@@ -91,6 +91,7 @@ def transform_images(
         RunError: ``FUNCTION_FAILED`` on a group; storage, a worker or the commit failed. The output is as it was.
     """
     started = time.monotonic()
+    table_names.check_path(config.source.table)
     check_apart(transform_places(config))
     with open_engine(spark, config.name).for_images() as engine:
         check_apart(transform_places(config), places_of(engine))

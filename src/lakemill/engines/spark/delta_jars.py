@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lakemill.engines.spark.environment import installed_versions
+from lakemill.engines.spark.environment import check_versions, installed_versions
 from lakemill_udfs.errors import SetupError
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,12 @@ def delta_jars(spark: str, delta: str) -> list[Path]:
 
     Args:
         spark: Version of pyspark.
-        delta: Version of delta-spark.
+        delta: Version of delta-spark; the jars are those of its minor version that are published for this Spark.
 
     Raises:
-        SetupError: ``DELTA_JARS`` if they cannot be fetched.
+        SetupError: ``SPARK_DELTA_VERSIONS`` if the two do not go together, ``DELTA_JARS`` if they cannot be fetched.
     """
+    delta = check_versions(spark, delta)
     folder = cache_folder() / f"delta-{delta}-spark-{spark}"
     if not folder.is_dir():
         _fetch(f"io.delta:delta-spark_{'.'.join(spark.split('.')[:2])}_2.13:{delta}", folder)

@@ -14,8 +14,9 @@ from lakemill_udfs.errors import SetupError
 
 JAVA_VERSIONS = (17, 21)
 VECTOR_MODULE = "jdk.incubator.vector"
-DELTA_FOR_SPARK = {"4.2": ("4.4.0",)}
-"""PySpark versions, and the delta-spark versions whose jars are published for them."""
+DELTA_JARS = {"4.2": "4.4.0"}
+"""PySpark's minor versions, and the newest version of Delta whose jars are published for them. A newer package of
+delta-spark holds Python alone: it goes with the jars of its own minor version."""
 
 JAVA_HINT = (
     "Debian, Ubuntu: apt-get install openjdk-17-jre-headless; Fedora: dnf install java-21-openjdk-headless; "
@@ -77,24 +78,32 @@ def installed_versions() -> tuple[str, str]:
         ) from error
 
 
-def check_versions(spark: str, delta: str) -> None:
+def check_versions(spark: str, delta: str) -> str:
     """Check that Delta's jars exist for this Spark.
 
     Args:
         spark: Version of pyspark, for example ``4.2.0``.
-        delta: Version of delta-spark, for example ``4.4.0``.
+        delta: Version of delta-spark, for example ``4.4.1``.
+
+    Returns:
+        The version of the jars to take, which need not be the package's: ``4.4.0``.
 
     Raises:
         SetupError: ``SPARK_DELTA_VERSIONS`` if they do not go together.
     """
-    minor = ".".join(spark.split(".")[:2])
-    if delta not in DELTA_FOR_SPARK.get(minor, ()):
-        pairs = (f"pyspark {key} with delta-spark {' or '.join(value)}" for key, value in DELTA_FOR_SPARK.items())
+    jars = DELTA_JARS.get(_minor(spark))
+    if jars is None or _minor(jars) != _minor(delta):
+        pairs = (f"pyspark {minor} with delta-spark {_minor(version)}" for minor, version in DELTA_JARS.items())
         raise SetupError(
             "SPARK_DELTA_VERSIONS",
             f"pyspark {spark} and delta-spark {delta} do not go together; expected {'; '.join(pairs)}.",
             hint="pip install 'lakemill[spark]' installs a pair.",
         )
+    return jars
+
+
+def _minor(number: str) -> str:
+    return ".".join(number.split(".")[:2])
 
 
 def choose_worker_python(chosen: str | None = None) -> None:

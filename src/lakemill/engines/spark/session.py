@@ -154,7 +154,7 @@ def heap_bytes(text: str) -> int:
 
 def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
     spark, delta = environment.installed_versions()
-    environment.check_versions(spark, delta)
+    environment.check_versions(spark, delta)  # before Java is looked for
     java = environment.check_java()
     environment.choose_worker_python(settings.get("spark.pyspark.python"))
     _quiet_query_log()

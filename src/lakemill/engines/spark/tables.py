@@ -57,12 +57,7 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
     """
     rows = find(spark, table)
     if rows is None:
-        raise TableError(
-            "TABLE_NOT_FOUND",
-            f"there is no Delta table '{table}'"
-            + (f" (looked in {table_names.location(table)})." if table_names.is_path(table) else " in the catalog."),
-            hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
-        )
+        raise table_names.not_found(table)
     if version is None:
         return rows
     clause = f"VERSION AS OF {version}" if str(version).isdigit() else f"TIMESTAMP AS OF '{version}'"

@@ -1,0 +1,38 @@
+"""A job in one Python call is the job that the command line and a YAML file would make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lakemill import PredictConfig, predict_table
+from lakemill.predict.short_job import as_config
+from lakemill_udfs.errors import ConfigError
+
+
+def test_three_words_are_a_job_and_it_is_called_as_on_the_command_line() -> None:
+    config = as_config(
+        None, {"source": "lake/images", "model": "models:/digits@production", "output": "lake/predictions"}
+    )
+    assert config == PredictConfig.load(
+        source__table="lake/images",
+        pipeline__uri="models:/digits@production",
+        output__table="lake/predictions",
+        name="predictions",
+    )
+
+
+def test_one_key_needs_no_list() -> None:
+    config = as_config(None, {"source": "a/b", "model": "m.onnx", "output": "c/d", "key": "id", "columns": ("x", "y")})
+    assert config.source.key == ("id",)
+    assert config.source.columns == ("x", "y")
+
+
+def test_what_is_missing_or_there_twice_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^\[CONFIG_INVALID\] .*'source' is missing; 'output' is missing"):
+        predict_table(model="models:/digits@production")
+    with pytest.raises(ConfigError, match=r"^\[CONFIG_INVALID\] a job is given as .* got both \(source\)"):
+        predict_table(PredictConfig.load(source__table="a/b", pipeline__uri="m", output__table="c/d"), source="e/f")
+    with pytest.raises(ConfigError, match=r"^\[TABLE_NOT_FOUND\]"):
+        predict_table(source=f"{tmp_path}/images", model="m.onnx", output=f"{tmp_path}/predictions")
