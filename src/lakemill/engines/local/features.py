@@ -1,0 +1,100 @@
+"""What this engine reads and writes of Delta's features, and the refusal of everything else.
+
+A feature that is not named here is refused before anything runs: a reader that ignores one reads wrong rows, and a writer
+that ignores one breaks the table for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from lakemill_udfs.errors import SetupError
+
+READABLE = frozenset({"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
+WRITABLE = frozenset(
+    {
+        "appendOnly",
+        "changeDataFeed",
+        "deletionVectors",
+        "domainMetadata",
+        "invariants",
+        "timestampNtz",
+        "v2Checkpoint",
+        "vacuumProtocolCheck",
+    }
+)
+COMPUTED = ("delta.generationExpression", "delta.identity.start", "delta.invariants", "CURRENT_DEFAULT")
+"""Metadata of columns that a writer has to compute or to check."""
+
+USE_SPARK = "run this job with engine: {name: spark}."
+
+
+def unsupported(message: str, hint: str = USE_SPARK) -> SetupError:
+    """Return the refusal ``ENGINE_LOCAL``.
+
+    Args:
+        message: What is missing, in what.
+        hint: What to do.
+    """
+    return SetupError("ENGINE_LOCAL", message, hint=hint)
+
+
+def check_readable(location: str, table: DeltaTable) -> None:
+    """Refuse a table that would be read wrong.
+
+    Args:
+        location: Of the table, for the message.
+        table: The table at the version to read.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+    """
+    unknown = sorted(_names(table.protocol().reader_features) - READABLE)
+    if unknown:
+        raise unsupported(f"the local engine does not read the Delta feature {', '.join(unknown)} of '{location}'.")
+    configuration = table.metadata().configuration
+    if configuration.get("delta.columnMapping.mode", "none") == "id":
+        raise unsupported(f"'{location}' maps its columns by id, which the local engine does not read.")
+    if is_mapped(configuration) and table.metadata().partition_columns:
+        raise unsupported(f"'{location}' maps its columns and has partitions, which the local engine does not read.")
+
+
+def check_writable(location: str, table: DeltaTable, schema: pa.Schema) -> None:
+    """Refuse a table that a write would break.
+
+    Args:
+        location: Of the table, for the message.
+        table: The table at its newest version.
+        schema: Its schema, with the columns' metadata.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+    """
+    unknown = sorted(_names(table.protocol().writer_features) - WRITABLE)
+    if unknown:
+        raise unsupported(f"the local engine does not write the Delta feature {', '.join(unknown)} of '{location}'.")
+    configuration = table.metadata().configuration
+    problems = ["column mapping"] * is_mapped(configuration)
+    problems += [f"the constraint {key}" for key in configuration if key.startswith("delta.constraints.")]
+    problems += [f"the computed or checked column '{name}'" for name in computed_columns(schema)]
+    if problems:
+        raise unsupported(f"the local engine does not write '{location}', which has {', '.join(problems)}.")
+
+
+def is_mapped(configuration: Mapping[str, str | None]) -> bool:
+    """Return whether the table's files name their columns otherwise than its schema does."""
+    return configuration.get("delta.columnMapping.mode", "none") != "none"
+
+
+def computed_columns(schema: pa.Schema) -> Iterator[str]:
+    """Yield the columns whose values a writer has to compute or to check."""
+    for field in schema:
+        if any(key.encode() in (field.metadata or {}) for key in COMPUTED):
+            yield field.name
+
+
+def _names(features: list[str] | None) -> set[str]:
+    return set(features or ())
