@@ -42,12 +42,13 @@ def unsupported(message: str, hint: str = USE_SPARK) -> SetupError:
     return SetupError("ENGINE_LOCAL", message, hint=hint)
 
 
-def check_readable(location: str, table: DeltaTable) -> None:
+def check_readable(location: str, table: DeltaTable, schema: pa.Schema) -> None:
     """Refuse a table that would be read wrong.
 
     Args:
         location: Of the table, for the message.
         table: The table at the version to read.
+        schema: Its schema.
 
     Raises:
         SetupError: ``ENGINE_LOCAL``.
@@ -58,8 +59,15 @@ def check_readable(location: str, table: DeltaTable) -> None:
     configuration = table.metadata().configuration
     if configuration.get("delta.columnMapping.mode", "none") == "id":
         raise unsupported(f"'{location}' maps its columns by id, which the local engine does not read.")
-    if is_mapped(configuration) and table.metadata().partition_columns:
+    if not is_mapped(configuration):
+        return
+    if table.metadata().partition_columns:
         raise unsupported(f"'{location}' maps its columns and has partitions, which the local engine does not read.")
+    for field in schema:
+        if any(pa.types.is_nested(inner) for inner in _inside_lists(field.type)):
+            raise unsupported(
+                f"'{location}' maps the fields inside '{field.name}', which the local engine does not read."
+            )
 
 
 def check_writable(location: str, table: DeltaTable, schema: pa.Schema) -> None:
@@ -94,6 +102,17 @@ def computed_columns(schema: pa.Schema) -> Iterator[str]:
     for field in schema:
         if any(key.encode() in (field.metadata or {}) for key in COMPUTED):
             yield field.name
+
+
+def _inside_lists(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """Yield the types of what lists and maps hold, at any depth."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _inside_lists(field.type)
+    elif pa.types.is_map(kind):
+        yield from (kind.key_type, kind.item_type)
+    elif pa.types.is_list(kind):
+        yield kind.value_type
 
 
 def _names(features: list[str] | None) -> set[str]:

@@ -257,11 +257,19 @@ class Reading:
             kind = INTEGERS[target]
             if kind.bit_width >= value.kind.bit_width:
                 return Value(kind, value.expression.cast(kind))
-        if target in INTEGERS and type(value.literal) is int and abs(value.literal) < 2 ** (INTEGERS[target].bit_width - 1):
+        if (
+            target in INTEGERS
+            and type(value.literal) is int
+            and abs(value.literal) < 2 ** (INTEGERS[target].bit_width - 1)
+        ):
             return value
         if target == "DATE" and isinstance(value.literal, str) and (day := _day(value.literal)):
             return Value(literal=day)
-        if target in {"TIMESTAMP", "TIMESTAMPTZ"} and isinstance(value.literal, str) and (at := _instant(value.literal)):
+        if (
+            target in {"TIMESTAMP", "TIMESTAMPTZ"}
+            and isinstance(value.literal, str)
+            and (at := _instant(value.literal))
+        ):
             return Value(literal=at)
         raise self._refused(node, "is a cast that depends on Spark's settings")
 

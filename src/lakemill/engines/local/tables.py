@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from numpy.typing import NDArray
 
-from lakemill.engines.local.features import check_readable, check_writable
+from lakemill.engines.local.features import check_readable, check_writable, is_mapped, unsupported
 from lakemill.engines.local.predicates import Bounds, Predicate
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.files import URI
@@ -105,38 +105,28 @@ class Snapshot:
         Args:
             where: Files that cannot hold such a row, by their partition or statistics, are left out.
         """
-        actions = pa.table(self.table.get_add_actions(flatten=True))
         deleted, partitions = self._deleted_rows(), self.partition_columns
+        use_statistics = not is_mapped(self.properties)  # there they stand under the files' names of the columns
         kept = []
-        for action in actions.to_pylist():
-            partition = tuple((name, action[f"partition.{name}"]) for name in partitions)
-            bounds = Bounds(dict(partition), action)
-            if where is not None and not where.may_hold(bounds):
+        for action in pa.table(self.table.get_add_actions(flatten=True)).to_pylist():
+            path, partition = absolute(self.location, action["path"]), {p: action[f"partition.{p}"] for p in partitions}
+            dropped = deleted.pop(path, None)
+            if where is not None and not where.may_hold(Bounds(partition, action if use_statistics else {})):
                 continue
-            path = absolute(self.location, action["path"])
-            kept.append(
-                DataFile(
-                    path,
-                    action["size_bytes"],
-                    action["num_records"],
-                    action["modification_time"],
-                    partition,
-                    deleted.get(action["path"]),
-                )
-            )
+            rows, modified = action["num_records"], action["modification_time"]
+            kept.append(DataFile(path, action["size_bytes"], rows, modified, tuple(partition.items()), dropped))
+        if deleted:  # never read rows that are deleted
+            raise unsupported(f"the deletion vectors of '{self.location}' name files that its log does not.")
         return sorted(kept, key=lambda file: (file.modified_ms, file.path))
 
     def _deleted_rows(self) -> dict[str, bytes]:
-        """Return the deletion vectors by the file's path in the log."""
+        """Return the deletion vectors by the path of their file, one bit a row."""
         if "deletionVectors" not in (self.table.protocol().reader_features or ()):
             return {}
-        vectors, root = pa.table(self.table.deletion_vectors()), self.table.table_uri.rstrip("/") + "/"
-        return {
-            path.removeprefix("file://").removeprefix(root.removeprefix("file://")): np.packbits(
-                ~np.asarray(kept.values.to_numpy(zero_copy_only=False))
-            ).tobytes()
-            for path, kept in zip(vectors["filepath"].to_pylist(), vectors["selection_vector"], strict=True)
-        }
+        vectors = pa.table(self.table.deletion_vectors())
+        keeps = (np.asarray(kept.values.to_numpy(zero_copy_only=False)) for kept in vectors["selection_vector"])
+        paths = [unquote(path.removeprefix("file://")) for path in vectors["filepath"].to_pylist()]
+        return {path: np.packbits(~kept).tobytes() for path, kept in zip(paths, keeps, strict=True)}
 
 
 def absolute(location: str, path: str) -> str:
@@ -159,6 +149,8 @@ def open_table(location: str, version: int | str | None = None) -> Snapshot | No
         table = DeltaTable(location)
     except TableNotFoundError:
         return None
+    except DeltaError as error:
+        raise unsupported(f"delta-rs does not open the table '{location}': {str(error).splitlines()[0]}") from error
     if version is not None:
         try:
             table.load_as_version(int(version) if str(version).isdigit() else str(version))
@@ -168,5 +160,6 @@ def open_table(location: str, version: int | str | None = None) -> Snapshot | No
                 f"table '{location}' cannot be read at version '{version}'; the newest is {table.version()}.",
                 hint="its log says what versions there are; older ones may be cleaned up.",
             ) from error
-    check_readable(location, table)
-    return Snapshot(location, table)
+    snapshot = Snapshot(location, table)
+    check_readable(location, table, snapshot.schema)
+    return snapshot
