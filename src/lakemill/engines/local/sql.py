@@ -19,7 +19,8 @@ from sqlglot.errors import SqlglotError
 from lakemill.engines.local.features import unsupported
 from lakemill_udfs.errors import ConfigError, SetupError
 
-Expression = pc.Expression
+Expression = Any
+"""An Arrow expression: pyarrow ships no types."""
 
 FLIPPED = {"=": "=", "<=>": "<=>", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 COMPARISONS: dict[type[exp.Expression], str] = {
@@ -246,10 +247,10 @@ class Reading:
             return Value(literal=-_parsed_number(str(node.this.this)))
         if isinstance(node, exp.Cast | exp.TryCast):
             return self._cast(node)
-        path = self._path(node)
+        path = self.path(node)
         if path is None:
             raise self._refused(node, "is no column and no literal")
-        return self._column(path)
+        return self._column_value(path)
 
     def _cast(self, node: exp.Expression) -> Value:
         value, target = self._value(node.this), node.args["to"].this.name
@@ -273,32 +274,43 @@ class Reading:
             return Value(literal=at)
         raise self._refused(node, "is a cast that depends on Spark's settings")
 
-    def _path(self, node: exp.Expression) -> list[str] | None:
+    def path(self, node: exp.Expression) -> list[str] | None:
         """Return the parts of a column's name, or of a field of a struct."""
         if isinstance(node, exp.Column):
             return [part.name for part in node.parts]
         if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Identifier):
-            above = self._path(node.this)
+            above = self.path(node.this)
             return None if above is None else [*above, node.expression.name]
         if isinstance(node, exp.Bracket) and len(node.expressions) == 1:
-            key, above = node.expressions[0], self._path(node.this)
+            key, above = node.expressions[0], self.path(node.this)
             if above is not None and isinstance(key, exp.Literal) and key.is_string:
                 return [*above, key.this]
         return None
 
-    def _column(self, parts: Sequence[str]) -> Value:
-        fields, kind, path, metadata = list(self.schema), None, [], {}
+    def resolved(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """Return the path of a column as the table writes it.
+
+        Raises:
+            ConfigError: ``WHERE_INVALID`` if the table has no such column.
+        """
+        return self._column(parts)[0]
+
+    def _column(self, parts: Sequence[str]) -> tuple[tuple[str, ...], pa.Field]:
+        fields, path = list(self.schema), []
         for part in parts:
             found = [field for field in fields if field.name.lower() == part.lower()]  # as Spark: in any case
             if len(found) != 1:
                 raise invalid(self.text, self.schema, f"{len(found)} columns are called '{'.'.join(parts)}'")
-            kind, metadata = found[0].type, found[0].metadata or {}
             path.append(found[0].name)
-            fields = list(kind) if pa.types.is_struct(kind) else []
-        if any(name.startswith((b"__CHAR_VARCHAR", b"__COLLATIONS")) for name in metadata):
+            fields = list(found[0].type) if pa.types.is_struct(found[0].type) else []
+        return tuple(path), found[0]
+
+    def _column_value(self, parts: Sequence[str]) -> Value:
+        path, column = self._column(parts)
+        if any(name.startswith((b"__CHAR_VARCHAR", b"__COLLATIONS")) for name in column.metadata or {}):
             raise unsupported(f"the local engine does not compare '{'.'.join(parts)}', which is padded or collated.")
-        self.columns[tuple(path)] = kind
-        return Value(kind, pc.field(*path))
+        self.columns[path] = column.type
+        return Value(column.type, pc.field(*path))
 
     def _refused(self, node: exp.Expression, why: str) -> SetupError:
         return unsupported(
