@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
-from lakemill.engines.spark.source_log import SourceLog
+from lakemill.engines.delta_log import SourceLog
 from lakemill.predict.rescore import FIRST_ROWS
 from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
 

@@ -153,7 +153,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
 ) -> int:
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.engines.spark.tables import job_name
+    from lakemill.engines.table_names import job_name
     from lakemill.predict.job import predict_table, preview
 
     job = PredictConfig.load(
@@ -193,8 +193,8 @@ def plan(
 ) -> None:
     """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
     from lakemill.config.predict import PredictConfig
+    from lakemill.pipelines.plan_text import layout
     from lakemill.plan.job import plan_job
-    from lakemill.plan.text import layout
 
     found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe)
     if as_json:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lakemill.cli.stopping import stop_signals
 from lakemill.config.base import UNITS
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import (
@@ -37,6 +36,7 @@ from lakemill.engines.spark.blob_tables import (
     task_count,
 )
 from lakemill.engines.spark.session import get_session, task_slots
+from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, index_labels, list_files
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails

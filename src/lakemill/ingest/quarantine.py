@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import append, ensure_table, merge
 from lakemill.ingest.listing import KEY
@@ -25,7 +26,7 @@ RETRY = ["FILE_TOO_LARGE", "IMAGE_TOO_MANY_PIXELS", "FILE_UNREADABLE"]
 
 def read_rejected(spark: SparkSession, table: str) -> pl.DataFrame:
     """Return ``KEY`` and ``code`` of the files in the quarantine."""
-    name = tables.sibling(table, "_quarantine")
+    name = table_names.sibling(table, "_quarantine")
     if not tables.exists(spark, name):
         return pl.DataFrame(QUARANTINE.empty_table()).select(*KEY, "code")
     return pl.DataFrame(spark.table(tables.sql_name(name)).select(*KEY, "code").toArrow())
@@ -46,7 +47,7 @@ def update_quarantine(
     Raises:
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
     """
-    name = tables.sibling(table, "_quarantine")
+    name = table_names.sibling(table, "_quarantine")
     mended = known.join(good, on="path", how="semi").select("path")
     now = pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
     changes = pl.concat([rejected, mended], how="diagonal").with_columns(time=now)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
     from lakemill.in_process.inference import Inference
-    from lakemill.plan.report import PlanReport
+    from lakemill.pipelines.plan_report import PlanReport
 
 
 class Pipeline(declared.Pipeline):
@@ -212,7 +212,7 @@ class Pipeline(declared.Pipeline):
             For each input the column, its form, its conversion and whether that copies; the result's schema; batch
             sizes with reasons; the models that aliases stand for; and all problems. ``print`` shows it.
         """
-        from lakemill.plan.report import plan_source
+        from lakemill.pipelines.plan_report import plan_source
 
         return plan_source(self, source, registry=registry, probe=probe)
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.schemas import result_schema
 from lakemill.engines.spark.session import get_session
+from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
 from lakemill.pipelines.planning import task_threads
 from lakemill.pipelines.resolving import Resolved
-from lakemill.plan.report import PlanReport, SourceColumns, add_probe, arrow_schema, describe, resolve_all
 from lakemill.predict.commits import check_output
 from lakemill.predict.job import resolve_config
 from lakemill.predict.source import passed_columns, source_key, source_problems

@@ -204,7 +204,7 @@ def plan_for(
 
 def write_run(run: Run, started: datetime, status: LakemillError | None, code: str | None = None) -> None:
     """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
-    from lakemill.engines.spark.checkpoint import Checkpoint
+    from lakemill.engines.checkpoint import Checkpoint
 
     result = run.result
     query_id = Checkpoint.of(run.config).query_id() if result.mode == "incremental" else None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.spark.checkpoint import Checkpoint
+from lakemill.engines.checkpoint import Checkpoint
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 

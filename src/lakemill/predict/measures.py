@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill_udfs.plan import TASK
@@ -65,7 +66,7 @@ def write_measures(
 
     def append(suffix: str) -> None:
         frame = spark.createDataFrame(pa.Table.from_struct_array(rows[suffix]))
-        tables.save(frame.coalesce(1).write.mode("append"), tables.sibling(config.output.table, suffix))
+        tables.save(frame.coalesce(1).write.mode("append"), table_names.sibling(config.output.table, suffix))
 
     # Side by side: nearly all of a small Delta write is waiting for the log.
     with ThreadPoolExecutor(len(rows)) as pool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lakemill.engines import table_names
+from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
+from lakemill.engines.delta_log import SourceLog
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.merge import merge
 from lakemill.engines.spark.micro_batches import start_query, stream_failure
-from lakemill.engines.spark.source_log import SourceLog
+from lakemill.engines.sql import sql_text
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError, RunError
@@ -82,14 +84,14 @@ def is_up_to_date(config: PredictConfig, key: tuple[str, ...]) -> bool:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
     """
     checkpoint = Checkpoint.of(config)
-    if config.rescore != "none" or not tables.is_path(config.source.table) or checkpoint.damage():
+    if config.rescore != "none" or not table_names.is_path(config.source.table) or checkpoint.damage():
         return False
     known = checkpoint.identity()
     if known is None:
         return False
     check_identity(known, job_identity(config, key))
     finished = checkpoint.finished()
-    return finished is not None and SourceLog(tables.location(config.source.table)).ends_with(*finished)
+    return finished is not None and SourceLog(table_names.location(config.source.table)).ends_with(*finished)
 
 
 def run_where(run: Run) -> None:
@@ -122,7 +124,7 @@ def run_missing(run: Run) -> None:
     """Score the rows that have no prediction of this pipeline's version, in one commit."""
     key, config = list(run.source.key), run.config
     scored = tables.read(run.spark, config.output.table).where(
-        f"metadata.job = {tables.sql_text(config.name)} AND metadata.pipeline_version = '{run.result.pipeline_version}'"
+        f"metadata.job = {sql_text(config.name)} AND metadata.pipeline_version = '{run.result.pipeline_version}'"
     )
     _replace(run, run.source.rows.join(scored.select(*key).distinct(), on=key, how="left_anti"))
 
@@ -131,7 +133,7 @@ def run_retry(run: Run) -> None:
     """Score the rows whose prediction is an error again; how far incremental runs are stays as it is."""
     key, config = list(run.source.key), run.config
     failed = tables.read(run.spark, config.output.table).where(
-        f"metadata.job = {tables.sql_text(config.name)} AND error IS NOT NULL"
+        f"metadata.job = {sql_text(config.name)} AND error IS NOT NULL"
     )
     rows = run.source.rows.join(failed.select(*key).distinct(), on=key, how="left_semi")
     _replace(run, rows, keeps_progress=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.sql import sql_text
 from lakemill.predict.job import run_job
 from lakemill.predict.locks import hold
 from lakemill.predict.run import PredictResult, Progress
@@ -57,7 +58,7 @@ def undo_run(
         ConfigError: ``RUN_UNKNOWN`` if the predictions have no rows of this run.
         RunError: ``JOB_RUNNING`` or ``COMMIT_CONFLICT``.
     """
-    rows = _delete(config, f" AND metadata.run_id = {tables.sql_text(run_id)}", spark, progress)
+    rows = _delete(config, f" AND metadata.run_id = {sql_text(run_id)}", spark, progress)
     if not rows:
         raise ConfigError(
             "RUN_UNKNOWN",
@@ -88,7 +89,7 @@ def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, p
     from lakemill.engines.spark.session import get_session
 
     session = spark or get_session(config.name)
-    own_rows = f"metadata.job = {tables.sql_text(config.name)}{condition}"
+    own_rows = f"metadata.job = {sql_text(config.name)}{condition}"
 
     def delete(table: str) -> int:
         statement = f"DELETE FROM {tables.sql_name(table)} WHERE {own_rows}"  # noqa: S608 -- quoted

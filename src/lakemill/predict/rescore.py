@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.merge import merge
+from lakemill.engines.sql import sql_text
 from lakemill.predict.commits import write_quarantine
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def outdated(run: Run, source: DataFrame) -> DataFrame:
     from pyspark.sql import functions as fn
 
     version, key = run.plan.pipeline.version, list(run.source.key)
-    ours = tables.read(run.spark, run.config.output.table).where(f"metadata.job = {tables.sql_text(run.config.name)}")
+    ours = tables.read(run.spark, run.config.output.table).where(f"metadata.job = {sql_text(run.config.name)}")
     return (
         ours.where(f"metadata.pipeline_version <> '{version}'")
         .select(*key, "metadata.source_version")

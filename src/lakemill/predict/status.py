@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
+from lakemill.engines.checkpoint import Checkpoint
+from lakemill.engines.delta_log import SourceLog
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.session import get_session
-from lakemill.engines.spark.source_log import SourceLog
+from lakemill.engines.sql import sql_text
 from lakemill.predict.locks import running
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
 def _status(config: PredictConfig, spark: SparkSession) -> JobStatus:
     from pyspark.sql import functions as fn
 
-    own = f"metadata.job = {tables.sql_text(config.name)}"
+    own = f"metadata.job = {sql_text(config.name)}"
     counts = (
         tables.read(spark, config.output.table)
         .where(own)
@@ -141,8 +143,8 @@ def _status(config: PredictConfig, spark: SparkSession) -> JobStatus:
 
 
 def _runs(config: PredictConfig, spark: SparkSession) -> list[dict[str, Any]]:
-    rows = tables.find(spark, tables.sibling(config.output.table, "_runs"))
+    rows = tables.find(spark, table_names.sibling(config.output.table, "_runs"))
     if rows is None:
         return []
-    kept = rows.where(f"job = {tables.sql_text(config.name)}").orderBy("started", ascending=False).limit(LAST_RUNS)
+    kept = rows.where(f"job = {sql_text(config.name)}").orderBy("started", ascending=False).limit(LAST_RUNS)
     return [row.asDict() for row in kept.collect()]

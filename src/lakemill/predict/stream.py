@@ -12,14 +12,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakemill.cli.stopping import stop_signals
 from lakemill.config.base import interval_seconds
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.delta_log import SourceLog
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import blob_session
 from lakemill.engines.spark.errors import SPARK_FAILURES
 from lakemill.engines.spark.micro_batches import MicroBatches, start_query, stream_failure
-from lakemill.engines.spark.source_log import SourceLog
+from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.job import Ingest
 from lakemill.predict.commits import now_utc
 from lakemill.predict.job import prepare, write_run

@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 
-from lakemill.engines.spark.source_log import SourceCommit, SourceLog
+from lakemill.engines.delta_log import SourceCommit, SourceLog
 from lakemill.predict.commits import Committed
 
 logger = logging.getLogger(__name__)

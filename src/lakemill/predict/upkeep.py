@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import optimize_table
 from lakemill.engines.spark.conflicts import retry_conflicts
@@ -22,7 +23,7 @@ def job_tables(config: PredictConfig) -> list[str]:
     """Return the tables that a predict job writes."""
     output = config.output.table
     quarantine = [config.quarantine.table] if config.quarantine.table else []
-    return [output, *quarantine, *(tables.sibling(output, suffix) for suffix in ("_runs", "_tasks"))]
+    return [output, *quarantine, *(table_names.sibling(output, suffix) for suffix in ("_runs", "_tasks"))]
 
 
 def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> dict[str, dict[str, int]]:

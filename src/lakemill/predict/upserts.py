@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.merge import merge
+from lakemill.engines.sql import sql_text
 from lakemill.predict.commits import Committed, write_quarantine
 from lakemill_udfs.errors import ConfigError
 
@@ -121,7 +122,7 @@ def remove_orphans(run: Run, source_version: int) -> None:
     config = run.config
     source = tables.filtered(tables.read(run.spark, config.source.table, source_version), config.source.where)
     source.select(*run.source.key).createOrReplaceTempView("lakemill_source")
-    own = f"t.metadata.job = {tables.sql_text(config.name)}"
+    own = f"t.metadata.job = {sql_text(config.name)}"
     same_key = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in run.source.key)
     statement = (
         f"MERGE INTO {tables.sql_name(config.output.table)} t USING lakemill_source s "
@@ -152,7 +153,7 @@ def run_change_column(run: Run) -> None:
         if known["source_version"] == source_version and not run.is_new_output:
             return
     source = tables.filtered(tables.read(run.spark, config.source.table, source_version), config.source.where)
-    predictions = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
+    predictions = tables.read(run.spark, config.output.table).where(f"metadata.job = {sql_text(config.name)}")
     transaction = {
         "txnAppId": f"{config.name}/upsert",
         "txnVersion": str(tables.version(run.spark, config.output.table)),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

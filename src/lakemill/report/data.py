@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 -- the name that every Spark user knows
 
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.report import layout
 from lakemill.report.counts import groups, totals
@@ -117,7 +118,7 @@ def _cards(rows: DataFrame, fields: Fields) -> dict[str, Any]:
 
 def _runs(spark: SparkSession, predictions: str) -> tuple[Run, ...]:
     """Return the latest runs, newest first; none if there is no run table: it is best effort."""
-    name = tables.sibling(predictions, "_runs")
+    name = table_names.sibling(predictions, "_runs")
     if not tables.exists(spark, name):
         return ()
     kept = tables.read(spark, name).orderBy(F.col("started").desc()).limit(SHOWN_RUNS).collect()

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lakemill.engines.spark import tables
+from lakemill.engines import table_names
 from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
 from lakemill_udfs.images.pixels import decode, encode
@@ -117,8 +117,8 @@ def image_column(config: PredictConfig) -> str:
 
 
 def _beside(table: str, name: str) -> Path:
-    local = tables.is_path(table) and not tables.SCHEME.match(table)
-    return Path(tables.sibling(table, "_report.html") if local else f"{name}_report.html")
+    local = table_names.is_path(table) and not table_names.SCHEME.match(table)
+    return Path(table_names.sibling(table, "_report.html") if local else f"{name}_report.html")
 
 
 def _count(value: int) -> str:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lakemill.config.transform import TransformConfig
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.blob_tables import blob_session, check_schema, overwrite, spark_schema
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
@@ -129,7 +130,7 @@ def _by_row(
     done = spark.table(tables.sql_name(output)).select("path")
     failed = _quarantine(rows, done, transform, output)
     if failed:
-        say(f"{failed:,} rows failed: see {tables.sibling(output, '_quarantine')}.")
+        say(f"{failed:,} rows failed: see {table_names.sibling(output, '_quarantine')}.")
     return TransformResult(output, tables.version(spark, output), count, done.count(), failed, 0.0)
 
 
@@ -137,7 +138,7 @@ def _quarantine(rows: DataFrame, done: DataFrame, transform: ImageTransform, out
     """Look at the rows that are not in the output again, write why to the quarantine, and return how many there are."""
     from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for it
 
-    spark, name = rows.sparkSession, tables.sibling(output, "_quarantine")
+    spark, name = rows.sparkSession, table_names.sibling(output, "_quarantine")
     missing = rows.select("path").join(done, "path", "left_anti")
     if missing.isEmpty() and not tables.exists(spark, name):
         return 0

@@ -11,6 +11,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
+from lakemill.engines.sql import sql_text
 from lakemill.predict.commits import Committed, judged
 from lakemill_udfs.errors import TableError
 
@@ -114,7 +115,7 @@ def _statement(config: PredictConfig, key: Sequence[str], columns: Sequence[str]
     same_key = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in key)
     update = ", ".join(f"t.`{name}` = s.`{name}`" for name in columns)
     names, values = (", ".join(f"{prefix}`{name}`" for name in columns) for prefix in ("", "s."))
-    own = f"t.metadata.job = {tables.sql_text(config.name)}"
+    own = f"t.metadata.job = {sql_text(config.name)}"
     others = f" WHEN NOT MATCHED BY SOURCE AND {own} AND ({replaces}) THEN DELETE" if replaces is not None else ""
     return (
         # Evolution: a new model may have added outputs.

@@ -9,9 +9,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from lakemill.engines import table_names
+from lakemill.engines.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.checkpoint import Checkpoint, check_identity, job_identity
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
+from lakemill.engines.sql import sql_text
 from lakemill.predict.commits import Committed, commit, write_quarantine
 from lakemill.predict.model_updates import ModelUpdates
 from lakemill.predict.rescore import Rescoring
@@ -77,8 +79,8 @@ def added_rows(run: Run) -> DataFrame:
         check_feed(run)
         reader = reader.option("readChangeFeed", "true")
     stream = (
-        reader.load(tables.location(config.source.table))
-        if tables.is_path(config.source.table)
+        reader.load(table_names.location(config.source.table))
+        if table_names.is_path(config.source.table)
         else reader.table(tables.sql_name(config.source.table))
     )
     return stream if config.source.changes == "upsert" else tables.filtered(stream, config.source.where)
@@ -127,7 +129,7 @@ def claim(run: Run, checkpoint: Checkpoint) -> bool:
     if known is not None:
         check_identity(known, identity)
         return bool(known.get("has_earlier_rows"))
-    earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {tables.sql_text(config.name)}")
+    earlier = tables.read(run.spark, config.output.table).where(f"metadata.job = {sql_text(config.name)}")
     has_earlier_rows = not run.is_new_output and not earlier.isEmpty()
     checkpoint.claim(identity | {"has_earlier_rows": has_earlier_rows})
     return has_earlier_rows
@@ -242,7 +244,7 @@ def not_scored(rows: DataFrame, run: Run) -> DataFrame:
     key = list(run.source.key)
     scored = (
         tables.read(rows.sparkSession, run.config.output.table)
-        .where(f"metadata.job = {tables.sql_text(run.config.name)}")
+        .where(f"metadata.job = {sql_text(run.config.name)}")
         .select(*key)
         .distinct()
     )

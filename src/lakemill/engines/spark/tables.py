@@ -1,58 +1,25 @@
-"""Names of Delta tables: a path if it has a slash or a scheme, else a catalog name.
+"""Delta tables in Spark, by path or by catalog name.
 
 Everything goes through DataFrames and SQL, so that it works over Spark Connect too.
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lakemill.engines import table_names
 from lakemill_udfs.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
     from pyspark.sql.types import StructType
 
-SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
-
-
-def is_path(table: str) -> bool:
-    """Return whether ``table`` is a path (it has a slash or a scheme) rather than a catalog name."""
-    return "/" in table or bool(SCHEME.match(table))
-
-
-def location(table: str) -> str:
-    """Return a path table's absolute location; relative paths start at the working folder.
-
-    Raises:
-        TableError: ``TABLE_NOT_PATH`` if ``table`` is a catalog name.
-    """
-    if not is_path(table):
-        raise TableError(
-            "TABLE_NOT_PATH",
-            f"'{table}' is a catalog name and has no path of its own.",
-            hint="give a path with a slash, or set the option that needs a path.",
-        )
-    return table if SCHEME.match(table) else str(Path(table).absolute())
-
 
 def sql_name(table: str) -> str:
     """Return the quoted name for SQL and ``spark.table``."""
-    if is_path(table):
-        return f"delta.`{location(table)}`"
+    if table_names.is_path(table):
+        return f"delta.`{table_names.location(table)}`"
     return ".".join(f"`{part.strip('`')}`" for part in table.split("."))
-
-
-def sql_text(text: str) -> str:
-    """Return ``text`` as a literal for SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def sibling(table: str, suffix: str) -> str:
-    """Return the name of a table beside ``table``, for example ``lake/images`` + ``_quarantine``."""
-    return table.rstrip("/") + suffix
 
 
 def find(spark: SparkSession, table: str) -> DataFrame | None:
@@ -91,7 +58,7 @@ def read(spark: SparkSession, table: str, version: int | str | None = None) -> D
         raise TableError(
             "TABLE_NOT_FOUND",
             f"there is no Delta table '{table}'"
-            + (f" (looked in {location(table)})." if is_path(table) else " in the catalog."),
+            + (f" (looked in {table_names.location(table)})." if table_names.is_path(table) else " in the catalog."),
             hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
         )
     if version is None:
@@ -133,8 +100,8 @@ def filtered(rows: DataFrame, where: str | None) -> DataFrame:
 
 def save(writer: DataFrameWriter, table: str) -> None:
     """Write to a Delta table, by path or by catalog name."""
-    if is_path(table):
-        writer.format("delta").save(location(table))
+    if table_names.is_path(table):
+        writer.format("delta").save(table_names.location(table))
     else:
         writer.format("delta").saveAsTable(sql_name(table))
 
@@ -158,8 +125,3 @@ def detail(spark: SparkSession, table: str) -> Row:
 def version(spark: SparkSession, table: str) -> int:
     """Return the newest version of an existing Delta table."""
     return int(spark.sql(f"DESCRIBE HISTORY {sql_name(table)} LIMIT 1").collect()[0]["version"])
-
-
-def job_name(table: str) -> str:
-    """Return the name of a job that is not given one: the last part of its output's name."""
-    return re.split(r"[/.]", table.rstrip("/"))[-1] or "lakemill"

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from lakemill.pipelines.input_forms import InputForm, input_forms
 from lakemill.pipelines.planning import AUTO_BATCH_BYTES, FEWEST_ROWS, MOST_ROWS, make_plan, task_threads
+from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
-from lakemill.plan.probe import probe as run_probe
 from lakemill_udfs.errors import ConfigError, LakemillError
 from lakemill_udfs.models import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
@@ -114,7 +114,7 @@ class PlanReport:
             self.add(error)
 
     def __str__(self) -> str:
-        from lakemill.plan.text import render
+        from lakemill.pipelines.plan_text import render
 
         return render(self)
 

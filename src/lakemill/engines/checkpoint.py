@@ -14,7 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.spark import tables
+from lakemill.engines import table_names
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
@@ -45,19 +45,19 @@ class Checkpoint:
         """
         if config.output.checkpoint is not None:
             return cls(
-                tables.location(
+                table_names.location(
                     config.output.checkpoint
-                    if tables.is_path(config.output.checkpoint)
+                    if table_names.is_path(config.output.checkpoint)
                     else "./" + config.output.checkpoint
                 )
             )
-        if not tables.is_path(config.output.table):
+        if not table_names.is_path(config.output.table):
             raise ConfigError(
                 "CHECKPOINT_UNKNOWN",
                 f"the output '{config.output.table}' is a catalog name, so the checkpoint has no place.",
                 hint="output: {checkpoint: s3://bucket/checkpoints/<job>}",
             )
-        return cls(f"{tables.location(tables.sibling(config.output.table, '_checkpoint'))}/{config.name}")
+        return cls(f"{table_names.location(table_names.sibling(config.output.table, '_checkpoint'))}/{config.name}")
 
     def identity(self) -> dict[str, Any] | None:
         """Return what the checkpoint was made for; None if there is no checkpoint yet."""

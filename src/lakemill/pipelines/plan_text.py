@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from lakemill.plan.report import PlanReport
+    from lakemill.pipelines.plan_report import PlanReport
 
 WIDTH = 110
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakemill.engines import table_names
 from lakemill.engines.spark import tables
 from lakemill_udfs.files import filesystem
 
@@ -45,8 +46,8 @@ class SourceLog:
     @classmethod
     def of(cls, spark: SparkSession, table: str) -> SourceLog:
         """Return the log of a table; a catalog name's place is asked of the catalog."""
-        if tables.is_path(table):
-            return cls(tables.location(table))
+        if table_names.is_path(table):
+            return cls(table_names.location(table))
         return cls(str(tables.detail(spark, table)["location"]))
 
     def after(self, version: int) -> Iterator[SourceCommit]:
