@@ -59,6 +59,9 @@ def check_readable(location: str, table: DeltaTable, schema: pa.Schema) -> None:
     configuration = table.metadata().configuration
     if configuration.get("delta.columnMapping.mode", "none") == "id":
         raise unsupported(f"'{location}' maps its columns by id, which the local engine does not read.")
+    for name in table.metadata().partition_columns:
+        if pa.types.is_timestamp(schema.field(name).type):
+            raise unsupported(f"'{location}' is partitioned by the time '{name}', whose zone its log does not say.")
     if not is_mapped(configuration):
         return
     if table.metadata().partition_columns:

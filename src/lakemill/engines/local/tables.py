@@ -107,17 +107,18 @@ class Snapshot:
         """
         deleted, partitions = self._deleted_rows(), self.partition_columns
         use_statistics = not is_mapped(self.properties)  # there they stand under the files' names of the columns
-        kept = []
+        kept: list[tuple[int, str, DataFile]] = []
         for action in pa.table(self.table.get_add_actions(flatten=True)).to_pylist():
             path, partition = absolute(self.location, action["path"]), {p: action[f"partition.{p}"] for p in partitions}
             dropped = deleted.pop(path, None)
             if where is not None and not where.may_hold(Bounds(partition, action if use_statistics else {})):
                 continue
             rows, modified = action["num_records"], action["modification_time"]
-            kept.append(DataFile(path, action["size_bytes"], rows, modified, tuple(partition.items()), dropped))
+            file = DataFile(path, action["size_bytes"], rows, modified, tuple(partition.items()), dropped)
+            kept.append((modified, action["path"], file))
         if deleted:  # never read rows that are deleted
             raise unsupported(f"the deletion vectors of '{self.location}' name files that its log does not.")
-        return sorted(kept, key=lambda file: (file.modified_ms, file.path))
+        return [file for _, _, file in sorted(kept, key=lambda entry: entry[:2])]
 
     def _deleted_rows(self) -> dict[str, bytes]:
         """Return the deletion vectors by the path of their file, one bit a row."""
