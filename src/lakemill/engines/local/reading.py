@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lakemill.engines.local.parquet import open_parquet
 from lakemill.engines.local.pieces import Part, Piece
 from lakemill.engines.local.predicates import Predicate
 from lakemill_udfs.errors import RunError
+
+POSITION = "__position"
 
 PHYSICAL_NAME = b"delta.columnMapping.physicalName"
 
@@ -27,12 +30,14 @@ class Scan:
         columns: Columns to read, in order; ``out.label`` is the field of a struct, unless a column is called so.
         where: Keeps the rows for which it is true.
         batch_rows: Rows of one record batch at most.
+        positions: Add ``POSITION``: the row's place in its file.
     """
 
     schema: pa.Schema
     columns: tuple[str, ...]
     where: Predicate | None = None
     batch_rows: int = 65_536
+    positions: bool = False
 
     @property
     def file_columns(self) -> tuple[str, ...]:
@@ -72,9 +77,11 @@ def _read_part(part: Part, scan: Scan) -> Iterator[pa.RecordBatch]:
             start, stop = max(part.first - position, 0), min(end - position, batch.num_rows)
             if stop > start:
                 kept = batch.slice(start, stop - start)
+                places = np.arange(position + start, position + stop)
                 if dropped is not None:
-                    kept = kept.filter(pa.array(~dropped[position + start : position + stop]))
-                if (found := _selected(kept, part, scan)).num_rows:
+                    counted = ~dropped[position + start : position + stop]
+                    kept, places = kept.filter(pa.array(counted)), places[counted]
+                if (found := _selected(kept, part, scan, places)).num_rows:
                     yield found
             position += batch.num_rows
             if position >= end:
@@ -89,11 +96,11 @@ def _row_groups(footer: pq.FileMetaData, part: Part) -> tuple[list[int], int]:
     return groups, int(starts[groups[0]]) if groups else 0
 
 
-def _selected(batch: pa.RecordBatch, part: Part, scan: Scan) -> pa.RecordBatch:
+def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.int64]) -> pa.RecordBatch:
     """Return the rows that ``where`` keeps, with the columns asked for."""
-    names = dict.fromkeys(scan.path(name)[0] for name in scan.columns)
-    names |= dict.fromkeys(scan.where.names if scan.where is not None else ())
-    fields = [scan.schema.field(name) for name in names]
+    tops = dict.fromkeys(scan.path(name)[0] for name in scan.columns)
+    tops |= dict.fromkeys(scan.where.names if scan.where is not None else ())
+    fields = [scan.schema.field(name) for name in tops]
     partition = dict(part.file.partition)
     try:
         arrays = [
@@ -108,15 +115,22 @@ def _selected(batch: pa.RecordBatch, part: Part, scan: Scan) -> pa.RecordBatch:
             f"the columns of '{part.file.path}' do not have the table's types ({type(error).__name__}).",
             hint="write the file again from its source.",
         ) from error
+    if scan.positions:
+        arrays, fields = [*arrays, pa.array(places)], [*fields, pa.field(POSITION, pa.int64())]
     if not arrays:
         return batch.select([])
     table = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field.with_nullable(True) for field in fields]))
     if scan.where is not None:
         table = scan.where.filter(table)
+    if not scan.columns and not scan.positions:  # to be counted
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * table.num_rows, pa.struct([])))
     found = [_at(table, scan.path(name)) for name in scan.columns]
+    names = [*scan.columns]
+    if scan.positions:
+        found, names = [*found, _at(table, (POSITION,))], [*names, POSITION]
     return pa.RecordBatch.from_arrays(
         [array for array, _ in found],
-        schema=pa.schema([field.with_name(name) for name, (_, field) in zip(scan.columns, found, strict=True)]),
+        schema=pa.schema([field.with_name(name) for name, (_, field) in zip(names, found, strict=True)]),
     )
 
 
