@@ -23,11 +23,7 @@ def deletion_vector(rows: Sequence[int]) -> dict[str, Any]:
     data += b"\0" * (-len(data) % 4)
     text = ""
     for (word,) in struct.iter_unpack(">I", data):
-        digits = ""
-        for _ in range(5):
-            word, digit = divmod(word, 85)
-            digits = Z85[digit] + digits
-        text += digits
+        text += "".join(Z85[word // 85**place % 85] for place in (4, 3, 2, 1, 0))
     return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(rows)}
 
 

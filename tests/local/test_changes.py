@@ -81,7 +81,7 @@ def test_files_of_one_commit_can_be_apart(tmp_path: Path) -> None:
     assert sorted(ids(changes, pieces[0]) + ids(changes, pieces[1])) == [1, 2, 3, 4]
     assert {row["part"] for row in read(changes, pieces[0])} < {"p0", "p1"}
     assert changes.between(Position(1, 0), Position(2)).files == pieces[1].files
-    assert list(changes.after(Position(1, 0), 1))[0].files == pieces[1].files
+    assert next(changes.after(Position(1, 0), 1)).files == pieces[1].files
 
 
 def test_rearranging_is_no_news(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_changes_come_whole(tmp_path: Path, feed: str) -> None:
     table.delete("id = 2")
     write(tmp_path, [4])
     changes = history(tmp_path, whole=True)
-    first, rest = [*changes.after(None, 1)][0], [*changes.after(Position(1), 1)]
+    first, rest = next(changes.after(None, 1)), [*changes.after(Position(1), 1)]
     assert {row["_change_type"] for row in read(changes, first)} == {"insert"}
     assert [piece.end for piece in rest] == [Position(2), Position(3), Position(4)]
     state: dict[int, str | None] = {1: "p1", 2: "p0", 3: "p1"}

@@ -18,8 +18,8 @@ class Position:
     Args:
         version: Of the table.
         index: Last file of that version that is done, counted from 0; ``WHOLE_VERSION`` where none is.
-        is_snapshot: Whether the files are those of the whole table at ``version``, oldest first, then by path; else those
-            that the commit ``version`` added, in the order of its log.
+        is_snapshot: Whether the files are those of the whole table at ``version``, oldest first, then by path; else
+            those that the commit ``version`` added, in the order of its log.
     """
 
     version: int

@@ -58,8 +58,8 @@ class Changes:
 
     Args:
         snapshot: The table as it is now; nothing newer is looked at.
-        whole: Read inserts, updates and deletes of each commit as one; else added rows only, where anything but adding is
-            an error.
+        whole: Read inserts, updates and deletes of each commit as one; else added rows only, where anything else is an
+            error.
     """
 
     snapshot: Snapshot
@@ -184,8 +184,12 @@ class Changes:
         """Return the file of an action of the log."""
         schema, values = self.snapshot.schema, entry.get("partitionValues") or {}
         if self.snapshot.partition_columns and not values:
-            raise unsupported(f"the log of '{self.snapshot.location}' does not say which partition a removed file was of.")
-        partition = tuple((name, _typed(values.get(name), schema.field(name))) for name in self.snapshot.partition_columns)
+            raise unsupported(
+                f"the log of '{self.snapshot.location}' does not say which partition a removed file was of."
+            )
+        partition = tuple(
+            (name, _typed(values.get(name), schema.field(name))) for name in self.snapshot.partition_columns
+        )
         rows = json.loads(entry.get("stats") or "{}").get("numRecords")
         path = absolute(self.snapshot.location, entry["path"])
         return DataFile(path, entry.get("size") or 0, rows, entry.get("modificationTime") or 0, partition)

@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterP
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
-from lakemill.engines.local.sql_text import delta_rs_sql, quoted
+from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, has_blobs
 from lakemill_udfs.errors import RunError, TableError
@@ -53,7 +53,9 @@ def create(location: str, schema: pa.Schema, properties: Mapping[str, str] | Non
         TableError: ``OUTPUT_NOT_WRITABLE``.
     """
     try:
-        DeltaTable.create(location, schema=Schema.from_arrow(schema), mode="ignore", configuration=dict(properties or {}))
+        DeltaTable.create(
+            location, schema=Schema.from_arrow(schema), mode="ignore", configuration=dict(properties or {})
+        )
     except (DeltaError, OSError) as error:
         raise TableError(
             "OUTPUT_NOT_WRITABLE",
@@ -95,7 +97,7 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: AppTra
         if snapshot.partition_columns:
             write_deltalake(table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot, transaction))
         else:
-            actions = [_action(snapshot.location, file) for file in files]
+            actions: list[Any] = [_action(snapshot.location, file) for file in files]
             table.create_write_transaction(
                 actions, mode="append", schema=table.schema(), commit_properties=_properties(transaction)
             )
@@ -238,7 +240,9 @@ def _marked(rows: pa.RecordBatchReader, deleted: pa.Table | None) -> pa.RecordBa
             yield batch.append_column(DELETED, pa.repeat(pa.scalar(False), batch.num_rows))
         for batch in deleted.to_batches() if deleted is not None else ():
             columns: list[Any] = [
-                batch[field.name].cast(field.type) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+                batch[field.name].cast(field.type)
+                if field.name in batch.schema.names
+                else pa.nulls(len(batch), field.type)
                 for field in rows.schema
             ]
             yield pa.RecordBatch.from_arrays([*columns, pa.repeat(pa.scalar(True), len(batch))], schema=schema)
@@ -256,10 +260,10 @@ def _properties(transaction: AppTransaction) -> CommitProperties:
 
 
 def _options(snapshot: Snapshot, transaction: AppTransaction) -> dict[str, Any]:
-    codec = "UNCOMPRESSED" if has_blobs(snapshot.schema) else "SNAPPY"
+    as_they_are = WriterProperties(compression="UNCOMPRESSED")
     return {
         "commit_properties": _properties(transaction),
-        "writer_properties": WriterProperties(compression=codec),
+        "writer_properties": as_they_are if has_blobs(snapshot.schema) else WriterProperties(compression="SNAPPY"),
     }
 
 

@@ -1,7 +1,7 @@
 """What this engine reads and writes of Delta's features, and the refusal of everything else.
 
-A feature that is not named here is refused before anything runs: a reader that ignores one reads wrong rows, and a writer
-that ignores one breaks the table for others.
+A feature that is not named here is refused before anything runs: a reader that ignores one reads wrong rows, and a
+writer that ignores one breaks the table for others.
 """
 
 from __future__ import annotations

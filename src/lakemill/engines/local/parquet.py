@@ -24,7 +24,7 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     """
     try:
         store, inside = filesystem(path)
-        # A local file is mapped: what a column does not need is never read. Times of INT96, Spark's default, are kept in
+        # A local file is mapped: what no column needs is never read. Times of INT96, Spark's default, are kept in
         # microseconds, as nanoseconds would overflow.
         source = inside if not URI.match(path) else store.open_input_file(inside)
         with pq.ParquetFile(source, memory_map=True, coerce_int96_timestamp_unit="us") as opened:

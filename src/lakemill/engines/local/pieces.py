@@ -98,7 +98,7 @@ def _share(file: DataFile, columns: tuple[str, ...]) -> float:
     group = footer.row_group(0)
     wanted = sum(group.column(number).total_compressed_size for number in _indices(group, columns))
     total = sum(group.column(number).total_compressed_size for number in range(group.num_columns))
-    return max(wanted, 1) / max(total, 1)
+    return float(max(wanted, 1) / max(total, 1))
 
 
 def _indices(group: pq.RowGroupMetaData, columns: tuple[str, ...]) -> list[int]:

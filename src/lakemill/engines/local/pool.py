@@ -117,9 +117,9 @@ def run(
 ) -> Iterator[Result]:
     """Do some work with each item; yield results as they come.
 
-    At most one item a worker is on its way, and the next is only taken when one is done. An item that its worker dies of
-    (memory, a crash in native code) is done again with half the batch, the others are not touched. However this ends,
-    by an error, Ctrl-C, or because the caller stops asking, no worker is left.
+    At most one item a worker is on its way, and the next is only taken when one is done. An item that its worker dies
+    of (memory, a crash in native code) is done again with half the batch, the others are not touched. However this
+    ends, by an error, Ctrl-C, or because the caller stops asking, no worker is left.
 
     Args:
         work: What is done.
@@ -133,7 +133,7 @@ def run(
     """
     if workers.kind == "threads":
         work.prepare()
-    crew = _Crew(workers, on_rows or (lambda _: None))
+    crew: _Crew[Item, Result] = _Crew(workers, on_rows or (lambda _: None))
     try:
         yield from crew.run(work, items)
     finally:

@@ -1,12 +1,13 @@
-"""``where`` on this engine: a subset of Spark's SQL that means the same in Arrow; all else is refused, never read otherwise.
+"""``where`` on this engine: the part of Spark's SQL that means the same in Arrow; all else is refused.
 
 Read: columns and fields of structs (``out.label``, ``metadata['job']``), in any case; ``= <> < <= > >= <=>``,
 ``BETWEEN``, ``IN`` with literals, ``LIKE`` without escapes, ``IS [NOT] NULL``, ``IS [NOT] TRUE``, ``AND``, ``OR``,
 ``NOT``; literals of numbers, strings, booleans, ``DATE '2026-01-31'``, ``TIMESTAMP '2026-01-31T00:00:00Z'`` with a
 zone; casts of integers to wider ones.
 
-Where Spark and Arrow part, Spark's meaning is built: NaN is equal to itself and above all numbers, and NOT of an unknown
-stays unknown. What depends on a session (time zones), on ANSI mode (casts of text) or on the row's number is refused.
+Where Spark and Arrow part, Spark's meaning is built: NaN is equal to itself and above all numbers, and NOT of an
+unknown stays unknown. What depends on a session (time zones), on ANSI mode (casts of text) or on the row's number is
+refused.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from lakemill.engines.local.expressions import Reading, parse
 from lakemill.engines.local.features import unsupported
-from lakemill.engines.local.sql import Reading, parse
 
 PARQUET, STORE = ds.ParquetFileFormat(), fs.LocalFileSystem()
 
@@ -63,7 +64,7 @@ class Bounds:
 
 def _has_exact_bounds(kind: pa.DataType) -> bool:
     """Return whether statistics bound the values: those of timestamps are cut to milliseconds, floats' forget NaN."""
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A worker in a process of its own, and the parent's end of it.
 
-They talk over a socket. Its end is the end of the worker, whatever the worker is doing: so neither Ctrl-C nor SIGTERM nor
-``kill -9`` of the parent leaves a process behind that would hold the shell's pipes open. The process starts from nothing
-but this package: no fork, which threads of runtimes do not survive, and no second run of the user's script.
+They talk over a socket. Its end is the end of the worker, whatever the worker is doing: so neither Ctrl-C nor SIGTERM
+nor ``kill -9`` of the parent leaves a process behind that would hold the shell's pipes open. The process starts from
+nothing but this package: no fork, which threads of runtimes do not survive, and no second run of the user's script.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _receive(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
 
 
 def failure(error: Exception) -> LakemillError:
-    """Return the error to raise for one of a worker; others than ours are told without their text, which can hold rows."""
+    """Return the error to raise for one of a worker; one that is not ours loses its text, which can hold rows."""
     if isinstance(error, LakemillError):
         return error
     last = traceback.extract_tb(error.__traceback__)[-1]

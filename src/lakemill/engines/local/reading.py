@@ -170,7 +170,7 @@ def _conformed(array: pa.Array | None, field: pa.Field, rows: int) -> pa.Array:
 
 def _name_in_file(field: pa.Field) -> str:
     mapped = (field.metadata or {}).get(PHYSICAL_NAME)
-    return field.name if mapped is None else mapped.decode()
+    return str(field.name if mapped is None else mapped.decode())
 
 
 def _physical(schema: pa.Schema, path: Sequence[str]) -> list[str]:

@@ -88,7 +88,9 @@ class LocalRows:
         """
         names = columns if columns is not None else self.columns
         where = None if self.predicate is None else Predicate.read(self.predicate, self.file_schema)
-        return Scan(self.file_schema, tuple(self.file_schema.names if names is None else names), where, batch_rows, positions)
+        return Scan(
+            self.file_schema, tuple(self.file_schema.names if names is None else names), where, batch_rows, positions
+        )
 
     def where(self, predicate: str) -> LocalRows:
         """Keep the rows for which an SQL predicate is true."""
@@ -125,11 +127,15 @@ class LocalRows:
         best = pl.concat(frames).sort(by, descending=True, nulls_last=True).head(count)
         places = {key[0]: part for key, part in best.partition_by("__file", as_dict=True).items()}
         numbers = iter(range(len(self.files)))
-        kept = self.chosen([], lambda frame: frame.join(places.get(next(numbers), best.clear()), on=POSITION, how="semi"))
+        kept = self.chosen(
+            [], lambda frame: frame.join(places.get(next(numbers), best.clear()), on=POSITION, how="semi")
+        )
         order = [(name, "descending") for name in (by,)] + [(name, "ascending") for name in then]
         wide = kept.select([*kept.schema.names, *(n for n, _ in order if n not in kept.schema.names)]).to_arrow()
-        table = pl.DataFrame(wide).with_row_index("__row").sort(
-            [name for name, _ in order], descending=[how == "descending" for _, how in order], nulls_last=True
+        table = (
+            pl.DataFrame(wide)
+            .with_row_index("__row")
+            .sort([name for name, _ in order], descending=[how == "descending" for _, how in order], nulls_last=True)
         )
         return given(self.room, wide.take(table["__row"].to_arrow()).select(kept.schema.names))
 
@@ -149,7 +155,7 @@ class LocalRows:
         keys = pl.concat(frames).unique()
 
         def joined(frame: pl.DataFrame) -> pl.DataFrame:
-            return frame.join(keys.cast(dict(frame.select(names).schema)), on=names, how=how, nulls_equal=True)
+            return frame.join(keys.cast(frame.select(names).schema), on=names, how=how, nulls_equal=True)
 
         return self.chosen(names, joined)
 
@@ -294,4 +300,3 @@ def _all_but(places: Any, file: DataFile) -> bytes | None:
     dropped = np.ones(_physical_rows(file), dtype=bool)
     dropped[places] = False
     return np.packbits(dropped).tobytes() if dropped.any() else None
-

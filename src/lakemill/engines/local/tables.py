@@ -73,7 +73,7 @@ class Snapshot:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Return the schema in Arrow's types; each field's metadata is Spark's (``lakemill.dtype``, ``lakemill.shape``)."""
+        """Return the schema in Arrow's types; a field's metadata is Spark's, as ``lakemill.dtype``."""
         return pa.schema(self.table.schema().to_arrow())
 
     @property

@@ -48,7 +48,7 @@ class PieceWork:
 
     Args:
         scan: What is read.
-        function: What is made of the rows, ``partial(predict_batches, plan)`` for example; None for the rows as they are.
+        function: What is made of the rows, as ``partial(predict_batches, plan)``; None for the rows as they are.
         schema: Of what is made.
         folder: Where to write it: a table's own, or one for results that are merged from there.
     """

@@ -1,4 +1,4 @@
-"""Parquet files of a Delta table, written by workers: large enough row groups, blobs as they are, statistics of the rest."""
+"""Parquet files of a Delta table, written by workers: large row groups, blobs as they are, statistics of the rest."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _put(found: dict[str, Any], name: str, path: tuple[str, ...], value: Any) ->
 
 def _is_bounded(kind: pa.DataType) -> bool:
     """Return whether bounds are kept: of floats they are not, as a reader would forget the NaN above them."""
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind))
 
 
 def _bound(value: Any, *, up: bool) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,7 +54,7 @@ class Value:
     """
 
     kind: pa.DataType | None = None
-    expression: Expression | None = None
+    expression: Expression = None
     literal: Any = None
 
 
@@ -65,8 +65,8 @@ def parse(text: str, schema: pa.Schema) -> exp.Expression:
         ConfigError: ``WHERE_INVALID``.
         SetupError: ``ENGINE_LOCAL`` for escapes in texts, which depend on Spark's settings.
     """
-    if "\\" in text:
-        raise unsupported("the local engine reads no predicate with a backslash.")
+    if re.search(r"\\(?!['\\])", text.replace("\\\\", "")):
+        raise unsupported("the local engine reads no escapes in texts but those of quotes and backslashes.")
     try:
         parsed = sqlglot.parse(text, read="spark")
     except SqlglotError as error:
@@ -111,26 +111,21 @@ class Reading:
         return ~found if node.args.get("negate") else found
 
     def _condition(self, node: exp.Expression) -> Expression:
-        if isinstance(node, exp.Paren):
-            return self.condition(node.this)
-        if isinstance(node, exp.And):
-            return self.condition(node.this) & self.condition(node.expression)
-        if isinstance(node, exp.Or):
-            return self.condition(node.this) | self.condition(node.expression)
-        if isinstance(node, exp.Not):
-            return ~self.condition(node.this)
-        if type(node) in COMPARISONS:
-            left, right = self._value(node.this), self._value(node.expression)
-            return self._compare(COMPARISONS[type(node)], left, right)
-        if isinstance(node, exp.Between):
-            return self._between(node)
-        if isinstance(node, exp.In):
-            return self._among(node)
-        if isinstance(node, exp.Like):
-            return self._like(node)
-        if isinstance(node, exp.Is):
-            return self._is(node)
-        return self._truth(node)
+        kind = type(node)
+        if kind in COMPARISONS:
+            return self._compare(COMPARISONS[kind], self._value(node.this), self._value(node.args["expression"]))
+        if kind in (exp.And, exp.Or):
+            left, right = self.condition(node.this), self.condition(node.args["expression"])
+            return left & right if kind is exp.And else left | right
+        others: dict[type[exp.Expression], Callable[[Any], Expression]] = {
+            exp.Paren: lambda inner: self.condition(inner.this),
+            exp.Not: lambda inner: ~self.condition(inner.this),
+            exp.Between: self._between,
+            exp.In: self._among,
+            exp.Like: self._like,
+            exp.Is: self._is,
+        }
+        return others.get(kind, self._truth)(node)
 
     def _no_options(self, node: exp.Expression) -> None:
         """Refuse what a syntax node says besides its operands: left out, the predicate would be another."""
@@ -180,6 +175,8 @@ class Reading:
         value, pattern = self._value(node.this), self._value(node.expression)
         if value.kind is None or not pa.types.is_string(value.kind) or not isinstance(pattern.literal, str):
             raise self._refused(node, "is not LIKE of a text column and a literal")
+        if "\\" in pattern.literal:
+            raise self._refused(node, "has an escape")
         return pc.match_like(value.expression, pattern.literal)
 
     def _compare(self, sign: str, left: Value, right: Value) -> Expression:
@@ -212,7 +209,7 @@ class Reading:
     def _literal(self, kind: pa.DataType, value: Any, node: exp.Expression | None) -> Any:
         """Return a literal as Spark would compare it with a column of this type."""
         self._comparable(kind)
-        test, agreed = pa.types, None
+        test, agreed = pa.types, cast(Any, None)
         if test.is_boolean(kind):
             agreed = value if isinstance(value, bool) else None
         elif isinstance(value, bool):

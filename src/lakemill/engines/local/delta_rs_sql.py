@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 from sqlglot import exp
 
+from lakemill.engines.local.expressions import Reading, parse
 from lakemill.engines.local.predicates import Predicate
-from lakemill.engines.local.sql import Reading, parse
 
 
 def quoted(name: str) -> str:
