@@ -79,28 +79,33 @@ class SourceLog:
         Raises:
             OSError: the storage does not answer or refuses.
         """
-        actions = self.actions(version)
-        if actions is None:
+        said = actions(self.location, version)
+        if said is None:
             return None
-        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-        counts = [_rows(action["add"]) for action in actions if action.get("add", {}).get("dataChange")]
+        info: dict[str, Any] = next((action["commitInfo"] for action in said if "commitInfo" in action), {})
+        counts = [_rows(action["add"]) for action in said if action.get("add", {}).get("dataChange")]
         rows = None if None in counts else sum(count for count in counts if count is not None)
         return SourceCommit(version, info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000, rows)
-
-    def actions(self, version: int) -> list[dict[str, Any]] | None:
-        """Return what one commit says, action by action; None if there is none yet, or its file was cleaned up.
-
-        Raises:
-            OSError: the storage does not answer or refuses.
-        """
-        store, folder = filesystem(self.location)
-        try:
-            with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
-                return [json.loads(line) for line in bytes(stream.read()).splitlines()]
-        except FileNotFoundError:
-            return None
 
 
 def _rows(added: dict[str, Any]) -> int | None:
     rows = json.loads(added.get("stats") or "{}").get("numRecords")
     return None if rows is None else int(rows)
+
+
+def actions(location: str, version: int) -> list[dict[str, Any]] | None:
+    """Return what one commit of a table says, action by action; None if there is none, or its file was cleaned up.
+
+    Args:
+        location: The table's absolute path or URI.
+        version: That the commit made.
+
+    Raises:
+        OSError: the storage does not answer or refuses.
+    """
+    store, folder = filesystem(location)
+    try:
+        with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
+            return [json.loads(line) for line in bytes(stream.read()).splitlines()]
+    except FileNotFoundError:
+        return None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from lakemill.engines.delta_log import SourceLog
+from lakemill.engines.delta_log import actions as actions_of
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.tables import DataFile, Snapshot, absolute, open_table
 from lakemill.engines.positions import Position
@@ -64,10 +64,6 @@ class Changes:
 
     snapshot: Snapshot
     whole: bool = False
-    log: SourceLog = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.log = SourceLog(self.snapshot.location)
 
     @property
     def schema(self) -> pa.Schema:
@@ -145,7 +141,7 @@ class Changes:
             yield _Step((), Position(version + 1), version, is_snapshot=True)
 
     def _commit_steps(self, version: int, done: int) -> Iterator[_Step]:
-        actions = self.log.actions(version)
+        actions = actions_of(self.snapshot.location, version)
         if actions is None:
             raise versions_gone(self.snapshot.location)
         changed = {

@@ -10,18 +10,19 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
+from deltalake.transaction import Transaction as DeltaTransaction
 
+from lakemill.engines.engine import Transaction
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.tables import Snapshot, open_table
-from lakemill.engines.local.writing import WrittenFile, has_blobs
+from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 
@@ -33,32 +34,35 @@ DELETED = "_deleted"
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class AppTransaction:
-    """Delta's transaction of an application; a table keeps the last version of each.
-
-    Args:
-        app_id: Names the job and what it counts.
-        version: Larger than the one before.
-    """
-
-    app_id: str
-    version: int
-
-
-def create(location: str, schema: pa.Schema, properties: Mapping[str, str] | None = None) -> Snapshot:
+def create(
+    location: str,
+    schema: pa.Schema,
+    properties: Mapping[str, str] | None = None,
+    partition_by: Sequence[str] = (),
+) -> Snapshot:
     """Make an empty table unless it is there; the columns keep their metadata.
 
+    Args:
+        location: Absolute path or URI.
+        schema: The columns.
+        properties: Delta's table properties.
+        partition_by: The columns that make its folders.
+
     Raises:
-        TableError: ``OUTPUT_NOT_WRITABLE``.
+        TableError: ``TABLE_NOT_WRITABLE``, or ``COLUMN_TYPE`` for a type that Spark would not read as it is.
     """
+    check_types(location, schema)
     try:
         DeltaTable.create(
-            location, schema=Schema.from_arrow(schema), mode="ignore", configuration=dict(properties or {})
+            location,
+            schema=Schema.from_arrow(schema),
+            mode="ignore",
+            configuration=dict(properties or {}),
+            partition_by=list(partition_by),
         )
     except (DeltaError, OSError) as error:
         raise TableError(
-            "OUTPUT_NOT_WRITABLE",
+            "TABLE_NOT_WRITABLE",
             f"the table '{location}' cannot be made ({type(error).__name__}).",
             hint="check its path and permissions.",
         ) from error
@@ -74,8 +78,8 @@ def add_fields(snapshot: Snapshot, schema: pa.Schema) -> Snapshot:
     return _newest(snapshot)
 
 
-def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: AppTransaction) -> Snapshot | None:
-    """Add files that workers wrote in the table's folder.
+def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transaction | None) -> Snapshot | None:
+    """Add files that workers wrote; those that lie elsewhere, or belong into partitions, are copied and stay there.
 
     Args:
         snapshot: Of the table, as it was when the rows were chosen.
@@ -94,7 +98,7 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: AppTra
     snapshot.check_writable()
 
     def write(table: DeltaTable) -> None:
-        if snapshot.partition_columns:
+        if snapshot.partition_columns or not is_inside(snapshot, files):
             write_deltalake(table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot, transaction))
         else:
             actions: list[Any] = [_action(snapshot.location, file) for file in files]
@@ -106,14 +110,14 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: AppTra
 
 
 def replace(
-    snapshot: Snapshot, files: Sequence[WrittenFile], where: str, transaction: AppTransaction
+    snapshot: Snapshot, files: Sequence[WrittenFile], where: str | None, transaction: Transaction | None = None
 ) -> Snapshot | None:
     """Replace the rows of a predicate by those of files, which may lie anywhere and stay there.
 
     Args:
         snapshot: Of the table, as it was when the rows were chosen.
         files: The new rows; without files the others are deleted.
-        where: Predicate on the table, in the SQL of ``predicates``.
+        where: Predicate on the table, in the SQL of ``predicates``; None for all rows.
         transaction: Of the job.
 
     Returns:
@@ -126,11 +130,12 @@ def replace(
     if is_done(snapshot, transaction):
         return None
     snapshot.check_writable()
-    condition = delta_rs_sql(where, snapshot.schema)
+    condition = None if where is None else delta_rs_sql(where, snapshot.schema)
 
     def write(table: DeltaTable) -> None:
         rows = rows_of(files, snapshot.schema)
-        write_deltalake(table, rows, mode="overwrite", predicate=condition, **_options(snapshot, transaction))
+        how: dict[str, Any] = {"schema_mode": "overwrite"} if condition is None else {"predicate": condition}
+        write_deltalake(table, rows, mode="overwrite", **how, **_options(snapshot, transaction))
 
     return _commit(snapshot, transaction, write)
 
@@ -139,8 +144,8 @@ def merge(
     snapshot: Snapshot,
     files: Sequence[WrittenFile],
     key: Sequence[str],
-    own: str,
-    transaction: AppTransaction,
+    own: str | None,
+    transaction: Transaction | None = None,
     *,
     deleted: pa.Table | None = None,
     replaces: str | None = None,
@@ -151,7 +156,7 @@ def merge(
         snapshot: Of the table, as it was when the rows were chosen.
         files: The new rows; they may lie anywhere and stay there.
         key: Columns that tell rows apart; each key at most once in ``files`` and ``deleted`` together.
-        own: Predicate on the table: only rows for which it holds are touched.
+        own: Predicate on the table: only rows for which it holds are touched; None for all.
         transaction: Of the job.
         deleted: Keys of rows to take out.
         replaces: Predicate on the table: of the job's own other rows, those for which it holds are taken out too.
@@ -167,7 +172,7 @@ def merge(
     if is_done(snapshot, transaction):
         return None
     snapshot.check_writable()
-    mine = delta_rs_sql(own, snapshot.schema, table="t")
+    mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
 
@@ -186,8 +191,8 @@ def merge(
     return _commit(snapshot, transaction, write, key)
 
 
-def delete(snapshot: Snapshot, where: str, transaction: AppTransaction) -> Snapshot | None:
-    """Delete the rows of a predicate.
+def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int:
+    """Delete the rows of a predicate in one commit; without such rows there is none.
 
     Args:
         snapshot: Of the table, as it was when the rows were chosen.
@@ -195,27 +200,34 @@ def delete(snapshot: Snapshot, where: str, transaction: AppTransaction) -> Snaps
         transaction: Of the job.
 
     Returns:
-        The table after it; None if the transaction was there already, or there was nothing to delete.
+        How many rows were deleted; 0 if the transaction was there already.
 
     Raises:
         SetupError: ``ENGINE_LOCAL``.
         RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
     """
     if is_done(snapshot, transaction):
-        return None
+        return 0
     snapshot.check_writable()
-    condition = delta_rs_sql(where, snapshot.schema)
+    condition, deleted = delta_rs_sql(where, snapshot.schema), 0
 
     def write(table: DeltaTable) -> None:
-        table.delete(condition, **_options(snapshot, transaction))
+        nonlocal deleted
+        deleted = int(table.delete(condition, **_options(snapshot, transaction))["num_deleted_rows"])
 
-    return _commit(snapshot, transaction, write)
+    _commit(snapshot, transaction, write)
+    return deleted
 
 
-def is_done(snapshot: Snapshot, transaction: AppTransaction) -> bool:
+def is_inside(snapshot: Snapshot, files: Iterable[WrittenFile]) -> bool:
+    """Return whether all files lie in the table's folder."""
+    return all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files)
+
+
+def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
     """Return whether the table has this transaction, or a later one of the application."""
-    last = snapshot.transaction_version(transaction.app_id)
-    return last is not None and last >= transaction.version
+    last = None if transaction is None else snapshot.transaction_version(transaction.app)
+    return transaction is not None and last is not None and last >= transaction.version
 
 
 def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchReader:
@@ -255,11 +267,13 @@ def _action(location: str, file: WrittenFile) -> AddAction:
     return AddAction(name, file.size, {}, file.modified_ms, data_change=True, stats=file.statistics)
 
 
-def _properties(transaction: AppTransaction) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(transaction.app_id, transaction.version)])
+def _properties(transaction: Transaction | None) -> CommitProperties:
+    if transaction is None:
+        return CommitProperties()
+    return CommitProperties(app_transactions=[DeltaTransaction(transaction.app, transaction.version)])
 
 
-def _options(snapshot: Snapshot, transaction: AppTransaction) -> dict[str, Any]:
+def _options(snapshot: Snapshot, transaction: Transaction | None) -> dict[str, Any]:
     as_they_are = WriterProperties(compression="UNCOMPRESSED")
     return {
         "commit_properties": _properties(transaction),
@@ -268,13 +282,13 @@ def _options(snapshot: Snapshot, transaction: AppTransaction) -> dict[str, Any]:
 
 
 def _commit(
-    snapshot: Snapshot, transaction: AppTransaction, write: Callable[[DeltaTable], Any], key: Sequence[str] = ()
+    snapshot: Snapshot, transaction: Transaction | None, write: Callable[[DeltaTable], Any], key: Sequence[str] = ()
 ) -> Snapshot | None:
     """Write on the snapshot; where other applications' commits conflict, again on the newest one.
 
     Conditional on the snapshot all the same: the application's last transaction must be the one of the snapshot.
     """
-    last = snapshot.transaction_version(transaction.app_id)
+    last = _last(snapshot, transaction)
     base = DeltaTable(snapshot.location, version=snapshot.version)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -291,12 +305,16 @@ def _commit(
                 ) from error
             time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
             base = DeltaTable(snapshot.location)
-            if base.transaction_version(transaction.app_id) != last:
+            if _last(Snapshot(snapshot.location, base), transaction) != last:
                 raise _overtaken(snapshot) from error
         else:
             committed = _newest(snapshot)
-            return committed if committed.transaction_version(transaction.app_id) != last else None
+            return committed if committed.version > snapshot.version else None
     raise AssertionError("unreachable")
+
+
+def _last(snapshot: Snapshot, transaction: Transaction | None) -> int | None:
+    return None if transaction is None else snapshot.transaction_version(transaction.app)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakemill.engines.engine import Rows
+from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.parquet import open_parquet
 from lakemill.engines.local.pieces import Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
@@ -56,6 +58,7 @@ class LocalRows:
         function: What is made of them in workers; None for the rows as they are.
         made_schema: Of what the function makes.
         pieces: How they are cut, where that is given.
+        has_versions: Whether each row knows the commit that made it.
     """
 
     room: Room
@@ -66,6 +69,7 @@ class LocalRows:
     function: PieceFunction | None = None
     made_schema: pa.Schema | None = None
     pieces: tuple[Piece, ...] | None = None
+    has_versions: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -139,13 +143,13 @@ class LocalRows:
         )
         return given(self.room, wide.take(table["__row"].to_arrow()).select(kept.schema.names))
 
-    def only(self, others: LocalRows, columns: Sequence[str]) -> LocalRows:
+    def only(self, others: Rows, columns: Sequence[str]) -> LocalRows:
         """Keep the rows whose ``columns`` some row of ``others`` has; null is equal to null."""
-        return self._joined(others, columns, "semi")
+        return self._joined(cast(LocalRows, others), columns, "semi")
 
-    def without(self, others: LocalRows, columns: Sequence[str]) -> LocalRows:
+    def without(self, others: Rows, columns: Sequence[str]) -> LocalRows:
         """Keep the rows whose ``columns`` no row of ``others`` has; null is equal to null."""
-        return self._joined(others, columns, "anti")
+        return self._joined(cast(LocalRows, others), columns, "anti")
 
     def _joined(self, others: LocalRows, columns: Sequence[str], how: Any) -> LocalRows:
         names = list(columns)
@@ -188,6 +192,10 @@ class LocalRows:
     def map(self, function: PieceFunction, schema: pa.Schema) -> LocalRows:
         """Give what a function makes of the rows' record batches."""
         return replace(self._settled(), function=function, made_schema=schema)
+
+    def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> LocalRows:
+        """Give what a function makes of each group's ``pandas.DataFrame``; see ``Rows.map_groups``."""
+        raise unsupported("the local engine does not work on groups of rows.")
 
     def _settled(self) -> LocalRows:
         """Return the rows as files; what a function makes is made now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakemill_udfs.errors import RunError
+from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import URI, filesystem
 
 GROUP_BYTES = 64 * 2**20
@@ -110,7 +110,7 @@ class FileWriter:
         self.written = WrittenFile(self.path, size, footer.num_rows, now, statistics(footer, self.schema))
 
 
-def discard(files: Iterator[WrittenFile]) -> None:
+def discard(files: Iterable[WrittenFile]) -> None:
     """Remove files that no commit will take; one that cannot be removed is left to VACUUM."""
     for file in files:
         store, inside = filesystem(file.path)
@@ -132,6 +132,28 @@ def settings(schema: pa.Schema) -> dict[str, Any]:
         "version": "2.6",
         "coerce_timestamps": "us",
     }
+
+
+def check_types(table: str, schema: pa.Schema) -> None:
+    """Refuse columns that Delta has no type for: delta-rs would write them as something else.
+
+    Raises:
+        TableError: ``COLUMN_TYPE``.
+    """
+    for path, kind in _leaves(schema):
+        test = pa.types
+        is_delta = (
+            test.is_signed_integer(kind)
+            or kind in (pa.float32(), pa.float64(), pa.string(), pa.binary(), pa.bool_(), pa.date32())
+            or test.is_decimal128(kind)
+            or (test.is_timestamp(kind) and kind.unit == "us" and kind.tz in (None, "UTC"))
+        )
+        if not is_delta:
+            raise TableError(
+                "COLUMN_TYPE",
+                f"'{path}' of '{table}' has the type {kind}, which Delta has not.",
+                hint="it has signed integers, float, double, text, bytes, dates, times in microseconds and decimals.",
+            )
 
 
 def has_blobs(schema: pa.Schema) -> bool:

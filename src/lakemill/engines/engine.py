@@ -1,0 +1,421 @@
+"""The engine seam: where a job runs. An engine reads, scores and commits; what that means is said in the rooms above.
+
+``spark`` is behind it in ``engines/spark/``, ``local`` in ``engines/local/``. An engine raises errors of Lakemill only,
+and what it cannot do it refuses before anything runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import pyarrow as pa
+
+from lakemill.engines.checkpoint import Checkpoint
+from lakemill_udfs.errors import TableError
+from lakemill_udfs.plan import PredictPlan
+
+Own = Mapping[str, str]
+"""Which rows of a table are a job's own: fields, as ``metadata.job``, and the value that each must have."""
+
+PieceFunction = Callable[[Any], Any]
+"""An importable function, or a ``partial`` of one, from an iterator of record batches to one."""
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Delta's application transaction: a commit whose transaction is in the table already is not made again.
+
+    Args:
+        app: Who commits: a job's name and its query or mode.
+        version: Grows with each commit of that app.
+    """
+
+    app: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a new table is laid out.
+
+    Args:
+        partition_by: The columns that make folders.
+        stats: The columns that Delta keeps minimum and maximum of; without any, the first 32.
+        change_feed: Whether it records its changes.
+    """
+
+    partition_by: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
+    change_feed: bool = False
+
+
+PLAIN = Layout()
+
+
+class Snapshot(Protocol):
+    """A Delta table at one version. What costs a look at its log is looked up when it is asked for."""
+
+    @property
+    def table(self) -> str:
+        """Its name, as the job has it."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns, with their metadata; ``null`` for a type that Arrow has not."""
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+
+    @property
+    def id(self) -> str:
+        """Delta's id of the table: another table in the same place has another."""
+
+    @property
+    def location(self) -> str:
+        """Its absolute path or URI."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Delta's table properties."""
+
+    @property
+    def partition_by(self) -> tuple[str, ...]:
+        """The columns that make its folders."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many files it has, and their bytes."""
+
+
+class Rows(Protocol):
+    """Rows that are not read yet. Each method gives other rows or, where it says so, runs."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """As ``Snapshot.schema``."""
+
+    def where(self, predicate: str) -> Self:
+        """Keep the rows for which an SQL predicate is true.
+
+        Raises:
+            ConfigError: ``WHERE_INVALID`` if it does not parse or does not fit the columns.
+        """
+
+    def select(self, columns: Sequence[str]) -> Self:
+        """Keep these columns; ``metadata.job`` is the field of a struct, and called so in the result."""
+
+    def limit(self, count: int) -> Self:
+        """Keep at most ``count`` rows, any."""
+
+    def newest(self, count: int, by: str, then: Sequence[str]) -> Self:
+        """Keep the ``count`` rows with the greatest ``by``, in the order of the columns ``then``."""
+
+    def only(self, others: Rows, columns: Sequence[str]) -> Self:
+        """Keep the rows whose ``columns`` some row of ``others`` has; null is equal to null."""
+
+    def without(self, others: Rows, columns: Sequence[str]) -> Self:
+        """Keep the rows whose ``columns`` no row of ``others`` has; null is equal to null."""
+
+    def map(self, function: PieceFunction, schema: pa.Schema) -> Self:
+        """Give what an importable function makes of the rows' record batches, in workers."""
+
+    def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> Self:
+        """Give what an importable function makes of each group's ``pandas.DataFrame``, in workers.
+
+        Args:
+            by: Columns whose values make a group.
+            function: From a DataFrame to a DataFrame.
+            columns: Of the result; or as SQL declares them.
+        """
+
+    def is_empty(self) -> bool:
+        """Run, and return whether there is no row."""
+
+    def count(self) -> int:
+        """Run, and return how many rows there are."""
+
+    def tally(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Run, and return how many ``rows`` each combination of values has, the most frequent first.
+
+        Args:
+            columns: Columns, or fields of structs as ``error.code``; the result names them so.
+        """
+
+    def to_arrow(self) -> pa.Table:
+        """Run, and bring the rows here."""
+
+
+class Scored(Protocol):
+    """Rows that were scored once and are kept until they are committed."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def rows_error(self) -> int:
+        """Of those, rows with an error."""
+
+    @property
+    def tasks(self) -> tuple[Mapping[str, Any], ...]:
+        """What each task measured (``lakemill_udfs.plan.TASK``)."""
+
+    def to_arrow(self) -> pa.Table:
+        """Bring the rows here."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """Score rows with the same input once.
+
+    Args:
+        key: Columns that tell rows apart.
+        earlier: Predictions from which results of the same pipeline version are taken over; None for none.
+    """
+
+    key: tuple[str, ...]
+    earlier: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a job follows.
+
+    Args:
+        source: The table, as it is now.
+        where: SQL predicate; not with ``changes``, which are looked at whole.
+        changes: Read the change feed instead of the rows added.
+        name: Of the job.
+        run_id: Of the run.
+        checkpoint: Where progress is kept, in the format of a Structured Streaming checkpoint.
+        max_bytes: Of one slice, about; a commit is never split where changes are read.
+        every_seconds: How often to look; None ends when all that is there now is done.
+    """
+
+    source: Snapshot
+    where: str | None
+    changes: bool
+    name: str
+    run_id: str
+    checkpoint: Checkpoint
+    max_bytes: int
+    every_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A bounded piece of what is new in a source.
+
+    Args:
+        batch_id: Its number in the checkpoint.
+        rows: Rows added; or all changes, with ``_change_type`` and ``_commit_version``.
+        version: Last version of the source that it holds.
+        is_snapshot: Whether it is part of the first snapshot, which a new checkpoint starts with.
+    """
+
+    batch_id: int
+    rows: Rows
+    version: int
+    is_snapshot: bool
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a follower does beside the slices.
+
+    Args:
+        stop: Set when it is to end after the running slice.
+        between: Called about every second while nothing is being scored; never at the same time as a slice.
+        drain: Called when all is done, again and again while it returns True.
+    """
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    between: Callable[[], None] = lambda: None
+    drain: Callable[[], bool] = lambda: False
+
+
+class Engine(Protocol):
+    """Where a job runs."""
+
+    @property
+    def name(self) -> str:
+        """``spark`` or ``local``."""
+
+    @property
+    def slots(self) -> int:
+        """Pieces of work that run at once."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that a model may use in each."""
+
+    def for_images(self) -> AbstractContextManager[Engine]:
+        """Give an engine that reads and lays out tables of encoded images as they should be."""
+
+    def snapshot(self, table: str, version: int | str | None = None) -> Snapshot | None:
+        """Return a Delta table at a version or timestamp; None if there is no Delta table.
+
+        Raises:
+            TableError: ``TABLE_VERSION`` if it has no such version.
+        """
+
+    def rows(self, snapshot: Snapshot) -> Rows:
+        """Return a table's rows."""
+
+    def given(self, table: pa.Table, pieces: Sequence[int] | None = None) -> Rows:
+        """Return rows that the driver holds.
+
+        Args:
+            table: The rows.
+            pieces: For each row, the piece of work that it belongs to; None for one piece.
+        """
+
+    def latest(self, changes: Rows, key: Sequence[str], where: str | None) -> tuple[Rows, Rows]:
+        """Return what a source's changes come to: one state for each key.
+
+        Args:
+            changes: As ``Slice`` has them.
+            key: Columns that tell rows apart.
+            where: The predicate of the job; a row that does not fulfil it is not in the source for it.
+
+        Returns:
+            The rows that are in the source after the changes, which remember the version that made them; and the keys
+            of those that are not.
+        """
+
+    def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:
+        """Make a table unless there is one; return whether it was made. Columns keep their metadata.
+
+        Raises:
+            TableError: ``TABLE_NOT_WRITABLE``.
+        """
+
+    def add_fields(self, table: str, schema: pa.Schema) -> None:
+        """Add the columns and structs' fields that a table lacks; earlier rows are null there.
+
+        Raises:
+            RunError: ``COMMIT_CONFLICT``.
+        """
+
+    def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
+        """Make ready for a plan over a source (settings, models and modules where workers find them).
+
+        Returns:
+            The plan that workers get.
+        """
+
+    def send(self, module: str) -> str | None:
+        """Make a user's module importable in workers.
+
+        Returns:
+            The archive that holds it there; None if they have it.
+        """
+
+    def settings(self, plan: PredictPlan, source: Snapshot) -> list[dict[str, str]]:
+        """Return what ``prepare`` would set: ``name``, ``value``, ``reason``."""
+
+    def scored(
+        self,
+        rows: Rows,
+        plan: PredictPlan,
+        *,
+        group_by: Sequence[str] = (),
+        once: Once | None = None,
+        into: str | None = None,
+    ) -> AbstractContextManager[Scored]:
+        """Run ``predict_batches`` once for each row, and keep the result while the context lasts.
+
+        Args:
+            rows: Of the source.
+            plan: As ``prepare`` returned it.
+            group_by: Score whole groups of these columns at once.
+            once: Score equal inputs once.
+            into: The table that the rows will go to, so that the engine can make ready for that meanwhile.
+        """
+
+    def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
+        """Hand out what is new in the source, slice by slice, and keep progress.
+
+        Raises:
+            RunError: ``SOURCE_CHANGED``, ``SOURCE_VERSIONS_GONE``, or what ``on_slice`` raised.
+        """
+
+    def append(self, scored: Scored | Rows, table: str, transaction: Transaction | None = None) -> bool:
+        """Append rows in one commit; struct fields that the table lacks are added to it.
+
+        Returns:
+            Whether a commit was made; not if its transaction was there.
+        """
+
+    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+        """Replace the rows for which ``where`` holds, all if None, in one commit; see ``append``."""
+
+    def overwrite(self, rows: Rows, table: str) -> None:
+        """Make a table of these rows alone, in one commit, whatever its columns were; a new one records its changes."""
+
+    def merge(
+        self,
+        scored: Scored | Rows,
+        table: str,
+        key: Sequence[str],
+        transaction: Transaction | None = None,
+        *,
+        own: Own | None = None,
+        gone: Rows | None = None,
+        replaces: str | None = None,
+    ) -> bool:
+        """Replace the rows with the keys of ``scored``, add the others, in one commit.
+
+        Args:
+            scored: Each key at most once.
+            table: Where to.
+            key: Columns that tell rows apart; null is equal to null.
+            transaction: Of the commit.
+            own: Other rows of the table are not touched.
+            gone: Keys that are taken out.
+            replaces: SQL predicate: rows of the table that it holds for, and that ``scored`` has not, are taken out.
+
+        Raises:
+            TableError: ``KEY_NOT_UNIQUE``.
+            RunError: ``COMMIT_CONFLICT``.
+        """
+
+    def delete(self, table: str, where: str) -> int:
+        """Delete rows in one commit and return how many.
+
+        Raises:
+            RunError: ``COMMIT_CONFLICT``.
+        """
+
+    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
+        """Delete a job's own rows whose key ``source`` has not, in one commit, and return how many."""
+
+    def optimize(self, table: str) -> dict[str, int]:
+        """Compact a table: ``files_added``, ``files_removed``, ``version``."""
+
+    def vacuum(self, table: str) -> dict[str, int]:
+        """Delete files that no version within the table's retention needs: ``version``."""
+
+
+def opened(engine: Engine, table: str, version: int | str | None = None) -> Snapshot:
+    """Return a table that must be there.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND``, or ``TABLE_VERSION``.
+    """
+    from lakemill.engines import table_names
+
+    found = engine.snapshot(table, version)
+    if found is None:
+        where = f" (looked in {table_names.location(table)})." if table_names.is_path(table) else " in the catalog."
+        raise TableError(
+            "TABLE_NOT_FOUND",
+            f"there is no Delta table '{table}'{where}",
+            hint="paths need a slash and start at the working folder; `lakemill ingest` makes a table of images.",
+        )
+    return found

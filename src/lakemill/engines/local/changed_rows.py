@@ -1,0 +1,84 @@
+"""A source's changes on this engine: what they come to for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
+from lakemill.engines.local.predicates import Predicate
+from lakemill.engines.local.rows import LocalRows, given
+from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.worker import predict_batches
+
+GONE = ("delete", "update_preimage")
+
+
+def latest(changes: LocalRows, key: Sequence[str], where: str | None) -> tuple[LocalRows, LocalRows]:
+    """Return each key's last state; see ``Engine.latest``. Only narrow columns are held here."""
+    names = list(key)
+    predicate = None if where is None else Predicate.read(where, changes.file_schema)
+    looked_at = [CHANGE_TYPE, COMMIT_VERSION, *names]
+
+    def states(rows: LocalRows) -> pl.DataFrame:
+        batches = list(rows.select(looked_at).batches())
+        table = pa.Table.from_batches(batches, pa.schema([changes.file_schema.field(name) for name in looked_at]))
+        return cast(pl.DataFrame, pl.from_arrow(table))
+
+    everything = states(changes)
+    there = (
+        everything.filter(~pl.col(CHANGE_TYPE).is_in(GONE))
+        if predicate is None
+        else states(changes.where(f"{CHANGE_TYPE} NOT IN ('delete', 'update_preimage')").where(cast(str, where)))
+    )
+    there = there.select(*names, COMMIT_VERSION).unique()
+    # A commit may delete a row and add it again: then it is there.
+    last = everything.group_by(names).agg(pl.col(COMMIT_VERSION).max())
+    present = last.join(there, on=[*names, COMMIT_VERSION], how="semi", nulls_equal=True)
+    gone = last.join(present, on=names, how="anti", nulls_equal=True).select(names)
+    kept = changes.where(f"{CHANGE_TYPE} NOT IN ('delete', 'update_preimage')")
+    on = [*names, COMMIT_VERSION]
+    kept = kept.chosen(on, lambda frame: frame.join(present, on=on, how="semi", nulls_equal=True))
+    if where is not None:
+        kept = kept.where(where)
+    schema = pa.schema([changes.file_schema.field(name) for name in names])
+    return replace(kept, has_versions=True), given(changes.room, gone.to_arrow().cast(schema))
+
+
+def predict_versions(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Score rows of changes like ``predict_batches``; ``metadata.source_version`` is that of the row's own commit.
+
+    Args:
+        plan: What the driver worked out.
+        batches: Rows with ``plan.source_columns`` and ``COMMIT_VERSION``.
+    """
+    waiting: list[pa.Array] = []
+
+    def noted() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            waiting.append(batch[COMMIT_VERSION])
+            yield batch
+
+    for result in predict_batches(plan, noted()):
+        versions = pa.concat_arrays(waiting)
+        waiting[:] = [versions.slice(result.num_rows)]
+        yield _with_versions(result, versions.slice(0, result.num_rows))
+
+
+def _with_versions(result: pa.RecordBatch, versions: pa.Array) -> pa.RecordBatch:
+    place = result.schema.get_field_index("metadata")
+    metadata = result.column(place)
+    fields = list(metadata.type)
+    parts = [versions if part.name == "source_version" else pc.struct_field(metadata, [part.name]) for part in fields]
+    return result.set_column(place, result.schema.field(place), pa.StructArray.from_arrays(parts, fields=fields))
+
+
+def predicting(plan: PredictPlan, *, with_versions: bool) -> partial[Iterator[pa.RecordBatch]]:
+    """Return what workers make of rows: predictions."""
+    return partial(predict_versions if with_versions else predict_batches, plan)

@@ -1,0 +1,111 @@
+"""Schemas of tables in Arrow's terms, which both engines speak: columns, what a run writes, what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+from pyarrow import types
+
+from lakemill_udfs.plan import ERROR, METADATA, PredictPlan
+from lakemill_udfs.tensors.spec import Kind, arrow_tensors
+
+SIMPLE = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.binary(): "binary",
+    pa.large_binary(): "binary",
+    pa.date32(): "date",
+    pa.null(): "void",
+}
+"""Names of types in SQL, as Spark writes them."""
+
+
+def fields_of(schema: pa.Schema) -> dict[str, pa.Field]:
+    """Return the columns of a table and, as ``out.label``, the fields of its structs.
+
+    That is also what ``infer`` calls a result, so a next pipeline reads ``out.label`` in either place.
+    """
+    inner = {
+        f"{field.name}.{part.name}": part
+        for field in schema
+        if types.is_struct(field.type)
+        for part in field.type
+        if part.name
+    }
+    return {field.name: field for field in schema} | inner | {field.name: field for field in schema}
+
+
+def tensors_of(schema: pa.Schema) -> dict[str, Kind]:
+    """Return what each column of a table holds, and each field of its structs."""
+    return arrow_tensors(pa.schema([field.with_name(name) for name, field in fields_of(schema).items()]))
+
+
+def predictions_schema(plan: PredictPlan, source: pa.Schema) -> pa.Schema:
+    """Return the columns of the predictions that a plan makes.
+
+    Args:
+        plan: Says which columns there are.
+        source: The source's columns; carried ones keep their type and metadata.
+    """
+    known = fields_of(source)
+    parts = {
+        "time": pa.timestamp("us", "UTC"),
+        "in": pa.struct([known[name].with_name(name) for name in plan.input_columns]),
+        "out": plan.out_type,
+        "anomaly": plan.anomaly_type,
+    }
+    carried = [known[name].with_name(name) for name in plan.passthrough]
+    made = [pa.field(part, parts[part]) for part in plan.parts]
+    return pa.schema([*carried, *made, pa.field("error", ERROR), pa.field("metadata", METADATA)])
+
+
+def lost_fields(old: pa.Schema, new: pa.Schema) -> list[str]:
+    """Return what keeps rows of ``new`` out of a table of ``old``: only structs may gain fields, nothing may go.
+
+    Args:
+        old: What is there.
+        new: What is to come.
+    """
+    extra = [f"{name} is new" for name in new.names if name not in old.names]
+    return [*extra, *_lost(old, new, "")]
+
+
+def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list[str]:
+    coming, lost = {field.name: field.type for field in new}, []
+    for field in old:
+        name, kind = prefix + field.name, coming.get(field.name)
+        if kind is None:
+            lost.append(f"{name} is gone")
+        elif types.is_struct(field.type) and types.is_struct(kind):
+            lost += _lost(field.type, kind, f"{name}.")
+        elif type_text(kind) != type_text(field.type):
+            lost.append(f"{name} was {type_text(field.type)}, is {type_text(kind)}")
+    return lost
+
+
+def ddl(schema: pa.Schema) -> str:
+    """Return columns as SQL declares them."""
+    return ", ".join(f"{field.name} {type_text(field.type)}" for field in schema)
+
+
+def type_text(kind: pa.DataType) -> str:
+    """Return a type's name in SQL, as Spark writes it."""
+    if types.is_struct(kind):
+        return f"struct<{','.join(f'{field.name}:{type_text(field.type)}' for field in kind)}>"
+    if types.is_list(kind) or types.is_large_list(kind):
+        return f"array<{type_text(kind.value_type)}>"
+    if types.is_map(kind):
+        return f"map<{type_text(kind.key_type)},{type_text(kind.item_type)}>"
+    if types.is_decimal(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    if types.is_timestamp(kind):
+        return "timestamp" if kind.tz else "timestamp_ntz"
+    return SIMPLE.get(kind, str(kind))
