@@ -180,19 +180,10 @@ class ResultWriter:
             columns["out"] = out.take(places)
         if "anomaly" in plan.parts:
             columns["anomaly"] = anomaly.take(places)
-        failures = [batch.failures.get(row) for row in range(batch.rows)]
-        columns["error"] = pa.array(
-            [
-                None
-                if failure is None
-                else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
-                for failure in failures
-            ],
-            ERROR,
-        )
+        columns["error"] = _errors(batch)
         share = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
-        origin = pa.scalar(self._constant | {"elapsed_ns": share}, METADATA)
-        columns["metadata"] = pa.repeat(origin, max(1, batch.rows)).slice(0, batch.rows)  # no struct repeats 0 times
+        origin = pa.array([self._constant | {"elapsed_ns": share}], METADATA)
+        columns["metadata"] = origin.take(pa.array(np.zeros(batch.rows, np.int32)))  # a tenth of the time of pa.repeat
         return pa.table(columns)
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
@@ -213,6 +204,22 @@ class ResultWriter:
                 )
             )
             return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
+
+
+def _errors(batch: Batch) -> pa.StructArray:
+    """Return why rows have no result, null for those that have one."""
+    if not batch.failures:
+        return pa.nulls(batch.rows, ERROR)
+    failures = [batch.failures.get(row) for row in range(batch.rows)]
+    return pa.array(
+        [
+            None
+            if failure is None
+            else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
+            for failure in failures
+        ],
+        ERROR,
+    )
 
 
 def _struct_of(source: pa.Table, names: tuple[str, ...]) -> pa.StructArray:

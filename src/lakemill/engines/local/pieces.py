@@ -11,7 +11,7 @@ from lakemill.engines.local.parquet import open_parquet
 from lakemill.engines.local.tables import DataFile
 
 PIECES_PER_WORKER = 8
-LARGEST_PIECE_BYTES = 32 * 2**20
+LARGEST_PIECE_BYTES = 16 * 2**20
 MOST_CUTS = 16
 """Pieces of one row group at most: each of them reads the group from its start."""
 
