@@ -39,7 +39,7 @@ from lakemill.engines.local.tables import Snapshot as Opened
 from lakemill.engines.local.tables import open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import MadePiece, workers_for
-from lakemill.engines.local.writing import WrittenFile, discard
+from lakemill.engines.local.writing import WrittenFile, discard, joined
 from lakemill.engines.schemas import lost_fields, predictions_schema
 from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
@@ -104,6 +104,7 @@ class LocalScored:
 
     Args:
         made: What came of each piece.
+        files: The files with the rows.
         room: What rows need of their engine.
         schema: Of the rows.
         folder: Where the files are.
@@ -111,6 +112,7 @@ class LocalScored:
     """
 
     made: list[MadePiece]
+    files: list[WrittenFile]
     room: Room
     schema: pa.Schema
     folder: str
@@ -130,11 +132,6 @@ class LocalScored:
     def tasks(self) -> tuple[Mapping[str, Any], ...]:
         """What each task measured."""
         return tuple(task for piece in self.made for task in piece.tasks)
-
-    @property
-    def files(self) -> list[WrittenFile]:
-        """The files with the rows."""
-        return [piece.file for piece in self.made if piece.file is not None]
 
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""
@@ -263,10 +260,13 @@ class LocalEngine:
         todo = todo.map(predicting(plan, with_versions=source.has_versions), schema)
         folder = self._folder(into)
         made: list[MadePiece] = []
-        scored = LocalScored(made, self.room, schema, folder)
+        scored = LocalScored(made, [], self.room, schema, folder)
         try:
             batch_rows = min(plan.batch_rows, SCORED_TOGETHER)
-            made += todo.make(folder, batch_rows=batch_rows, least_rows=batch_rows, on_rows=self.on_rows)
+            for piece in todo.make(folder, batch_rows=batch_rows, least_rows=batch_rows, on_rows=self.on_rows):
+                made.append(piece)
+                scored.files += [] if piece.file is None else [piece.file]
+            scored.files = joined(scored.files, folder, schema)
             yield scored
         finally:
             if not scored.is_taken:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from lakemill_udfs.files import URI, filesystem
 
 GROUP_BYTES = 64 * 2**20
 GROUP_ROWS = 1_000_000
+SMALL_FILE_BYTES = 2**20
 LONGEST_BOUND = 32
 """Characters of a text that statistics keep, as Spark's do."""
 
@@ -108,6 +109,28 @@ class FileWriter:
         size = int(store.get_file_info(inside).size)
         now = int(time.time() * 1000)
         self.written = WrittenFile(self.path, size, footer.num_rows, now, statistics(footer, self.schema))
+
+
+def joined(files: Sequence[WrittenFile], folder: str, schema: pa.Schema) -> list[WrittenFile]:
+    """Return the files, with small ones copied into one: a table of many small files is slow to read.
+
+    Args:
+        files: Of one commit.
+        folder: Where to write.
+        schema: Of the rows.
+    """
+    small = [file for file in files if file.size < SMALL_FILE_BYTES]
+    if len(small) < 2:
+        return list(files)
+    with FileWriter(folder, schema) as writer:
+        for file in small:
+            store, inside = filesystem(file.path)
+            with pq.ParquetFile(inside, filesystem=store) as opened:
+                for batch in opened.iter_batches(use_threads=False):
+                    writer.write(batch)
+    discard(small)
+    large = [file for file in files if file.size >= SMALL_FILE_BYTES]
+    return large if writer.written is None else [*large, writer.written]
 
 
 def discard(files: Iterable[WrittenFile]) -> None:
