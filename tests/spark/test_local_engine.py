@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,6 +265,8 @@ def test_a_snapshot_that_spark_began_is_ended_here(spark: SparkSession, tmp_path
     reader = spark.readStream.format("delta").option("maxFilesPerTrigger", "1").load(source)
     query = reader.writeStream.foreachBatch(note).option("checkpointLocation", checkpoint).trigger(availableNow=True)
     running = query.start()
+    from pyspark.errors import StreamingQueryException
+
     with pytest.raises(StreamingQueryException):
         running.awaitTermination()
     assert [batch_id for _, batch_id, _ in seen] == [0, 1, 2, 3]
