@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from lakemill.engines.checkpoint import Checkpoint
-from lakemill.engines.engine import Following, Rows, Slice, Transaction, Watch
+from lakemill.engines.engine import Following, Once, Rows, Slice, Transaction, Watch
 from lakemill.engines.local.engine import LocalEngine
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.schemas import predictions_schema
@@ -226,6 +227,33 @@ def test_changes_come_to_one_state_a_key(engine: LocalEngine, tmp_path: Path) ->
     assert versions == {1: 6, 2: 0, 3: 0, 4: 0, 5: 4}
 
 
+@pytest.mark.parametrize("forced", ["threads", "processes"])
+def test_groups_are_scored_whole(tmp_path: Path, forced: str) -> None:
+    source = str(tmp_path / "source")
+    for start in (0, 50):
+        ids = list(range(start, start + 50))
+        groups = [None if number % 7 == 6 else f"g{number % 7}" for number in ids]
+        rows = pa.table({"id": ids, "g": groups, "x": pa.array(ids, pa.float32())})
+        write_deltalake(source, rows, mode="append")
+    with LocalEngine(forced=forced) as engine:
+        plan = plan_for([function("calls", {"rows": {"dtype": "int64"}})], rows.schema, passthrough=("id", "g"))
+        with engine.scored(rows_of(engine, source), plan, group_by=["g"]) as scored:
+            found = scored.to_arrow().to_pylist()
+    assert sorted(row["id"] for row in found) == list(range(100))
+    sizes = {remainder: len([number for number in range(100) if number % 7 == remainder]) for remainder in range(7)}
+    assert all(row["out"]["rows"] == sizes[row["id"] % 7] for row in found)
+
+
+def test_a_function_gets_each_group_as_a_frame(engine: LocalEngine) -> None:
+    rows = engine.given(pa.table({"g": ["a", "b", "a"], "x": [1.0, 2.0, 3.0]}))
+    made = rows.map_groups(["g"], sums, pa.schema([("g", pa.string()), ("total", pa.float64())]))
+    assert sorted(row["total"] for row in made.to_arrow().to_pylist()) == [2.0, 4.0]
+
+
+def sums(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"g": [frame["g"].iloc[0]], "total": [frame["x"].sum()]})
+
+
 def test_a_stream_looks_again_and_ends_when_told(engine: LocalEngine, images: str, tmp_path: Path) -> None:
     watch, found = Watch(), []
 
@@ -246,7 +274,7 @@ def test_a_stream_looks_again_and_ends_when_told(engine: LocalEngine, images: st
 def test_what_the_engine_cannot_do_it_says(engine: LocalEngine, plan: PredictPlan, images: str) -> None:
     attempts: Sequence[Callable[[], object]] = [
         lambda: engine.snapshot("catalog.table"),
-        lambda: engine.scored(rows_of(engine, images), plan, group_by=["label"]).__enter__(),
+        lambda: engine.scored(rows_of(engine, images), plan, once=Once(("path",))).__enter__(),
         lambda: rows_of(engine, images).where("length(path) > 3"),
     ]
     for attempt in attempts:

@@ -33,6 +33,7 @@ from lakemill.engines.local.changed_rows import latest, predicting
 from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.following import follow
+from lakemill.engines.local.groups import predicting_groups
 from lakemill.engines.local.pool import Workers
 from lakemill.engines.local.rows import LocalRows, Room, given, of_files
 from lakemill.engines.local.tables import Snapshot as Opened
@@ -249,15 +250,18 @@ class LocalEngine:
         into: str | None = None,
     ) -> Iterator[LocalScored]:
         """Run the inference once; see ``Engine.scored``."""
-        if group_by or once is not None:
-            raise unsupported(f"the local engine does not do {'group_by' if group_by else 'deduplicate'} yet.")
+        if once is not None:
+            raise unsupported("the local engine does not score equal inputs once (deduplicate).")
         source = cast(LocalRows, rows)
         schema = predictions_schema(plan, source.schema)
         columns = [*plan.source_columns, *([COMMIT_VERSION] if source.has_versions else [])]
         todo = replace(
             source.select(columns), room=replace(self.room, workers=workers_for(plan, self.slots, self.forced))
         )
-        todo = todo.map(predicting(plan, with_versions=source.has_versions), schema)
+        if group_by:
+            todo = todo.dealt(group_by).map(predicting_groups(plan, group_by), schema)
+        else:
+            todo = todo.map(predicting(plan, with_versions=source.has_versions), schema)
         folder = self._folder(into)
         made: list[MadePiece] = []
         scored = LocalScored(made, [], self.room, schema, folder)

@@ -6,9 +6,10 @@ workers then read each chosen row once, blobs and all.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +20,18 @@ import pyarrow.compute as pc
 
 from lakemill.engines.engine import Rows
 from lakemill.engines.local.features import unsupported
+from lakemill.engines.local.groups import call_groups
 from lakemill.engines.local.parquet import open_parquet
-from lakemill.engines.local.pieces import Part, Piece, cut
+from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
 from lakemill.engines.local.predicates import Predicate
 from lakemill.engines.local.reading import POSITION, Scan, read_piece
 from lakemill.engines.local.tables import DataFile
 from lakemill.engines.local.work import MadePiece, PieceFunction, PieceWork, make_pieces
 from lakemill.engines.local.writing import FileWriter, WrittenFile
+
+DEALT_FILE_BYTES, DEALT_WAITING_BYTES = 64 * 2**20, 4 * 2**20
+"""Of a file with whole groups, about; and of its rows that wait in memory while they are dealt out."""
 
 Choose = Callable[[pl.DataFrame], pl.DataFrame]
 """From a file's rows, with ``POSITION``, to those of them that count."""
@@ -42,7 +47,7 @@ class Room:
     """
 
     workers: Workers
-    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lakemill-")))
+    scratch: Path
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,30 @@ class LocalRows:
 
     def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> LocalRows:
         """Give what a function makes of each group's ``pandas.DataFrame``; see ``Rows.map_groups``."""
-        raise unsupported("the local engine does not work on groups of rows.")
+        if isinstance(columns, str):
+            raise unsupported("the local engine does not read columns that SQL declares.")
+        return self.dealt(by).map(partial(call_groups, function, columns, tuple(by)), columns)
+
+    def dealt(self, by: Sequence[str]) -> LocalRows:
+        """Return the same rows in files of which each has whole groups, as pieces.
+
+        Args:
+            by: Columns whose values make a group.
+        """
+        parts = max(
+            PIECES_PER_WORKER * self.room.workers.count, sum(file.size for file in self.files) // DEALT_FILE_BYTES
+        )
+        schema = _nullable(self.schema)
+        with ExitStack() as stack:
+            files = [FileWriter(str(self.room.scratch), schema, DEALT_WAITING_BYTES) for _ in range(parts)]
+            writers = [stack.enter_context(file) for file in files]
+            for batch in self.batches():
+                keys = cast(pl.DataFrame, pl.from_arrow(batch.select(list(by))))
+                numbers = keys.hash_rows(seed=0) % parts
+                for number in numbers.unique():
+                    writers[number].write(batch.filter((numbers == number).to_arrow()))
+        found = of_files(self.room, [file.written for file in files if file.written is not None], schema)
+        return replace(found, pieces=tuple(Piece((Part(file),)) for file in found.files))
 
     def _settled(self) -> LocalRows:
         """Return the rows as files; what a function makes is made now."""

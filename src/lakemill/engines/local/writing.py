@@ -49,13 +49,14 @@ class FileWriter:
     Args:
         folder: Where to: absolute path or URI.
         schema: The table's; batches are cast to it by name.
+        group_bytes: Of a row group, about; as much waits in memory.
 
     Raises:
         RunError: ``STORAGE_WRITE``.
     """
 
-    def __init__(self, folder: str, schema: pa.Schema) -> None:
-        self.schema = schema
+    def __init__(self, folder: str, schema: pa.Schema, group_bytes: int = GROUP_BYTES) -> None:
+        self.schema, self._group_bytes = schema, group_bytes
         self.path = f"{folder.rstrip('/')}/part-{uuid.uuid4()}.parquet"
         self.written: WrittenFile | None = None
         self._writer: pq.ParquetWriter | None = None
@@ -72,7 +73,7 @@ class FileWriter:
         batch = batch.select(self.schema.names).cast(self.schema)
         self._waiting.append(batch)
         self._bytes, self._rows = self._bytes + batch.nbytes, self._rows + batch.num_rows
-        if self._bytes >= GROUP_BYTES or self._rows >= GROUP_ROWS:
+        if self._bytes >= self._group_bytes or self._rows >= GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
