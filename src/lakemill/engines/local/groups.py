@@ -16,7 +16,7 @@ from lakemill_udfs.worker import predict_group
 def predict_groups(plan: PredictPlan, by: Sequence[str], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Score each group of a piece at once, in a worker; see ``predict_group``."""
     for group in _groups(batches, by):
-        yield from predict_group(plan, group).to_batches()  # type: ignore[no-untyped-call] -- untyped for Spark
+        yield from predict_group(plan, group).to_batches()  # type: ignore[no-untyped-call]  # Spark reads hints
 
 
 def call_groups(
