@@ -90,6 +90,26 @@ def test_images_to_predictions_in_one_commit(
     assert errors == [{"error.stage": "decode", "metadata.job": "it's mine", "rows": 1}]
 
 
+def test_committed_files_stay_and_others_go_when_a_run_fails(
+    engine: LocalEngine, images: str, plan: PredictPlan, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "predictions")
+    rows = rows_of(engine, images)
+    engine.make(output, predictions_schema(plan, rows.schema))
+
+    def score_and_fail(*, commit: bool) -> None:
+        with engine.scored(rows, plan, into=output) as scored:
+            if commit:
+                engine.append(scored, output)
+            raise RunError("LATER", "after the commit.")
+
+    for commit in (False, True):
+        with pytest.raises(RunError, match="LATER"):
+            score_and_fail(commit=commit)
+        assert len(list(Path(output).glob("*.parquet"))) == int(commit)
+    assert rows_of(engine, output).to_arrow().num_rows == 20
+
+
 def test_rows_of_one_job_are_replaced_merged_and_deleted(
     engine: LocalEngine, images: str, plan: PredictPlan, tmp_path: Path
 ) -> None:

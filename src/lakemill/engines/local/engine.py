@@ -109,7 +109,7 @@ class LocalScored:
         room: What rows need of their engine.
         schema: Of the rows.
         folder: Where the files are.
-        is_taken: Whether a commit made the files part of a table.
+        is_taken: Whether a commit made, or may have made, the files part of a table; then they are never removed.
     """
 
     made: list[MadePiece]
@@ -290,11 +290,13 @@ class LocalEngine:
         self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         snapshot = self._open(table)
         files = self._files(scored, self._folder(table))
-        is_made = commits.append(snapshot, files, transaction) is not None
-        is_taken = is_made and not snapshot.partition_columns and commits.is_inside(snapshot, files)
+        may_be_taken = not snapshot.partition_columns and commits.is_inside(snapshot, files)
         if isinstance(scored, LocalScored):
-            scored.is_taken = is_taken
-        elif not is_taken:
+            scored.is_taken = may_be_taken  # until it is known: a commit that fails may have been made all the same
+        is_made = commits.append(snapshot, files, transaction) is not None
+        if isinstance(scored, LocalScored):
+            scored.is_taken = may_be_taken and is_made
+        elif not (may_be_taken and is_made):
             discard(files)
         return is_made
 
