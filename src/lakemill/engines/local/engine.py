@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.groups import predicting_groups
-from lakemill.engines.local.pool import Workers
+from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given, of_files
 from lakemill.engines.local.tables import Snapshot as Opened
 from lakemill.engines.local.tables import open_table
@@ -149,7 +148,7 @@ class LocalEngine:
         on_rows: Told of rows done.
     """
 
-    workers: Workers = field(default_factory=lambda: Workers("threads", os.cpu_count() or 1, 1))
+    workers: Workers = field(default_factory=lambda: Workers("threads", processors(), 1))
     forced: str | None = None
     on_rows: Callable[[int], None] | None = None
     name: str = "local"

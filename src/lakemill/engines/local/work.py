@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.engines.local.pieces import Piece
-from lakemill.engines.local.pool import Tell, Workers, run
+from lakemill.engines.local.pool import Tell, Workers, processors, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
 from lakemill_udfs.execution import PipelineRunner
@@ -116,7 +115,7 @@ def make_pieces(
     waiting = iter(pieces)
     first = list(islice(waiting, 2))
     if len(first) < 2:
-        workers = Workers("threads", 1, os.cpu_count() or 1)
+        workers = Workers("threads", 1, processors())
     yield from run(work, chain(first, waiting), workers, on_rows)
 
 
