@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -274,6 +275,62 @@ def sums(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"g": [frame["g"].iloc[0]], "total": [frame["x"].sum()]})
 
 
+def test_equal_inputs_are_scored_once_and_earlier_results_taken_over(
+    engine: LocalEngine, plan: PredictPlan, tmp_path: Path
+) -> None:
+    source, output = str(tmp_path / "source"), str(tmp_path / "predictions")
+    for start, count in ((0, 4), (0, 4), (2, 4)):  # 12 rows, 6 images
+        rows = image_rows(start, count, broken=[1])
+        paths_here = [f"img/{len(paths_seen(source)) + number:04d}.png" for number in range(count)]
+        write_deltalake(source, rows.set_column(0, "path", pa.array(paths_here)), mode="append")
+    plan = replace(plan, provenance=replace(plan.provenance, run_id="first"))
+    again = replace(plan, provenance=replace(plan.provenance, run_id="second"))
+    with engine.scored(
+        rows_of(engine, source).where("path < 'img/0008.png'"), plan, once=Once(("path",)), into=output
+    ) as scored:
+        assert (scored.rows, scored.rows_error, sum(task["rows"] for task in scored.tasks)) == (8, 2, 4)
+        engine.append(scored, output)
+    done = rows_of(engine, output)
+    with engine.scored(rows_of(engine, source), again, once=Once(("path",), done), into=output) as scored:
+        assert (scored.rows, scored.rows_error, sum(task["rows"] for task in scored.tasks)) == (12, 2, 3)
+        engine.append(scored, output)
+    found = rows_of(engine, output).where("metadata.run_id = 'second'").to_arrow().sort_by("path").to_pylist()
+    with engine.scored(rows_of(engine, source), plan) as each:
+        alone = each.to_arrow().sort_by("path").to_pylist()
+    assert [(row["path"], row["label"], row["out"]) for row in found] == [
+        (row["path"], row["label"], row["out"]) for row in alone
+    ]
+    assert len({row["metadata"]["input_sha256"] for row in found}) == 6
+
+
+def test_a_copy_knows_its_own_commit(engine: LocalEngine, tmp_path: Path) -> None:
+    source = str(tmp_path / "source")
+    for number in range(2):
+        rows = pa.table({"id": [number, number + 10], "x": ["same", None]})
+        write_deltalake(source, rows, mode="append", configuration={"delta.enableChangeDataFeed": "true"})
+    plan = plan_for([function("same_text", {"y": {"dtype": "string"}})], rows.schema, passthrough=("id",))
+    found: list[dict[str, Any]] = []
+
+    def on_slice(new: Slice) -> None:
+        there, _ = engine.latest(new.rows, ["id"], None)
+        with engine.scored(there, plan, once=Once(("id",))) as scored:
+            found.extend(scored.to_arrow().to_pylist())
+
+    engine.follow(following(engine, source, tmp_path / "c", changes=True), on_slice, Watch())
+    write_deltalake(source, pa.table({"id": [2], "x": ["same"]}), mode="append")
+    write_deltalake(source, pa.table({"id": [3], "x": ["same"]}), mode="append")
+    engine.follow(following(engine, source, tmp_path / "c", changes=True), on_slice, Watch())
+    versions = {row["id"]: row["metadata"]["source_version"] for row in found}
+    assert versions == {0: 1, 10: 1, 1: 1, 11: 1, 2: 2, 3: 3}
+    assert len({row["metadata"]["input_sha256"] for row in found}) == 2
+
+
+def paths_seen(source: str) -> list[str]:
+    if not DeltaTable.is_deltatable(source):
+        return []
+    return list(DeltaTable(source).to_pyarrow_table(columns=["path"])["path"].to_pylist())
+
+
 def test_a_stream_looks_again_and_ends_when_told(engine: LocalEngine, images: str, tmp_path: Path) -> None:
     watch, found = Watch(), []
 
@@ -294,7 +351,6 @@ def test_a_stream_looks_again_and_ends_when_told(engine: LocalEngine, images: st
 def test_what_the_engine_cannot_do_it_says(engine: LocalEngine, plan: PredictPlan, images: str) -> None:
     attempts: Sequence[Callable[[], object]] = [
         lambda: engine.snapshot("catalog.table"),
-        lambda: engine.scored(rows_of(engine, images), plan, once=Once(("path",))).__enter__(),
         lambda: rows_of(engine, images).where("length(path) > 3"),
     ]
     for attempt in attempts:

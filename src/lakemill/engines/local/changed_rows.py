@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import cast
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
 from lakemill.engines.local.predicates import Predicate
 from lakemill.engines.local.rows import LocalRows, given
-from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.worker import predict_batches
 
 GONE = ("delete", "update_preimage")
 
@@ -49,36 +45,3 @@ def latest(changes: LocalRows, key: Sequence[str], where: str | None) -> tuple[L
         kept = kept.where(where)
     schema = pa.schema([changes.file_schema.field(name) for name in names])
     return replace(kept, has_versions=True), given(changes.room, gone.to_arrow().cast(schema))
-
-
-def predict_versions(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Score rows of changes like ``predict_batches``; ``metadata.source_version`` is that of the row's own commit.
-
-    Args:
-        plan: What the driver worked out.
-        batches: Rows with ``plan.source_columns`` and ``COMMIT_VERSION``.
-    """
-    waiting: list[pa.Array] = []
-
-    def noted() -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            waiting.append(batch[COMMIT_VERSION])
-            yield batch
-
-    for result in predict_batches(plan, noted()):
-        versions = pa.concat_arrays(waiting)
-        waiting[:] = [versions.slice(result.num_rows)]
-        yield _with_versions(result, versions.slice(0, result.num_rows))
-
-
-def _with_versions(result: pa.RecordBatch, versions: pa.Array) -> pa.RecordBatch:
-    place = result.schema.get_field_index("metadata")
-    metadata = result.column(place)
-    fields = list(metadata.type)
-    parts = [versions if part.name == "source_version" else pc.struct_field(metadata, [part.name]) for part in fields]
-    return result.set_column(place, result.schema.field(place), pa.StructArray.from_arrays(parts, fields=fields))
-
-
-def predicting(plan: PredictPlan, *, with_versions: bool) -> partial[Iterator[pa.RecordBatch]]:
-    """Return what workers make of rows: predictions."""
-    return partial(predict_versions if with_versions else predict_batches, plan)

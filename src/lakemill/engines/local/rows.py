@@ -6,7 +6,7 @@ workers then read each chosen row once, blobs and all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,6 +184,20 @@ class LocalRows:
             if is_done():
                 break
         return replace(rows, files=tuple(kept), predicate=None)
+
+    def numbered(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows that count with some columns and ``POSITION``, each batch with its file's number."""
+        scan = self.scan(columns, batch_rows=1024, positions=True)
+        for number, file in enumerate(self.files):
+            for batch in read_piece(Piece((Part(file),)), scan):
+                yield number, batch
+
+    def at(self, places: Mapping[int, Any]) -> LocalRows:
+        """Keep the rows at these places, by their file's number."""
+        files = [
+            replace(self.files[number], dropped=_all_but(kept, self.files[number])) for number, kept in places.items()
+        ]
+        return replace(self, files=tuple(files), predicate=None)
 
     def _frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield for each file its rows that count, with some columns and ``POSITION``."""

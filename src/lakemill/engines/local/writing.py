@@ -66,15 +66,16 @@ class FileWriter:
     def __enter__(self) -> FileWriter:
         return self
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; memory holds one row group."""
+    def write(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Add rows, and return them; memory holds one row group."""
         if not batch.num_rows:
-            return
+            return batch
         batch = batch.select(self.schema.names).cast(self.schema)
         self._waiting.append(batch)
         self._bytes, self._rows = self._bytes + batch.nbytes, self._rows + batch.num_rows
         if self._bytes >= self._group_bytes or self._rows >= GROUP_ROWS:
             self._flush()
+        return batch
 
     def _flush(self) -> None:
         try:
