@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 from deltalake import write_deltalake
 
 from lakemill.engines import table_names
-from lakemill.engines.digests import digested_column
 from lakemill.engines.engine import (
     PLAIN,
     Following,
@@ -30,26 +29,20 @@ from lakemill.engines.engine import (
 )
 from lakemill.engines.local import commits
 from lakemill.engines.local.changed_rows import latest
-from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.following import follow
-from lakemill.engines.local.groups import predicting_groups
-from lakemill.engines.local.noting import Note, predicting
-from lakemill.engines.local.once import Inputs, copies_of, known_results
 from lakemill.engines.local.pool import Workers, processors
-from lakemill.engines.local.rows import LocalRows, Room, given, of_files
+from lakemill.engines.local.rows import LocalRows, Room, given
+from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.tables import Snapshot as Opened
 from lakemill.engines.local.tables import open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
-from lakemill.engines.local.work import MadePiece, workers_for
-from lakemill.engines.local.writing import FileWriter, WrittenFile, discard, joined
-from lakemill.engines.schemas import lost_fields, predictions_schema
+from lakemill.engines.local.work import workers_for
+from lakemill.engines.local.writing import WrittenFile, discard
+from lakemill.engines.schemas import lost_fields
 from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import PredictPlan
-
-SCORED_TOGETHER = 65_536
-"""Rows read at a time where a model takes as many."""
 
 
 @dataclass(frozen=True)
@@ -99,46 +92,6 @@ class LocalSnapshot:
         """How many files it has, and their bytes."""
         files = self.opened.files()
         return len(files), sum(file.size for file in files)
-
-
-@dataclass
-class LocalScored:
-    """Rows that were scored once, in files that wait for their commit.
-
-    Args:
-        room: What rows need of their engine.
-        schema: Of the rows.
-        folder: Where the files are.
-        files: The files with the rows.
-        rows: How many.
-        rows_error: Of those, rows with an error.
-        tasks: What each task measured.
-        is_taken: Whether a commit made, or may have made, the files part of a table; then they are never removed.
-    """
-
-    room: Room
-    schema: pa.Schema
-    folder: str
-    files: list[WrittenFile] = field(default_factory=list)
-    rows: int = 0
-    rows_error: int = 0
-    tasks: tuple[Mapping[str, Any], ...] = ()
-    is_taken: bool = False
-
-    def add(self, piece: MadePiece) -> None:
-        """Take in what came of a piece."""
-        self.rows, self.rows_error = self.rows + piece.rows, self.rows_error + piece.rows_error
-        self.tasks += piece.tasks
-        self.files += [] if piece.file is None else [piece.file]
-
-    def count(self, batch: pa.RecordBatch) -> None:
-        """Take in rows that were written."""
-        self.rows += batch.num_rows
-        self.rows_error += batch.num_rows - batch["error"].null_count
-
-    def to_arrow(self) -> pa.Table:
-        """Bring the rows here."""
-        return of_files(self.room, self.files, self.schema).to_arrow()
 
 
 @dataclass
@@ -252,58 +205,10 @@ class LocalEngine:
         into: str | None = None,
     ) -> Iterator[LocalScored]:
         """Run the inference once; see ``Engine.scored``."""
-        source = cast(LocalRows, rows)._settled()
-        schema = predictions_schema(plan, source.schema)
-        scored = LocalScored(self.room, schema, self._folder(into))
-        notes = (Note(COMMIT_VERSION, "source_version"),) if source.has_versions else ()
-        try:
-            if once is None:
-                self._score(scored, source, plan, notes, group_by)
-            else:
-                self._score_once(scored, source, plan, notes, once)
-            scored.files = joined(scored.files, scored.folder, schema)
-            yield scored
-        finally:
-            if not scored.is_taken:
-                discard(scored.files)
-
-    def _score(
-        self,
-        scored: LocalScored,
-        source: LocalRows,
-        plan: PredictPlan,
-        notes: tuple[Note, ...],
-        group_by: Sequence[str] = (),
-    ) -> None:
-        columns = list(dict.fromkeys((*plan.source_columns, *(note.column for note in notes))))
         room = replace(self.room, workers=workers_for(plan, self.slots, self.forced))
-        todo = replace(source.select(columns), room=room)
-        if group_by:
-            todo = todo.dealt(group_by).map(predicting_groups(plan, group_by), scored.schema)
-        else:
-            todo = todo.map(predicting(plan, notes), scored.schema)
-        rows = min(plan.batch_rows, SCORED_TOGETHER)
-        for piece in todo.make(scored.folder, batch_rows=rows, least_rows=rows, on_rows=self.on_rows):
-            scored.add(piece)
-
-    def _score_once(
-        self, scored: LocalScored, source: LocalRows, plan: PredictPlan, notes: tuple[Note, ...], once: Once
-    ) -> None:
-        column, is_digest = digested_column(plan, source.file_schema)
-        note = Note(column, "input_sha256", digest=not is_digest)
-        inputs = Inputs.read(plan, source, note)
-        known = None if once.earlier is None else known_results(inputs, cast(LocalRows, once.earlier))
-        todo = inputs.without(known)
-        first = LocalScored(self.room, scored.schema, str(self.room.scratch))
-        self._score(first, todo.first(), plan, (*notes, note))
-        scored.tasks = first.tasks
-        with FileWriter(scored.folder, scored.schema) as writer:
-            for batch in commits.rows_of(first.files, scored.schema):
-                scored.count(writer.write(todo.each(batch)))
-            for batch in copies_of(inputs, known, scored.schema) if known is not None else ():
-                scored.count(writer.write(batch))
-        discard(first.files)
-        scored.files = [] if writer.written is None else [writer.written]
+        scoring = Scoring(plan, room, self._folder(into), self.on_rows)
+        with scoring.scored(cast(LocalRows, rows), group_by, once) as scored:
+            yield scored
 
     def _folder(self, table: str | None) -> str:
         """Return where results are written: in the table that they will be appended to, unless that has partitions."""

@@ -103,14 +103,14 @@ class LocalRows:
 
     def where(self, predicate: str) -> LocalRows:
         """Keep the rows for which an SQL predicate is true."""
-        rows = self._settled()
+        rows = self.settled()
         Predicate.read(predicate, rows.file_schema)
         both = predicate if rows.predicate is None else f"({rows.predicate}) AND ({predicate})"
         return replace(rows, predicate=both)
 
     def select(self, columns: Sequence[str]) -> LocalRows:
         """Keep these columns."""
-        rows = replace(self._settled(), columns=tuple(columns))
+        rows = replace(self.settled(), columns=tuple(columns))
         _ = rows.schema  # a column that is not there is said now
         return rows
 
@@ -160,7 +160,7 @@ class LocalRows:
         names = list(columns)
         frames = [cast(pl.DataFrame, pl.from_arrow(batch)).unique() for batch in others.select(names).batches()]
         if not frames:
-            return self if how == "anti" else replace(self._settled(), files=())
+            return self if how == "anti" else replace(self.settled(), files=())
         keys = pl.concat(frames).unique()
 
         def joined(frame: pl.DataFrame) -> pl.DataFrame:
@@ -176,7 +176,7 @@ class LocalRows:
             choose: Returns some of a file's rows.
             is_done: Whether no further file can have such rows.
         """
-        rows, kept = self._settled(), []
+        rows, kept = self.settled(), []
         for file, frame in zip(rows.files, rows._frames(columns), strict=True):
             places = choose(frame)[POSITION].to_numpy()
             if len(places):
@@ -210,7 +210,7 @@ class LocalRows:
 
     def map(self, function: PieceFunction, schema: pa.Schema) -> LocalRows:
         """Give what a function makes of the rows' record batches."""
-        return replace(self._settled(), function=function, made_schema=schema)
+        return replace(self.settled(), function=function, made_schema=schema)
 
     def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> LocalRows:
         """Give what a function makes of each group's ``pandas.DataFrame``; see ``Rows.map_groups``."""
@@ -239,7 +239,7 @@ class LocalRows:
         found = of_files(self.room, [file.written for file in files if file.written is not None], schema)
         return replace(found, pieces=tuple(Piece((Part(file),)) for file in found.files))
 
-    def _settled(self) -> LocalRows:
+    def settled(self) -> LocalRows:
         """Return the rows as files; what a function makes is made now."""
         if self.function is None:
             return self
@@ -265,17 +265,17 @@ class LocalRows:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, here, one batch in memory at a time."""
-        rows = self._settled()
+        rows = self.settled()
         for file in rows.files:
             yield from read_piece(Piece((Part(file),)), rows.scan())
 
     def is_empty(self) -> bool:
         """Run, and return whether there is no row."""
-        return not any(batch.num_rows for batch in replace(self._settled(), columns=()).batches())
+        return not any(batch.num_rows for batch in replace(self.settled(), columns=()).batches())
 
     def count(self) -> int:
         """Run, and return how many rows there are."""
-        rows = self._settled()
+        rows = self.settled()
         if rows.predicate is None:
             return sum(_rows_of(file) for file in rows.files)
         return sum(batch.num_rows for batch in replace(rows, columns=()).batches())
@@ -293,7 +293,7 @@ class LocalRows:
 
     def to_arrow(self) -> pa.Table:
         """Run, and bring the rows here."""
-        rows = self._settled()
+        rows = self.settled()
         return pa.Table.from_batches(list(rows.batches()), _nullable(rows.schema))
 
 
