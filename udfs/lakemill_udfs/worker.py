@@ -213,9 +213,7 @@ def _errors(batch: Batch) -> pa.StructArray:
     failures = [batch.failures.get(row) for row in range(batch.rows)]
     return pa.array(
         [
-            None
-            if failure is None
-            else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
+            None if failure is None else {"stage": failure[0], "code": failure[1].code, "message": failure[1].message}
             for failure in failures
         ],
         ERROR,
