@@ -17,6 +17,14 @@ def double(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": inputs["x"] * 2}
 
 
+def zeros(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"z": np.zeros_like(inputs["x"])}
+
+
+def same_text(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"]}
+
+
 def double_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"y": frame["x"] * 2})
 

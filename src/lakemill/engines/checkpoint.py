@@ -13,6 +13,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from lakemill.engines.positions import COMMITTED, WHOLE_VERSION, Position
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
 
@@ -28,9 +29,6 @@ REMOVED_SUFFIX = "~removed"
 
 CHECKSUM_BYTES = 12
 """Of the smallest of Hadoop's checksum files: a head of 8 bytes and one sum of 4."""
-
-WHOLE_VERSION = -1
-"""A Delta offset's ``index`` where it stands before the first file of its version: all earlier ones are done."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,45 @@ class Checkpoint:
         """Return the id that Spark gave the query at its first start."""
         text = self._read("metadata")
         return None if text is None else str(json.loads(text)["id"])
+
+    def start(self, query_id: str) -> None:
+        """Give a new checkpoint its query's id, as Spark does at a first start."""
+        self._write("metadata", json.dumps({"id": query_id}))
+
+    def position(self, batch_id: int) -> Position | None:
+        """Return where a batch ends in the source; None if it was not begun."""
+        text = self._read(f"offsets/{batch_id}")
+        return None if text is None else Position.read(text)
+
+    def begun(self) -> int | None:
+        """Return the newest batch whose end was written down; None before the first one."""
+        return max(self._batches("offsets"), default=None)
+
+    def begin(self, batch_id: int, end: Position, table_id: str) -> None:
+        """Write down where a batch ends, before anything of it is scored.
+
+        Args:
+            batch_id: Its number; no file of it may be there.
+            end: Where it ends.
+            table_id: Delta's id of the source.
+        """
+        self._write(f"offsets/{batch_id}", end.offsets(table_id))
+
+    def finish(self, batch_id: int) -> None:
+        """Write down that a batch is committed."""
+        self._write(f"commits/{batch_id}", COMMITTED)
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a file so that a reader sees all of it or none: under another name first, where there is a rename."""
+        store, folder = filesystem(self.location)
+        target = f"{folder}/{name}"
+        store.create_dir(target.rpartition("/")[0], recursive=True)
+        is_local = isinstance(store, fs.LocalFileSystem | fs.HadoopFileSystem)
+        place = f"{target.rpartition('/')[0]}/.{name.rpartition('/')[2]}.{uuid.uuid4()}.tmp" if is_local else target
+        with store.open_output_stream(place) as stream:
+            stream.write(text.encode())
+        if is_local:
+            store.move(place, target)
 
     def offset(self, batch_id: int) -> SourceOffset:
         """Return where a batch ends in the source, from Spark's offset log.

@@ -71,14 +71,11 @@ class DeltaLog:
         Raises:
             OSError: the storage does not answer or refuses.
         """
-        store, folder = filesystem(self.location)
-        try:
-            with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
-                actions = [json.loads(line) for line in bytes(stream.read()).splitlines()]
-        except FileNotFoundError:
+        said = actions(self.location, version)
+        if said is None:
             return None
-        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-        added = [action["add"] for action in actions if action.get("add", {}).get("dataChange")]
+        info: dict[str, Any] = next((action["commitInfo"] for action in said if "commitInfo" in action), {})
+        added = [action["add"] for action in said if action.get("add", {}).get("dataChange")]
         counts = [_rows(file) for file in added]
         rows = None if None in counts else sum(count for count in counts if count is not None)
         seconds = info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000
@@ -88,3 +85,21 @@ class DeltaLog:
 def _rows(added: dict[str, Any]) -> int | None:
     rows = json.loads(added.get("stats") or "{}").get("numRecords")
     return None if rows is None else int(rows)
+
+
+def actions(location: str, version: int) -> list[dict[str, Any]] | None:
+    """Return what one commit of a table says, action by action; None if there is none, or its file was cleaned up.
+
+    Args:
+        location: The table's absolute path or URI.
+        version: That the commit made.
+
+    Raises:
+        OSError: the storage does not answer or refuses.
+    """
+    store, folder = filesystem(location)
+    try:
+        with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
+            return [json.loads(line) for line in bytes(stream.read()).splitlines()]
+    except FileNotFoundError:
+        return None

@@ -10,19 +10,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 import pyarrow as pa
 
 from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
+from lakemill.engines.relations import Rows, Scored, Snapshot
 from lakemill_udfs.plan import PredictPlan
 
 Own = Mapping[str, str]
 """Which rows of a table are a job's own: fields, as ``metadata.job``, and the value that each must have."""
-
-PieceFunction = Callable[[Any], Any]
-"""An importable function, or a ``partial`` of one, from an iterator of record batches to one."""
 
 
 @dataclass(frozen=True)
@@ -60,122 +58,6 @@ class Layout:
 
 
 PLAIN = Layout()
-
-
-class Snapshot(Protocol):
-    """A Delta table at one version. What costs a look at its log is looked up when it is asked for."""
-
-    @property
-    def table(self) -> str:
-        """Its name, as the job has it."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Its columns, with their metadata; ``null`` for a type that Arrow has not."""
-
-    @property
-    def version(self) -> int:
-        """Its version."""
-
-    @property
-    def id(self) -> str:
-        """Delta's id of the table: another table in the same place has another."""
-
-    @property
-    def location(self) -> str:
-        """Its absolute path or URI."""
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """Delta's table properties."""
-
-    @property
-    def partition_by(self) -> tuple[str, ...]:
-        """The columns that make its folders."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """How many files it has, and their bytes."""
-
-
-class Rows(Protocol):
-    """Rows that are not read yet. Each method gives other rows or, where it says so, runs."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """As ``Snapshot.schema``."""
-
-    def where(self, predicate: str) -> Self:
-        """Keep the rows for which an SQL predicate is true.
-
-        Raises:
-            ConfigError: ``WHERE_INVALID`` if it does not parse or does not fit the columns.
-        """
-
-    def select(self, columns: Sequence[str]) -> Self:
-        """Keep these columns; ``metadata.job`` is the field of a struct, and called so in the result."""
-
-    def limit(self, count: int) -> Self:
-        """Keep at most ``count`` rows, any."""
-
-    def newest(self, count: int, by: str, then: Sequence[str]) -> Self:
-        """Keep the ``count`` rows with the greatest ``by``, in the order of the columns ``then``."""
-
-    def only(self, others: Rows, columns: Sequence[str]) -> Self:
-        """Keep the rows whose ``columns`` some row of ``others`` has; null is equal to null."""
-
-    def without(self, others: Rows, columns: Sequence[str]) -> Self:
-        """Keep the rows whose ``columns`` no row of ``others`` has; null is equal to null."""
-
-    def map(self, function: PieceFunction, schema: pa.Schema) -> Self:
-        """Give what an importable function makes of the rows' record batches, in workers."""
-
-    def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> Self:
-        """Give what an importable function makes of each group's ``pandas.DataFrame``, in workers.
-
-        Args:
-            by: Columns whose values make a group.
-            function: From a DataFrame to a DataFrame.
-            columns: Of the result; or as SQL declares them.
-        """
-
-    def is_empty(self) -> bool:
-        """Run, and return whether there is no row."""
-
-    def count(self) -> int:
-        """Run, and return how many rows there are."""
-
-    def tally(self, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Run, and return how many ``rows`` each combination of values has, the most frequent first.
-
-        Args:
-            columns: Columns, or fields of structs as ``error.code``; the result names them so.
-        """
-
-    def to_arrow(self) -> pa.Table:
-        """Run, and bring the rows here."""
-
-
-class Scored(Protocol):
-    """Rows that were scored once and are kept until they are committed."""
-
-    @property
-    def rows(self) -> int:
-        """How many."""
-
-    @property
-    def rows_error(self) -> int:
-        """Of those, rows with an error."""
-
-    @property
-    def tasks(self) -> tuple[Mapping[str, Any], ...]:
-        """What each task measured (``lakemill_udfs.plan.TASK``)."""
-
-    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
-        """Run, and return how many rows have null in their key, and how many others share theirs with another row."""
-
-    def to_arrow(self) -> pa.Table:
-        """Bring the rows here."""
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ import polars as pl
 from lakemill.config.base import UNITS
 from lakemill.config.row_files import ROOTS_PROPERTY, roots_property
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, Layout, Rows, opened
+from lakemill.engines.engine import Engine, Layout, opened
 from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
 from lakemill.engines.output_tables import ensure_table
 from lakemill.engines.places import check_apart, places_of
+from lakemill.engines.relations import Rows
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, check_local, index_labels, list_files
 from lakemill.ingest.places import ingest_places

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, Snapshot, opened
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.relations import Snapshot
 from lakemill.engines.schemas import ddl, predictions_schema
 from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, describe, resolve_all
 from lakemill.pipelines.resolving import Resolved

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, Rows, Scored, Transaction, opened
+from lakemill.engines.engine import Engine, Transaction, opened
+from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.schemas import lost_fields, unlike_fields
 from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Run

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.delta_log import DeltaLog
-from lakemill.engines.engine import Following, Rows, Slice, Transaction, opened
+from lakemill.engines.engine import Following, Slice, Transaction, opened
+from lakemill.engines.relations import Rows
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.model_updates import ModelUpdates
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lakemill.engines.engine import Rows, Scored, Transaction, Watch, opened
+from lakemill.engines.engine import Transaction, Watch, opened
+from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.progress import checkpoint_of

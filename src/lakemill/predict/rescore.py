@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 
-from lakemill.engines.engine import Rows, Scored, opened
+from lakemill.engines.engine import opened
+from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.run import Run
 from lakemill.predict.source import kept_rows

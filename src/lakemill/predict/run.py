@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, Once, Own, Rows, Scored, opened
+from lakemill.engines.engine import Engine, Once, Own, opened
+from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import sql_text
 from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan

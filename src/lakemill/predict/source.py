@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, Rows, Snapshot, opened
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.relations import Rows, Snapshot
 from lakemill_udfs.errors import ConfigError, TableError
 
 

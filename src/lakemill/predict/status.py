@@ -11,7 +11,8 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.delta_log import DeltaLog
-from lakemill.engines.engine import Engine, Snapshot, opened
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.relations import Snapshot
 from lakemill.engines.sql import sql_text
 from lakemill.predict.locks import running
 from lakemill.predict.progress import checkpoint_of

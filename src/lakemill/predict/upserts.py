@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import Rows, Scored, Transaction, opened
+from lakemill.engines.engine import Transaction, opened
+from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
 from lakemill.predict.run import Committed, Run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.delta_log import DeltaLog
-from lakemill.engines.engine import Engine, Snapshot, opened
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.relations import Snapshot
 from lakemill.pipelines.plan_report import Waiting
 from lakemill.predict.progress import checkpoint_of
 

@@ -21,9 +21,10 @@ import pyarrow as pa
 from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, PieceFunction, Rows, opened
+from lakemill.engines.engine import Engine, opened
 from lakemill.engines.output_tables import check_own
 from lakemill.engines.places import Place, check_apart, places_of
+from lakemill.engines.relations import PieceFunction, Rows
 from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.images.transforms import (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
     from pyspark.sql.types import StructType
 
-    from lakemill.engines.engine import Rows, Scored
+    from lakemill.engines.relations import Rows, Scored
 
 TRANSACTION_SETTINGS = ("spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion")
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"

@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import (
-    PLAIN,
-    Following,
-    Layout,
-    Once,
-    Own,
-    Rows,
-    Scored,
-    Slice,
-    Snapshot,
-    Transaction,
-    Watch,
-)
+from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
+from lakemill.engines.relations import Rows, Scored, Snapshot
 from lakemill.engines.spark import changes, commits, tables
 from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
 from lakemill.engines.spark.following import follow

@@ -17,7 +17,7 @@ from lakemill.engines.spark.schemas import arrow_schema, column_of, spark_struct
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from lakemill.engines.engine import PieceFunction, Rows
+    from lakemill.engines.relations import PieceFunction, Rows
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

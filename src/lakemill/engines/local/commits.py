@@ -1,0 +1,352 @@
+"""Writes to a Delta table: each is one commit with the job's transaction, conditional on the snapshot it is made on.
+
+delta-rs refuses the second of two commits that were made on the same snapshot with the same application id, whatever
+else they do; it does not skip a transaction that the snapshot has already, so that is asked here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction
+from deltalake.transaction import Transaction as DeltaTransaction
+
+from lakemill.engines.engine import Transaction
+from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
+from lakemill.engines.local.tables import Snapshot, open_table
+from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
+from lakemill_udfs.errors import RunError, TableError
+from lakemill_udfs.files import filesystem
+
+ATTEMPTS = 6
+FIRST_WAIT_SECONDS = 0.1
+SAME_TRANSACTION = re.compile("Concurrent transaction failed|ConcurrentTransaction")
+DELETED = "_deleted"
+
+Result = TypeVar("Result")
+
+
+def create(
+    location: str,
+    schema: pa.Schema,
+    properties: Mapping[str, str] | None = None,
+    partition_by: Sequence[str] = (),
+) -> Snapshot:
+    """Make an empty table unless it is there; the columns keep their metadata.
+
+    Args:
+        location: Absolute path or URI.
+        schema: The columns.
+        properties: Delta's table properties.
+        partition_by: The columns that make its folders.
+
+    Raises:
+        TableError: ``TABLE_NOT_WRITABLE``, or ``COLUMN_TYPE`` for a type that Spark would not read as it is.
+    """
+    check_types(location, schema)
+    try:
+        DeltaTable.create(
+            location,
+            schema=Schema.from_arrow(schema),
+            mode="ignore",
+            configuration=dict(properties or {}),
+            partition_by=list(partition_by),
+        )
+    except (DeltaError, OSError) as error:
+        raise TableError(
+            "TABLE_NOT_WRITABLE",
+            f"the table '{location}' cannot be made ({type(error).__name__}).",
+            hint="check its path and permissions.",
+        ) from error
+    snapshot = open_table(location)
+    assert snapshot is not None  # noqa: S101 -- it was made above
+    return snapshot
+
+
+def add_fields(snapshot: Snapshot, schema: pa.Schema) -> Snapshot:
+    """Return the table with the fields of ``schema`` that it lacks, made by a commit without rows."""
+    with _coded(snapshot):
+        write_deltalake(snapshot.location, schema.empty_table(), mode="append", schema_mode="merge")
+    return _newest(snapshot)
+
+
+def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transaction | None) -> Snapshot | None:
+    """Add files that workers wrote; those that lie elsewhere, or belong into partitions, are copied and stay there.
+
+    Args:
+        snapshot: Of the table, as it was when the rows were chosen.
+        files: What to add; without files there is no commit.
+        transaction: Of the job.
+
+    Returns:
+        The table with the files; None if the transaction was there already, or there was nothing to add.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL`` if a write would break the table.
+        RunError: ``RUN_OVERTAKEN`` if a commit of the same application came between, ``COMMIT_CONFLICT`` if others did.
+    """
+    if not files or is_done(snapshot, transaction):
+        return None
+    snapshot.check_writable()
+
+    def write(table: DeltaTable) -> None:
+        if snapshot.partition_columns or not is_inside(snapshot, files):
+            write_deltalake(table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot, transaction))
+        else:
+            actions: list[Any] = [_action(snapshot.location, file) for file in files]
+            table.create_write_transaction(
+                actions, mode="append", schema=table.schema(), commit_properties=_properties(transaction)
+            )
+
+    return _commit(snapshot, transaction, write)
+
+
+def replace(
+    snapshot: Snapshot, files: Sequence[WrittenFile], where: str | None, transaction: Transaction | None = None
+) -> Snapshot | None:
+    """Replace the rows of a predicate by those of files, which may lie anywhere and stay there.
+
+    Args:
+        snapshot: Of the table, as it was when the rows were chosen.
+        files: The new rows; without files the others are deleted.
+        where: Predicate on the table, in the SQL of ``predicates``; None for all rows.
+        transaction: Of the job.
+
+    Returns:
+        The table after it; None if the transaction was there already.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
+    """
+    if is_done(snapshot, transaction):
+        return None
+    snapshot.check_writable()
+    condition = None if where is None else delta_rs_sql(where, snapshot.schema)
+
+    def write(table: DeltaTable) -> None:
+        rows = rows_of(files, snapshot.schema)
+        how: dict[str, Any] = {"schema_mode": "overwrite"} if condition is None else {"predicate": condition}
+        write_deltalake(table, rows, mode="overwrite", **how, **_options(snapshot, transaction))
+
+    return _commit(snapshot, transaction, write)
+
+
+def merge(
+    snapshot: Snapshot,
+    files: Sequence[WrittenFile],
+    key: Sequence[str],
+    own: str | None,
+    transaction: Transaction | None = None,
+    *,
+    deleted: pa.Table | None = None,
+    replaces: str | None = None,
+) -> Snapshot | None:
+    """Replace rows by key, add those of other keys, and take rows out, in one commit.
+
+    Args:
+        snapshot: Of the table, as it was when the rows were chosen.
+        files: The new rows; they may lie anywhere and stay there.
+        key: Columns that tell rows apart; each key at most once in ``files`` and ``deleted`` together.
+        own: Predicate on the table: only rows for which it holds are touched; None for all.
+        transaction: Of the job.
+        deleted: Keys of rows to take out.
+        replaces: Predicate on the table: of the job's own other rows, those for which it holds are taken out too.
+
+    Returns:
+        The table after it; None if the transaction was there already.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        TableError: ``KEY_NOT_UNIQUE``.
+        RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
+    """
+    if is_done(snapshot, transaction):
+        return None
+    snapshot.check_writable()
+    mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
+    same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
+    values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
+
+    def write(table: DeltaTable) -> None:
+        rows = _marked(rows_of(files, snapshot.schema), deleted)
+        merger = table.merge(
+            rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
+        )
+        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(values)
+        merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
+        if replaces is not None:
+            others = delta_rs_sql(replaces, snapshot.schema, table="t")
+            merger.when_not_matched_by_source_delete(f"{mine} AND ({others})")
+        merger.execute()
+
+    return _commit(snapshot, transaction, write, key)
+
+
+def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int:
+    """Delete the rows of a predicate in one commit; without such rows there is none.
+
+    Args:
+        snapshot: Of the table, as it was when the rows were chosen.
+        where: Predicate on the table, in the SQL of ``predicates``.
+        transaction: Of the job.
+
+    Returns:
+        How many rows were deleted; 0 if the transaction was there already.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
+    """
+    if is_done(snapshot, transaction):
+        return 0
+    snapshot.check_writable()
+    condition, deleted = delta_rs_sql(where, snapshot.schema), 0
+
+    def write(table: DeltaTable) -> None:
+        nonlocal deleted
+        deleted = int(table.delete(condition, **_options(snapshot, transaction))["num_deleted_rows"])
+
+    _commit(snapshot, transaction, write)
+    return deleted
+
+
+def is_inside(snapshot: Snapshot, files: Iterable[WrittenFile]) -> bool:
+    """Return whether all files lie in the table's folder."""
+    return all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files)
+
+
+def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
+    """Return whether the table has this transaction, or a later one of the application."""
+    last = None if transaction is None else snapshot.transaction_version(transaction.app)
+    return transaction is not None and last is not None and last >= transaction.version
+
+
+def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchReader:
+    """Return the rows of written files, one batch in memory at a time."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for file in files:
+            store, inside = filesystem(file.path)
+            with pq.ParquetFile(inside, filesystem=store) as opened:
+                for batch in opened.iter_batches(use_threads=False):
+                    yield batch.select(schema.names).cast(schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _marked(rows: pa.RecordBatchReader, deleted: pa.Table | None) -> pa.RecordBatchReader:
+    """Return the rows with ``DELETED``, and after them one row, but for the key null, for each deleted key."""
+    schema = rows.schema.append(pa.field(DELETED, pa.bool_()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in rows:
+            yield batch.append_column(DELETED, pa.repeat(pa.scalar(False), batch.num_rows))
+        for batch in deleted.to_batches() if deleted is not None else ():
+            columns: list[Any] = [
+                batch[field.name].cast(field.type)
+                if field.name in batch.schema.names
+                else pa.nulls(len(batch), field.type)
+                for field in rows.schema
+            ]
+            yield pa.RecordBatch.from_arrays([*columns, pa.repeat(pa.scalar(True), len(batch))], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _action(location: str, file: WrittenFile) -> AddAction:
+    name = file.path.removeprefix(location.rstrip("/") + "/")
+    return AddAction(name, file.size, {}, file.modified_ms, data_change=True, stats=file.statistics)
+
+
+def _properties(transaction: Transaction | None) -> CommitProperties:
+    if transaction is None:
+        return CommitProperties()
+    return CommitProperties(app_transactions=[DeltaTransaction(transaction.app, transaction.version)])
+
+
+def _options(snapshot: Snapshot, transaction: Transaction | None) -> dict[str, Any]:
+    as_they_are = WriterProperties(compression="UNCOMPRESSED")
+    return {
+        "commit_properties": _properties(transaction),
+        "writer_properties": as_they_are if has_blobs(snapshot.schema) else WriterProperties(compression="SNAPPY"),
+    }
+
+
+def _commit(
+    snapshot: Snapshot, transaction: Transaction | None, write: Callable[[DeltaTable], Any], key: Sequence[str] = ()
+) -> Snapshot | None:
+    """Write on the snapshot; where other applications' commits conflict, again on the newest one.
+
+    Conditional on the snapshot all the same: the application's last transaction must be the one of the snapshot.
+    """
+    last = _last(snapshot, transaction)
+    base = DeltaTable(snapshot.location, version=snapshot.version)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _coded(snapshot, key):
+                write(base)
+        except CommitFailedError as error:
+            if SAME_TRANSACTION.search(str(error)):
+                raise _overtaken(snapshot) from error
+            if attempt == ATTEMPTS:
+                raise RunError(
+                    "COMMIT_CONFLICT",
+                    f"other jobs changed '{snapshot.location}' in all {ATTEMPTS} attempts to write to it.",
+                    hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
+                ) from error
+            time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
+            base = DeltaTable(snapshot.location)
+            if _last(Snapshot(snapshot.location, base), transaction) != last:
+                raise _overtaken(snapshot) from error
+        else:
+            committed = _newest(snapshot)
+            return committed if committed.version > snapshot.version else None
+    raise AssertionError("unreachable")
+
+
+def _last(snapshot: Snapshot, transaction: Transaction | None) -> int | None:
+    return None if transaction is None else snapshot.transaction_version(transaction.app)
+
+
+@contextlib.contextmanager
+def _coded(snapshot: Snapshot, key: Sequence[str] = ()) -> Iterator[None]:
+    try:
+        yield
+    except CommitFailedError:
+        raise
+    except DeltaError as error:
+        if "multiple source rows" in str(error):
+            raise TableError(
+                "KEY_NOT_UNIQUE",
+                f"several rows to merge into '{snapshot.location}' have the same {', '.join(key)}.",
+                hint="source: {key: [...]} must name columns that tell rows apart.",
+            ) from error
+        raise RunError(
+            "COMMIT_FAILED",
+            f"delta-rs did not write to '{snapshot.location}' ({type(error).__name__}).",
+            hint="its own text can hold row data and is left out here; it is this error's __cause__.",
+        ) from error
+
+
+def _overtaken(snapshot: Snapshot) -> RunError:
+    return RunError(
+        "RUN_OVERTAKEN",
+        f"another run of this job was committed to '{snapshot.location}' first; this one wrote nothing.",
+        hint="run it again.",
+    )
+
+
+def _newest(snapshot: Snapshot) -> Snapshot:
+    newest = open_table(snapshot.location)
+    if newest is None:
+        raise RunError("COMMIT_FAILED", f"the table '{snapshot.location}' is gone.", hint="run it again.")
+    return newest

@@ -1,0 +1,43 @@
+"""Opening Parquet files, with the failures of storage as errors that have a code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lakemill_udfs.errors import RunError
+from lakemill_udfs.files import URI, filesystem
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file while the context lasts.
+
+    Args:
+        path: Absolute path or URI.
+
+    Raises:
+        RunError: ``SOURCE_VERSIONS_GONE`` if the file is not there any more, ``STORAGE_READ`` if it cannot be read.
+    """
+    try:
+        store, inside = filesystem(path)
+        # A local file is mapped: what no column needs is never read. Times of INT96, Spark's default, are kept in
+        # microseconds, as nanoseconds would overflow.
+        source = inside if not URI.match(path) else store.open_input_file(inside)
+        with pq.ParquetFile(source, memory_map=True, coerce_int96_timestamp_unit="us") as opened:
+            yield opened
+    except FileNotFoundError as error:
+        raise RunError(
+            "SOURCE_VERSIONS_GONE",
+            f"the file '{path}' of the table is gone: it was vacuumed while this version was in use.",
+            hint="run the job again; keep files longer with delta.deletedFileRetentionDuration.",
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(
+            "STORAGE_READ",
+            f"the file '{path}' cannot be read ({type(error).__name__}).",
+            hint="check the storage and its permissions; a damaged file is restored from a backup or scored as new.",
+        ) from error

@@ -1,0 +1,182 @@
+"""Rows of a table out of its files, as the table's schema has them. Workers run this; it needs no delta-rs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lakemill.engines.local.parquet import open_parquet
+from lakemill.engines.local.pieces import Part, Piece
+from lakemill.engines.local.predicates import Predicate
+from lakemill_udfs.errors import RunError
+
+POSITION = "__position"
+
+PHYSICAL_NAME = b"delta.columnMapping.physicalName"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is read of a table. It can be pickled.
+
+    Args:
+        schema: The table's.
+        columns: Columns to read, in order; ``out.label`` is the field of a struct, unless a column is called so.
+        where: Keeps the rows for which it is true.
+        batch_rows: Rows of one record batch at most.
+        positions: Add ``POSITION``: the row's place in its file.
+    """
+
+    schema: pa.Schema
+    columns: tuple[str, ...]
+    where: Predicate | None = None
+    batch_rows: int = 65_536
+    positions: bool = False
+
+    @property
+    def file_columns(self) -> tuple[str, ...]:
+        """Return what is read of a file, by the names in the file."""
+        wanted = [self.path(name) for name in self.columns]
+        wanted += [path for path, _ in self.where.columns] if self.where is not None else []
+        return tuple(dict.fromkeys(".".join(_physical(self.schema, path)) for path in wanted))
+
+    def path(self, name: str) -> tuple[str, ...]:
+        """Return where a column stands: its name, or those of a struct and its field."""
+        return (name,) if name in self.schema.names else tuple(name.split(".", 1))
+
+
+def read_piece(piece: Piece, scan: Scan) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a piece; memory holds one batch.
+
+    Args:
+        piece: Which rows.
+        scan: Which columns of them.
+
+    Raises:
+        RunError: ``SOURCE_VERSIONS_GONE``, ``STORAGE_READ``.
+    """
+    for part in piece.parts:
+        yield from _read_part(part, scan)
+
+
+def _read_part(part: Part, scan: Scan) -> Iterator[pa.RecordBatch]:
+    with open_parquet(part.file.path) as opened:
+        groups, position = _row_groups(opened.metadata, part)
+        rows = opened.metadata.num_rows
+        dropped = part.file.dropped_rows(rows)
+        end = rows if part.rows is None else part.first + part.rows
+        for batch in opened.iter_batches(
+            scan.batch_rows, row_groups=groups, columns=list(scan.file_columns), use_threads=False
+        ):
+            start, stop = max(part.first - position, 0), min(end - position, batch.num_rows)
+            if stop > start:
+                kept = batch.slice(start, stop - start)
+                places = np.arange(position + start, position + stop)
+                if dropped is not None:
+                    counted = ~dropped[position + start : position + stop]
+                    kept, places = kept.filter(pa.array(counted)), places[counted]
+                if (found := _selected(kept, part, scan, places)).num_rows:
+                    yield found
+            position += batch.num_rows
+            if position >= end:
+                return
+
+
+def _row_groups(footer: pq.FileMetaData, part: Part) -> tuple[list[int], int]:
+    """Return the row groups that hold a part, and the position of their first row."""
+    starts = np.concatenate([[0], np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])])
+    end = footer.num_rows if part.rows is None else part.first + part.rows
+    groups = [i for i in range(footer.num_row_groups) if starts[i] < end and starts[i + 1] > part.first]
+    return groups, int(starts[groups[0]]) if groups else 0
+
+
+def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.int64]) -> pa.RecordBatch:
+    """Return the rows that ``where`` keeps, with the columns asked for."""
+    tops = dict.fromkeys(scan.path(name)[0] for name in scan.columns)
+    tops |= dict.fromkeys(scan.where.names if scan.where is not None else ())
+    fields = [scan.schema.field(name) for name in tops]
+    partition = dict(part.file.partition)
+    try:
+        arrays = [
+            _repeated(partition[field.name], field, batch.num_rows)
+            if field.name in partition
+            else _conformed(_column(batch, _name_in_file(field)), field, batch.num_rows)
+            for field in fields
+        ]
+    except pa.ArrowException as error:
+        raise RunError(
+            "STORAGE_READ",
+            f"the columns of '{part.file.path}' do not have the table's types ({type(error).__name__}).",
+            hint="write the file again from its source.",
+        ) from error
+    if scan.positions:
+        arrays, fields = [*arrays, pa.array(places)], [*fields, pa.field(POSITION, pa.int64())]
+    if not arrays:
+        return batch.select([])
+    table = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field.with_nullable(True) for field in fields]))
+    if scan.where is not None:
+        table = scan.where.filter(table)
+    if not scan.columns and not scan.positions:  # to be counted
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * table.num_rows, pa.struct([])))
+    found = [_at(table, scan.path(name)) for name in scan.columns]
+    names = [*scan.columns]
+    if scan.positions:
+        found, names = [*found, _at(table, (POSITION,))], [*names, POSITION]
+    return pa.RecordBatch.from_arrays(
+        [array for array, _ in found],
+        schema=pa.schema([field.with_name(name) for name, (_, field) in zip(names, found, strict=True)]),
+    )
+
+
+def _at(table: pa.RecordBatch, path: Sequence[str]) -> tuple[pa.Array, pa.Field]:
+    """Return a column, or a field of a struct (null where the struct is), with its metadata."""
+    array, field = table.column(path[0]), table.schema.field(path[0])
+    if len(path) == 1:
+        return array, field
+    inner = field.type.field(path[1])
+    return pc.struct_field(array, [path[1]]), pa.field(inner.name, inner.type, metadata=inner.metadata)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    return batch.column(name) if name in batch.schema.names else None
+
+
+def _repeated(value: object, field: pa.Field, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, field.type), rows)
+
+
+def _conformed(array: pa.Array | None, field: pa.Field, rows: int) -> pa.Array:
+    """Return a file's column as the table has it: fields named as there, and null where the file has none."""
+    kind = field.type
+    if array is None:
+        return pa.nulls(rows, kind)
+    if pa.types.is_struct(kind):
+        present = {inner.name for inner in array.type}
+        values = [
+            _conformed(
+                pc.struct_field(array, [name]) if (name := _name_in_file(child)) in present else None, child, rows
+            )
+            for child in kind
+        ]
+        return pa.StructArray.from_arrays(values, fields=list(kind), mask=array.is_null())
+    return array if array.type == kind else array.cast(kind)
+
+
+def _name_in_file(field: pa.Field) -> str:
+    mapped = (field.metadata or {}).get(PHYSICAL_NAME)
+    return str(field.name if mapped is None else mapped.decode())
+
+
+def _physical(schema: pa.Schema, path: Sequence[str]) -> list[str]:
+    field = schema.field(path[0])
+    names = [_name_in_file(field)]
+    for name in path[1:]:
+        field = field.type.field(name)
+        names.append(_name_in_file(field))
+    return names
