@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals(said: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """Yield an event that SIGTERM or SIGINT (Ctrl-C) sets; a second signal does what it did before.
 
     Outside the main thread, where Python allows no signal handlers, the event is there but no signal sets it.
+
+    Args:
+        said: Called when a signal came.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -28,6 +31,7 @@ def stop_signals() -> Iterator[threading.Event]:
     def note(_number: int, _frame: Any) -> None:
         stop.set()
         restore()
+        said()
 
     for number in earlier:
         signal.signal(number, note)

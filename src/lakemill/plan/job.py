@@ -61,17 +61,11 @@ def plan_job(
         source = opened(engine, config.source.table, config.source.version)
     if source is None:
         return report
-    columns = source.schema.names
-    for error in source_problems(config, columns):
-        report.add(error)
-    with report.noting():
-        kept_rows(config, engine, source)
-    with report.noting():
-        _check_checkpoint(config, source_key(config, columns))
-        report.waiting = waiting(engine, config, source)
+    _look_at_source(config, engine, source, report)
     if pipeline is None:
         return report
     resolved, models = pipeline
+    columns = source.schema.names
     plan = describe(
         report,
         resolved,
@@ -89,6 +83,17 @@ def plan_job(
         rows = engine.rows(source)
         add_probe(report, resolved, lambda count: rows.limit(count).to_arrow())
     return report
+
+
+def _look_at_source(config: PredictConfig, engine: Engine, source: Snapshot, report: PlanReport) -> None:
+    columns = source.schema.names
+    for error in source_problems(config, columns):
+        report.add(error)
+    with report.noting():
+        kept_rows(config, engine, source)
+    with report.noting():
+        _check_checkpoint(config, source_key(config, columns))
+        report.waiting = waiting(engine, config, source)
 
 
 def _resolve(config: PredictConfig, report: PlanReport) -> tuple[Resolved, list[ModelSpec | None]] | None:

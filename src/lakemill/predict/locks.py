@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 POLL_SECONDS = 1.0
+SETTLE_SECONDS = 0.05
+"""Of two runs that find no lock at the same time, the one that wrote it last has it: each looks again after this."""
 
 
 @contextmanager
@@ -49,10 +51,17 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
     path = f"{checkpoint_of(config).location}.lock"
     own = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
     told = False
-    while (other := _read(path)) is not None:
-        if not is_alive(other):
+    while True:
+        other = _read(path)
+        if other is not None and not is_alive(other):
             tell(f"taking over the lock that a dead run left (process {other['pid']} on {other['host']})")
-            break
+            other = None
+        if other is None:
+            _write(path, own)
+            time.sleep(SETTLE_SECONDS)
+            other = _read(path)
+            if other is None or other["id"] == own["id"]:
+                break
         where = f"process {other['pid']} on {other['host']}"
         if not wait:
             raise RunError(
@@ -64,7 +73,6 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
             tell(f"waiting for the run that is going on ({where})")
             told = True
         time.sleep(POLL_SECONDS)
-    _write(path, own)
     done = threading.Event()
     beats = threading.Thread(target=_beat, args=(path, own, done), daemon=True, name="lakemill-lock")
     beats.start()

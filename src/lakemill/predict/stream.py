@@ -68,7 +68,7 @@ def predict_stream(
     check_own(config, spark)
     check_before_engine(config)
     tell = progress or (lambda _: None)
-    with stop_signals() as stop, hold(config, tell):
+    with stop_signals(lambda: tell("stopping after the running batch")) as stop, hold(config, tell):
         engine = open_engine(spark, config.name)
         with _ingest(config, engine, tell) as ingest:
             ingest()  # makes the source table, if need be
@@ -101,8 +101,6 @@ class _Stream:
         self.slices = Slices(run, StreamProgress(DeltaLog(run.source.snapshot.location)))
         try:
             run.engine.follow(followed, self.slices, Watch(self.stop, self._between, self.slices.rescore))
-            if self.stop.is_set():
-                run.tell("stopped after the running batch")
         except LakemillError as error:
             status = error
             raise

@@ -33,6 +33,11 @@ def runtime(flavor: str) -> Runtime:
     return cast("Runtime", importlib.import_module(f"lakemill_udfs.models.{RUNTIMES[flavor]}"))
 
 
+def releases_lock(flavor: str) -> bool:
+    """Return whether a flavor's runtime works without Python's lock, so that threads can share one model."""
+    return runtime(flavor).RELEASES_LOCK
+
+
 def recognise(path: Path, described: Mapping[str, Any]) -> tuple[str, ModelFiles] | None:
     """Return the flavor that runs a model and the files it runs; None if no runtime takes it.
 

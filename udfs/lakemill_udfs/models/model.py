@@ -76,6 +76,9 @@ class Runtime(Protocol):
     DISTRIBUTIONS: tuple[str, ...]
     """What a server that runs such a model must have installed."""
 
+    RELEASES_LOCK: bool
+    """Whether it works without Python's lock, so that threads can share one model."""
+
     def find(self, path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
         """Return the files that this runtime runs, None if the model is none of its own.
 

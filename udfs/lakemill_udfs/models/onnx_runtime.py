@@ -19,6 +19,8 @@ ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "b
     f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
 
+RELEASES_LOCK = True
+
 DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
 
 

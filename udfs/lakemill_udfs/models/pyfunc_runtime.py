@@ -20,6 +20,8 @@ from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
+RELEASES_LOCK = False
+
 DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
 
 

@@ -121,8 +121,6 @@ def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = P
     Raises:
         TableError: ``TABLE_NOT_WRITABLE``.
     """
-    from pyspark.errors import AnalysisException
-
     if find(spark, table) is not None:
         return False
     properties = dict(layout.properties) | ({"delta.enableChangeDataFeed": "true"} if layout.change_feed else {})
@@ -134,7 +132,7 @@ def make(spark: SparkSession, table: str, schema: StructType, layout: Layout = P
         # Two jobs may make it at the same time.
         retry_conflicts(lambda: _create(spark, table, schema, layout.partition_by, properties), table)
     except SPARK_FAILURES as error:
-        if isinstance(error, AnalysisException) and error.getCondition() == "TABLE_OR_VIEW_ALREADY_EXISTS":
+        if find(spark, table) is not None:  # another job made it meanwhile
             return False
         raise TableError(
             "TABLE_NOT_WRITABLE",
