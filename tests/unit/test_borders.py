@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -22,6 +23,26 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 50  # lines; a function's without its docstring
 DRIVER_ONLY = {"pyspark", "delta", "pydantic", "lakemill"}
 INSIDE_MLFLOW = {"logged_pipeline"}  # the file that MLflow runs when it loads a pipeline: its base class is MLflow's
+ROOMS = (  # of src/lakemill, from the top down: a room imports only rooms below it
+    "cli",
+    "demo",
+    "plan",
+    "report",
+    "predict",
+    "transform",
+    "ingest",
+    "pipelines",
+    "in_process",
+    "engines",
+    "config",
+)
+SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the engine, and pipelines on DataFrames
+SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; what still counts in Spark alone
+    "engines/choice.py",
+    "cli/job_script.py",
+    "demo",
+    "report",
+)
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
 
@@ -43,6 +64,26 @@ def imports(path: Path) -> set[str]:
     return {module.split(".")[0] for module in plain | absolute}
 
 
+def ours(path: Path, names: Collection[str]) -> set[str]:
+    """Return which modules of the two roots a module imports, inside functions too, but not for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    nodes = [node for node in ast.walk(tree) if id(node) not in for_types]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = {
+        name if (name := f"{node.module}.{alias.name}") in names else str(node.module)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return (plain | parts) & set(names) - {module(path)}
+
+
 def functions(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the functions of a module and their lines without the docstring."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -61,6 +102,31 @@ def loaded_after(statement: str) -> set[str]:
 @pytest.mark.parametrize("path", UDFS, ids=name)
 def test_executor_code_imports_nothing_of_the_driver(path: Path) -> None:
     assert imports(path) & DRIVER_ONLY == set()
+
+
+@pytest.mark.parametrize("path", [path for path in LIBRARY if path.parent.name != "lakemill"], ids=name)
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    names = {module(other) for other in LIBRARY}
+    here = module(path).split(".")[1]
+    above = ROOMS[: ROOMS.index(here)]
+    wrong = sorted(other for other in ours(path, names) if other.count(".") and other.split(".")[1] in above)
+    assert not wrong, f"{name(path)} is in {here}, below {wrong}: pass in a value or a callable, or move what both need"
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """What two modules need of each other is a third thing."""
+    names = {module(path) for path in (*UDFS, *LIBRARY)}
+    graph = {module(path): ours(path, names) for path in (*UDFS, *LIBRARY)}
+    graphlib.TopologicalSorter(graph).prepare()  # its error names the circle
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name)
+def test_only_its_engine_names_an_engine_s_library(path: Path) -> None:
+    place = str(path.relative_to(ROOT / "src/lakemill"))
+    if not place.startswith((*SPARK_IN, *SPARK_ALSO_IN)):
+        assert "pyspark" not in imports(path), f"{place}: ask the engine; only {SPARK_IN} know Spark"
+    if not place.startswith("engines/local"):
+        assert "deltalake" not in imports(path), f"{place}: ask the engine; only engines/local knows delta-rs"
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lakemill.engines.packages import code_sha256, defines
 from lakemill.pipelines import registry
-from lakemill.pipelines.packages import code_sha256, defines
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.steps.callables import name_of

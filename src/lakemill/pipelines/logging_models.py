@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakemill.engines.packages import packages_of
 from lakemill.in_process.inputs import given
-from lakemill.pipelines.packages import packages_of
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import mlflow_at
 from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve

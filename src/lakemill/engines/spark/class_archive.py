@@ -47,8 +47,7 @@ def make_archive() -> Path:
     Raises:
         SetupError: ``CLASS_ARCHIVE`` if Java wrote none.
     """
-    from lakemill.engines.spark.environment import check_java
-    from lakemill.engines.spark.session import java_options
+    from lakemill.engines.spark.environment import check_java, java_options
 
     archive = class_archive(check_java())
     if archive.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import os
 import re
 import shutil
@@ -136,3 +137,13 @@ def _minor_version(python: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "missing or broken"
     return done.stdout.strip()
+
+
+def java_options() -> str:
+    """Return the options of a local JVM: where its log settings are, and how much it compiles."""
+    here = importlib.resources.files("lakemill.engines.spark")
+    options = [f"-Dlog4j2.configurationFile={here / 'log4j2.properties'}"]
+    if os.environ.get("LAKEMILL_FAST_START") == "1":
+        # With one compiler the JVM reserves 48 MiB for its code: a long process would fill it and compile without end.
+        options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]
+    return " ".join(options)

@@ -7,7 +7,6 @@ reported once, as a warning of this module's logger.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import logging
 import os
 import re
@@ -163,7 +162,7 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
         "spark.master": "local[*, 2]",  # a task is tried twice: a worker that is killed costs no run
         "spark.jars": ",".join(map(str, delta_jars(spark, delta))),
         "spark.driver.memory": "4g",
-        "spark.driver.extraJavaOptions": " ".join([java_options(), *archive_options(class_archive(java))]),
+        "spark.driver.extraJavaOptions": " ".join([environment.java_options(), *archive_options(class_archive(java))]),
         "spark.driver.host": "127.0.0.1",  # the host's own name need not resolve, and nobody else has to reach us
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -183,13 +182,3 @@ def _quiet_query_log() -> None:
     from pyspark.logger import PySparkLogger
 
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
-
-
-def java_options() -> str:
-    """Return the options of a local JVM: where its log settings are, and how much it compiles."""
-    here = importlib.resources.files("lakemill.engines.spark")
-    options = [f"-Dlog4j2.configurationFile={here / 'log4j2.properties'}"]
-    if os.environ.get("LAKEMILL_FAST_START") == "1":
-        # With one compiler the JVM reserves 48 MiB for its code: a long process would fill it and compile without end.
-        options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]
-    return " ".join(options)

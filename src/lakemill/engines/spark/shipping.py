@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from lakemill.pipelines.packages import Package, packages_of, user_package
+from lakemill.engines.packages import Package, packages_of, user_package
 from lakemill_udfs.models.content import content_files
 from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.plan import PredictPlan
