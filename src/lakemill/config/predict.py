@@ -186,6 +186,7 @@ class EngineConfig(Strict):
     """How it runs.
 
     Args:
+        name: ``spark`` (also ``auto``), or ``local``: in this machine's processes, without Java.
         batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
         batch_bytes: Most bytes of source columns in a model batch.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -193,6 +194,7 @@ class EngineConfig(Strict):
         max_bytes_per_trigger: About how much of the source one incremental batch takes.
     """
 
+    name: Literal["auto", "local", "spark"] = "auto"
     batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     batch_bytes: Bytes = 64 * 2**20
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -55,7 +55,7 @@ def plan_job(
         (progress or (lambda _: None))(f"[{problem['code']}] {problem['message']} Looking for other problems ...")
     with report.noting():
         check_own(config, spark)
-    engine = open_engine(spark, config.name)
+    engine = open_engine(spark, config.name, config.engine.name)
     source: Snapshot | None = None
     with report.noting():
         source = opened(engine, config.source.table, config.source.version)

@@ -98,7 +98,7 @@ def run_job(
     tell = progress or (lambda _: None)
     check_before_engine(config)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
-        run = prepare(config, open_engine(spark, config.name), tell, replaces_table=replace_table)
+        run = prepare(config, open_engine(spark, config.name, config.engine.name), tell, replaces_table=replace_table)
         run.result.mode = mode
         status: LakemillError | None = None
         try:
@@ -124,7 +124,7 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
         RunError: Spark failed.
     """
     check_before_engine(config)
-    run = prepare(config, open_engine(spark, config.name), lambda _: None, output=False)
+    run = prepare(config, open_engine(spark, config.name, config.engine.name), lambda _: None, output=False)
     with run.scored(run.source.rows.limit(rows), anew=True) as scored:
         result: pd.DataFrame = scored.to_arrow().to_pandas()
     return result

@@ -53,7 +53,7 @@ def check_own(config: PredictConfig, spark: SparkSession | None) -> None:
     places = predict_places(config)
     check_apart(places)
     if not all(table_names.is_path(place.name) for place in places):
-        check_apart(places, places_of(open_engine(spark, config.name)))
+        check_apart(places, places_of(open_engine(spark, config.name, config.engine.name)))
     checkpoint_of(config).check_own(config.name)
 
 

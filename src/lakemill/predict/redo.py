@@ -85,7 +85,7 @@ def reset_job(config: PredictConfig, spark: SparkSession | None = None, *, progr
 
 def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, progress: Progress | None) -> int:
     check_own(config, spark)
-    engine, own = open_engine(spark, config.name), own_rows(config) + condition
+    engine, own = open_engine(spark, config.name, config.engine.name), own_rows(config) + condition
     with hold(config, progress or (lambda _: None)):
         # The checkpoint goes first: without it the next run finds by their key which rows lack a prediction.
         checkpoint_of(config).remove()

@@ -103,7 +103,7 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
     """
     for table in (config.output.table, config.source.table):
         table_names.check_path(table)
-    engine = open_engine(spark, config.name)
+    engine = open_engine(spark, config.name, config.engine.name)
     output, source = opened(engine, config.output.table), opened(engine, config.source.table)
     counts = engine.rows(output).where(own_rows(config)).tally(["metadata.pipeline_version", "error.code"])
     versions = Counter[str]()

@@ -69,7 +69,7 @@ def predict_stream(
     check_before_engine(config)
     tell = progress or (lambda _: None)
     with stop_signals(lambda: tell("stopping after the running batch")) as stop, hold(config, tell):
-        engine = open_engine(spark, config.name)
+        engine = open_engine(spark, config.name, config.engine.name)
         with _ingest(config, engine, tell) as ingest:
             ingest()  # makes the source table, if need be
             return _Stream(prepare(config, engine, tell), stop, ingest).run_to_end()

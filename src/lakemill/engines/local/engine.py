@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
+from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
 from lakemill.engines.local import commits
 from lakemill.engines.local.changed_rows import latest
 from lakemill.engines.local.features import unsupported
@@ -116,6 +117,7 @@ class LocalEngine:
         """What rows need of this engine."""
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="lakemill-"))
+            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         return Room(self.workers, self._scratch)
 
     @property
@@ -160,11 +162,15 @@ class LocalEngine:
         """Make a table unless there is one; see ``Engine.make``."""
         if self.snapshot(table) is not None:
             return False
-        properties = {"delta.enableChangeDataFeed": "true"} if layout.change_feed else {}
+        properties = dict(layout.properties) | ({"delta.enableChangeDataFeed": "true"} if layout.change_feed else {})
         if layout.stats:
             properties["delta.dataSkippingStatsColumns"] = ",".join(layout.stats)
         commits.create(table_names.location(table), schema, properties, layout.partition_by)
         return True
+
+    def set_property(self, table: str, name: str, value: str) -> None:
+        """Set a table's property; see ``Engine.set_property``."""
+        DeltaTable(self._open(table).location).alter.set_table_properties({name: value})
 
     def add_fields(self, table: str, schema: pa.Schema) -> None:
         """Add what a table lacks; see ``Engine.add_fields``."""
@@ -229,11 +235,11 @@ class LocalEngine:
         files = self._files(scored, str(self.room.scratch))
         return commits.replace(self._open(table), files, where, transaction) is not None
 
-    def overwrite(self, rows: Rows, table: str) -> None:
+    def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
         """Make a table of these rows alone; see ``Engine.overwrite``."""
         made = self._files(rows, str(self.room.scratch))
         reader = commits.rows_of(made, rows.schema)
-        properties = {"delta.enableChangeDataFeed": "true"}
+        properties = {"delta.enableChangeDataFeed": "true", MADE_BY: made_by}
         location = table_names.location(table)
         write_deltalake(location, reader, mode="overwrite", schema_mode="overwrite", configuration=properties)
 

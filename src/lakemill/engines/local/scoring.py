@@ -61,6 +61,13 @@ class LocalScored:
         self.rows += batch.num_rows
         self.rows_error += batch.num_rows - batch["error"].null_count
 
+    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
+        """Return how many rows have null in their key, and how many others share theirs with another row."""
+        keys = of_files(self.room, self.files, self.schema).select(key).to_arrow()
+        whole = keys.drop_null()
+        counts = whole.group_by(list(key)).aggregate([([], "count_all")])["count_all"].to_pylist()
+        return keys.num_rows - whole.num_rows, sum(count for count in counts if count > 1)
+
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""
         return of_files(self.room, self.files, self.schema).to_arrow()
