@@ -68,7 +68,7 @@ def test_the_registered_pipeline_is_an_ordinary_mlflow_model(demo: DemoResult) -
 def test_the_report_tells_what_the_tables_hold(demo: DemoResult) -> None:
     page = demo.report.read_text(encoding="utf-8")
     assert f"{100 * demo.accuracy:.1f}\N{NARROW NO-BREAK SPACE}%" in page
-    assert "IMAGE_DECODE" in page
+    assert "IMAGE_TRUNCATED" in page
     assert page.count("data:image/png") > 40
     for part in ("sample", "confusion", "wrong", "unsure", "errors", "checks", "outputs", "time", "models"):
         assert f'<section id="{part}"' in page
