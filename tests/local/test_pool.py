@@ -27,7 +27,9 @@ def two(kind: Kind) -> Workers:
 
 
 def children() -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+    """Return this process's children, but for the Java of another test's Spark session."""
+    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in pids if "java" not in Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]}
 
 
 @BOTH
