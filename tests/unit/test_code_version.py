@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from lakemill.engines import packages
 from lakemill.engines.packages import user_package
-from lakemill.pipelines import packages
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
