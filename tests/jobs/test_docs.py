@@ -46,6 +46,7 @@ def test_every_block_runs(page: str, folder: Path, spark: SparkSession) -> None:
         "yaml": run_yaml,
         "sql": lambda text: spark.sql(text).collect() if page != COOKBOOK else None,
         "mermaid": len,  # a drawing
+        "text": len,
     }
     for language, code in blocks:
         runners[language](absolute(code, folder) if language in ("python", "sql") else code)

@@ -9,6 +9,7 @@ import pytest
 from lakemill import PredictConfig, predict_table
 from lakemill.predict.short_job import as_config
 from lakemill_udfs.errors import ConfigError
+from tests.lake import onnx_classifier
 
 
 def test_three_words_are_a_job_and_it_is_called_as_on_the_command_line() -> None:
@@ -35,4 +36,5 @@ def test_what_is_missing_or_there_twice_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^\[CONFIG_INVALID\] a job is given as .* got both \(source\)"):
         predict_table(PredictConfig.load(source__table="a/b", pipeline__uri="m", output__table="c/d"), source="e/f")
     with pytest.raises(ConfigError, match=r"^\[TABLE_NOT_FOUND\]"):
-        predict_table(source=f"{tmp_path}/images", model="m.onnx", output=f"{tmp_path}/predictions")
+        model = str(onnx_classifier(tmp_path / "m.onnx"))
+        predict_table(source=f"{tmp_path}/images", model=model, output=f"{tmp_path}/predictions")
