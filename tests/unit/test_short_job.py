@@ -35,6 +35,6 @@ def test_what_is_missing_or_there_twice_is_said(tmp_path: Path) -> None:
         predict_table(model="models:/digits@production")
     with pytest.raises(ConfigError, match=r"^\[CONFIG_INVALID\] a job is given as .* got both \(source\)"):
         predict_table(PredictConfig.load(source__table="a/b", pipeline__uri="m", output__table="c/d"), source="e/f")
+    model = str(onnx_classifier(tmp_path / "m.onnx"))
     with pytest.raises(ConfigError, match=r"^\[TABLE_NOT_FOUND\]"):
-        model = str(onnx_classifier(tmp_path / "m.onnx"))
         predict_table(source=f"{tmp_path}/images", model=model, output=f"{tmp_path}/predictions")
