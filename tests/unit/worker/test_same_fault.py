@@ -36,7 +36,7 @@ def bad_value(paths: Any) -> dict[str, Any]:
 
 
 def run(function: str, rows: int) -> list[dict[str, Any]]:
-    step = PythonStep(f"tests.unit.test_same_fault:{function}", Y, {"paths": "x"})
+    step = PythonStep(f"tests.unit.worker.test_same_fault:{function}", Y, {"paths": "x"})
     table = pa.table({"x": [f"/nowhere/{row}" for row in range(rows)]})
     batches = predict_batches(plan_for([step], table.schema), table.to_batches())
     return [row["error"] for batch in batches for row in batch.to_pylist()]

@@ -123,7 +123,7 @@ def test_every_way_to_take_inputs_gives_the_same(function: Callable[..., Any]) -
 
 def test_a_signature_that_does_not_fit_is_said_before_anything_runs() -> None:
     message = r"^\[PYTHON_STEP\] '.*one_more' takes \(image, factor, other\); its inputs: image, factor\."
-    step = PythonStep("tests.unit.test_arguments:one_more", Y, {"image": "x", "factor": "f"})
+    step = PythonStep("tests.unit.steps.test_arguments:one_more", Y, {"image": "x", "factor": "f"})
     with pytest.raises(ConfigError, match=message):
         Pipeline([step]).infer({"x": np.array([1.0]), "f": np.array([1.0])})
     with pytest.raises(ConfigError, match=r"^\[PYTHON_STEP\] '.*<lambda>' takes \(image, other\); its inputs: image\."):

@@ -18,7 +18,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.config.variables import expand
 from lakemill_udfs.errors import RunError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def lakemill(*arguments: str | Path) -> int:
