@@ -49,9 +49,15 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> KerasMode
 
 
 CAUSES = (
-    (r"Unknown (?:layer|loss|metric|object)[^'\"]*['\"]([\w.>]+)|Could not locate class ['\"](\w+)", "it needs {0}, a class of its author's (log it with mlflow.keras and its code)"),
+    (
+        r"Unknown (?:layer|loss|metric|object)[^'\"]*['\"]([\w.>]+)|Could not locate class ['\"](\w+)",
+        "it needs {0}, a class of its author's (log it with mlflow.keras and its code)",
+    ),
     (r"[Ll]ambda", "it holds a Lambda layer, which is code and is not loaded (keras.layers.Lambda)"),
-    (r"Unable to (?:synchronously )?open file|File format not supported|not a zip file|file signature not found", "it is damaged, cut short, or no Keras file"),
+    (
+        r"Unable to (?:synchronously )?open file|File format not supported|not a zip file|file signature not found",
+        "it is damaged, cut short, or no Keras file",
+    ),
 )
 """What Keras says when a file is bad, and what that means."""
 
@@ -132,10 +138,17 @@ def _input_names(model: Any) -> list[str]:
 def _output_names(model: Any) -> list[str]:
     names = list(getattr(model, "output_names", ()))
     count = len(model.outputs)
-    return names if len(names) == count > 1 else ["output"] if count == 1 else [f"output_{at}" for at in range(1, count + 1)]
+    return (
+        names
+        if len(names) == count > 1
+        else ["output"]
+        if count == 1
+        else [f"output_{at}" for at in range(1, count + 1)]
+    )
 
 
 def _specs(tensors: Sequence[Any], names: Sequence[str]) -> Specs:
     return tuple(
-        TensorSpec(name, str(tensor.dtype), tuple(tensor.shape)[1:]) for name, tensor in zip(names, tensors, strict=True)
+        TensorSpec(name, str(tensor.dtype), tuple(tensor.shape)[1:])
+        for name, tensor in zip(names, tensors, strict=True)
     )

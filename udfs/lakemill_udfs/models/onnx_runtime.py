@@ -209,4 +209,3 @@ def _spec(node: Any) -> TensorSpec:
             hint="export classifiers with zipmap=False",
         )
     return TensorSpec(node.name, kind, tuple(size if isinstance(size, int) else None for size in node.shape[1:]))
-

@@ -47,9 +47,18 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> SavedMode
 
 
 CAUSES = (
-    (r"Op type not registered '(\w+)'", "it needs the operator {0}, which this TensorFlow has not (a custom operator?)"),
-    (r"variables\.(?:index|data)|Unsuccessful TensorSliceReader|tensor bundle", "its weights (variables/) are missing or damaged"),
-    (r"SavedModel file does not exist|Cannot parse file|Error parsing message", "its saved_model.pb is missing or damaged"),
+    (
+        r"Op type not registered '(\w+)'",
+        "it needs the operator {0}, which this TensorFlow has not (a custom operator?)",
+    ),
+    (
+        r"variables\.(?:index|data)|Unsuccessful TensorSliceReader|tensor bundle",
+        "its weights (variables/) are missing or damaged",
+    ),
+    (
+        r"SavedModel file does not exist|Cannot parse file|Error parsing message",
+        "its saved_model.pb is missing or damaged",
+    ),
 )
 """What TensorFlow says when a graph is bad, and what that means."""
 
@@ -187,7 +196,8 @@ def _specs(tensors: Mapping[str, Any]) -> Specs:
     if any(tensor.shape.rank is None for tensor in tensors.values()):
         return ()
     return tuple(
-        TensorSpec(name, _dtype(tensor.dtype.name), tuple(tensor.shape.as_list()[1:])) for name, tensor in tensors.items()
+        TensorSpec(name, _dtype(tensor.dtype.name), tuple(tensor.shape.as_list()[1:]))
+        for name, tensor in tensors.items()
     )
 
 

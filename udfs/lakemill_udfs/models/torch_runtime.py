@@ -51,10 +51,10 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> TorchMode
 
 
 CAUSES = (
+    (r"constants\.pkl|Couldn't find .*version", "it is no TorchScript: save it with torch.jit.save or torch.export.save"),
     (r"PytorchStreamReader failed|unexpected EOF|invalid header or archive|not a ZIP archive", "it is damaged or cut"),
     (r"Unknown builtin op: ([\w:.]+)", "it needs the operator {0}, which this PyTorch has not"),
-    (r"Weights only load failed", "it is a pickle of weights or objects; export the network: torch.jit.save, torch.export"),
-    (r"constants\.pkl|version_|Couldn't find .*version", "it is no TorchScript: save it with torch.jit.save or torch.export"),
+    (r"Weights only load failed", "it is a pickle of weights; export the network: torch.jit.save or torch.export.save"),
 )
 """What PyTorch says when a file is bad, and what that means."""
 
@@ -156,7 +156,11 @@ def _fixed_batch(network: Any) -> int | None:
     nodes = getattr(graph, "nodes", None)
     if not isinstance(network, _torch().fx.GraphModule) or nodes is None:
         return None
-    shapes = [tuple(node.meta["val"].shape) for node in nodes if node.op == "placeholder" and hasattr(node.meta.get("val"), "shape")]
+    shapes = [
+        tuple(node.meta["val"].shape)
+        for node in nodes
+        if node.op == "placeholder" and hasattr(node.meta.get("val"), "shape")
+    ]
     first = next((shape[0] for shape in shapes if shape), None)
     return first if isinstance(first, int) else None
 
