@@ -51,7 +51,10 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> TorchMode
 
 
 CAUSES = (
-    (r"constants\.pkl|Couldn't find .*version", "it is no TorchScript: save it with torch.jit.save or torch.export.save"),
+    (
+        r"constants\.pkl|Couldn't find .*version",
+        "it is no TorchScript: save it with torch.jit.save or torch.export.save",
+    ),
     (r"PytorchStreamReader failed|unexpected EOF|invalid header or archive|not a ZIP archive", "it is damaged or cut"),
     (r"Unknown builtin op: ([\w:.]+)", "it needs the operator {0}, which this PyTorch has not"),
     (r"Weights only load failed", "it is a pickle of weights; export the network: torch.jit.save or torch.export.save"),
