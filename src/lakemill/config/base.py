@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
@@ -73,6 +73,20 @@ class Strict(BaseModel):
     """Base of all configuration: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineChoice(Strict):
+    """Where a job runs.
+
+    Args:
+        name: ``local`` is this machine's processes, without Java; ``spark`` is Spark; ``auto`` takes Spark where there
+            is a session, or something that only Spark can do, and else ``local``.
+        workers: Of the local engine: ``threads`` share one copy of a model, ``processes`` have one each; ``auto``
+            chooses by what the job does.
+    """
+
+    name: Literal["auto", "local", "spark"] = "auto"
+    workers: Literal["auto", "threads", "processes"] = "auto"
 
 
 class JobConfig(Strict):

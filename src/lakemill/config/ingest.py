@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
+from lakemill.config.base import Bytes, EngineChoice, JobConfig, Strict, interval_seconds
 from lakemill_udfs.images.files import Limits
 
 ARROW_BINARY_BYTES = 2**30
@@ -119,6 +119,7 @@ class IngestConfig(JobConfig):
         limits: Sizes from which a file is rejected or kept by its path.
         thumbnails: A table of thumbnails, or null for none.
         trigger: ``once``, or an interval such as ``30 seconds`` or ``1 minute``: list again and add what is new.
+        engine: Where it runs.
     """
 
     source: FileSource
@@ -126,6 +127,7 @@ class IngestConfig(JobConfig):
     limits: ImageLimits = ImageLimits()
     thumbnails: Thumbnails | None = None
     trigger: str = "once"
+    engine: EngineChoice = EngineChoice()
 
     @field_validator("trigger")
     @classmethod

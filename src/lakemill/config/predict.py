@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
+from lakemill.config.base import Bytes, EngineChoice, JobConfig, Strict, interval_seconds
 from lakemill.config.ingest import IngestConfig
 from lakemill.config.row_files import RowLimits
 from lakemill_udfs.errors import ConfigError
@@ -182,11 +182,10 @@ class QuarantineConfig(Strict):
     max_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class EngineConfig(Strict):
+class EngineConfig(EngineChoice):
     """How it runs.
 
     Args:
-        name: ``spark`` (also ``auto``), or ``local``: in this machine's processes, without Java.
         batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
         batch_bytes: Most bytes of source columns in a model batch.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -194,7 +193,6 @@ class EngineConfig(Strict):
         max_bytes_per_trigger: About how much of the source one incremental batch takes.
     """
 
-    name: Literal["auto", "local", "spark"] = "auto"
     batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     batch_bytes: Bytes = 64 * 2**20
     device: Literal["auto", "cpu", "cuda"] = "auto"

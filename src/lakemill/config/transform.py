@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from lakemill.config.base import JobConfig, Strict
+from lakemill.config.base import EngineChoice, JobConfig, Strict
 from lakemill.config.row_files import ImageRowLimits
 from lakemill_udfs.images.transforms import ImageTransform
 
@@ -48,6 +48,7 @@ class TransformConfig(JobConfig):
             returns a DataFrame. Nothing else of ``transform`` applies then.
         output: The table to write.
         limits: What a row may make the job read and decode.
+        engine: Where it runs.
     """
 
     source: TransformSource
@@ -55,6 +56,7 @@ class TransformConfig(JobConfig):
     group_by: tuple[str, ...] = ()
     output: TransformOutput
     limits: ImageRowLimits = ImageRowLimits()
+    engine: EngineChoice = EngineChoice()
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
