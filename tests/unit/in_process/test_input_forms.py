@@ -125,7 +125,7 @@ def test_a_null_fails_its_row_or_is_left_out_where_it_may_be_in_every_form(
 
 
 def run(table: pa.Table, inputs: dict[str, str] | None = None, declared: tuple[TensorSpec, ...] = ()) -> Batch:
-    """Run a function that says which shapes it was called with; the very first row goes alone, so look at a later run."""
+    """Run a function that says which shapes it was called with; return a later run: the very first row goes alone."""
     outputs = {"rows": {"dtype": "int64"}, "y": {"dtype": "float32", "shape": [None, None]}}
     step = PythonStep("tests.unit.features:calls", outputs, inputs or {"x": "x"})
     runner = PipelineRunner(plan_for([step], table.schema, inputs=declared))
