@@ -186,6 +186,10 @@ class EngineConfig(EngineChoice):
     """How it runs.
 
     Args:
+        name: ``local`` is this machine's processes, without Java; ``spark`` is Spark; ``auto`` takes Spark where there
+            is a session, or something that only Spark can do, and else ``local``.
+        workers: Of the local engine: ``threads`` share one copy of a model, ``processes`` have one each; ``auto``
+            chooses by what the pipeline does.
         batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
         batch_bytes: Most bytes of source columns in a model batch.
         device: ``auto``, ``cpu`` or ``cuda``.

@@ -33,7 +33,7 @@ from lakemill.engines.places import check_apart, places_of
 from lakemill.engines.relations import Rows
 from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, check_local, index_labels, list_files
-from lakemill.ingest.places import ingest_places
+from lakemill.ingest.places import ingest_needs, ingest_places
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
 from lakemill.ingest.thumbnails import add_thumbnails
 from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
@@ -102,7 +102,7 @@ def ingest_images(
 
     Args:
         config: What to do.
-        spark: The session to use; without one, ``get_session``.
+        spark: The session to use; without one, ``config.engine`` says what it runs on.
         progress: Called with one line of text at each stage; without one, the lines are logged.
 
     Raises:
@@ -112,9 +112,10 @@ def ingest_images(
     """
     check_local(config.source)
     check_apart(ingest_places(config))
-    with open_engine(spark, config.name).for_images() as engine:
+    say = progress or logger.info
+    with open_engine(spark, ingest_needs(config), config.engine, say).for_images() as engine:
         check_apart(ingest_places(config), places_of(engine))
-        run = Ingest(config, engine, progress or logger.info)
+        run = Ingest(config, engine, say)
         return run.once() if config.every_seconds is None else _repeat(run, config.every_seconds)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakemill.engines import table_names
+from lakemill.engines.needs import Needs
 from lakemill.engines.places import Place
 
 if TYPE_CHECKING:
@@ -23,3 +24,10 @@ def ingest_places(config: IngestConfig) -> list[Place]:
     if config.thumbnails is not None:
         places.append(Place("thumbnails.table", config.thumbnails.table))
     return places
+
+
+def ingest_needs(config: IngestConfig) -> Needs:
+    """Return what an ingest job needs of an engine."""
+    table = config.output.table
+    thumbnails = () if config.thumbnails is None else (config.thumbnails.table,)
+    return Needs(config.name, writes=(table, table_names.sibling(table, "_quarantine"), *thumbnails))

@@ -87,18 +87,20 @@ class PlanReport:
     """What a run would do.
 
     Args:
+        engine: Which engine the job runs on, and why, in one line.
         pipeline: Its name and version; None where a model was not found.
         models: Each model's URI and the name, version and sha256 that it stands for now.
         inputs: How each column reaches the models.
         output_schema: Columns of the result, as Spark DDL.
         batch: ``rows`` and ``bytes`` of a model batch, ``row_bytes`` of its tensors, and the ``reason``.
-        settings: Spark's settings: ``name``, ``value``, ``reason``. A job makes them for itself; ``transform`` leaves
-            the session to its owner, who may.
+        settings: The engine's settings: ``name``, ``value``, ``reason``. A job makes them for itself; ``transform``
+            leaves the session to its owner, who may.
         waiting: What would be scored; None where the source is no table.
         probe: dtype and shape of each step's outputs, from one real batch.
         problems: Everything that is wrong, as ``code``, ``message`` and ``hint``.
     """
 
+    engine: str | None = None
     pipeline: dict[str, str | None] | None = None
     models: list[dict[str, str | None]] = field(default_factory=list)
     inputs: list[InputForm] = field(default_factory=list)
@@ -108,6 +110,10 @@ class PlanReport:
     waiting: Waiting | None = None
     probe: dict[str, dict[str, Any]] | None = None
     problems: list[dict[str, str | None]] = field(default_factory=list)
+
+    def note_engine(self, line: str) -> None:
+        """Take in which engine the job runs on."""
+        self.engine = line.removeprefix("engine: ")
 
     @property
     def exit_code(self) -> int:

@@ -27,6 +27,8 @@ def render(report: PlanReport) -> str:
 def layout(report: PlanReport) -> Group:
     """Return a plan as something that rich prints."""
     parts: list[RenderableType] = []
+    if report.engine is not None:
+        parts.append(_line("engine", report.engine))
     if report.pipeline is not None:
         parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
     for model in report.models:
@@ -42,7 +44,7 @@ def layout(report: PlanReport) -> Group:
         parts.append(_line("batch", f"{report.batch['rows']} rows{size}{row}; {report.batch['reason']}"))
     if report.settings:
         rows = [(setting["name"], setting["value"], setting["reason"]) for setting in report.settings]
-        parts.append(_table(("Spark setting", "value", "because"), rows))
+        parts.append(_table(("setting", "value", "because"), rows))
     if report.output_schema is not None:
         parts.append(_line("result", report.output_schema))
     if report.probe is not None:

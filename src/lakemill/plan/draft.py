@@ -12,6 +12,7 @@ import pyarrow as pa
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import opened
+from lakemill.engines.needs import Needs
 from lakemill.engines.table_names import job_name
 from lakemill.pipelines.registry import MLFLOW_SCHEMES, find
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
@@ -142,7 +143,7 @@ def draft_job(source: str, model: str, output: str, *, registry: str | None = No
     table_names.check_path(source)
     if not model.startswith(MLFLOW_SCHEMES):
         find(model)
-    columns = opened(open_engine(None, "lakemill init"), source).schema
+    columns = opened(open_engine(None, Needs("lakemill init", (source,))), source).schema
     return Draft(source, columns, model, output, registry).yaml(file)
 
 

@@ -14,6 +14,7 @@ from lakemill.engines.schemas import ddl, predictions_schema
 from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, describe, resolve_all
 from lakemill.pipelines.resolving import Resolved
 from lakemill.predict.commits import check_output
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import resolve_config
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
@@ -55,7 +56,7 @@ def plan_job(
         (progress or (lambda _: None))(f"[{problem['code']}] {problem['message']} Looking for other problems ...")
     with report.noting():
         check_own(config, spark)
-    engine = open_engine(spark, config.name, config.engine.name)
+    engine = open_engine(spark, predict_needs(config), config.engine, report.note_engine)
     source: Snapshot | None = None
     with report.noting():
         source = opened(engine, config.source.table, config.source.version)

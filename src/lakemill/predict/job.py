@@ -16,6 +16,7 @@ from lakemill.predict.commits import now_utc
 from lakemill.predict.locks import hold
 from lakemill.predict.measures import write_measures
 from lakemill.predict.modes import MODES
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
 from lakemill.predict.progress import checkpoint_of
@@ -98,7 +99,8 @@ def run_job(
     tell = progress or (lambda _: None)
     check_before_engine(config)
     with hold(config, tell, wait=wait), ThreadPoolExecutor(1) as side:
-        run = prepare(config, open_engine(spark, config.name, config.engine.name), tell, replaces_table=replace_table)
+        engine = open_engine(spark, predict_needs(config), config.engine, tell)
+        run = prepare(config, engine, tell, replaces_table=replace_table)
         run.result.mode = mode
         status: LakemillError | None = None
         try:
@@ -124,7 +126,7 @@ def preview(config: PredictConfig, rows: int, spark: SparkSession | None = None)
         RunError: Spark failed.
     """
     check_before_engine(config)
-    run = prepare(config, open_engine(spark, config.name, config.engine.name), lambda _: None, output=False)
+    run = prepare(config, open_engine(spark, predict_needs(config), config.engine), lambda _: None, output=False)
     with run.scored(run.source.rows.limit(rows), anew=True) as scored:
         result: pd.DataFrame = scored.to_arrow().to_pandas()
     return result

@@ -16,6 +16,7 @@ from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.places import Place, check_apart, places_of
 from lakemill.ingest.places import ingest_places
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.progress import checkpoint_of
 from lakemill_udfs.errors import TableError
 
@@ -53,7 +54,7 @@ def check_own(config: PredictConfig, spark: SparkSession | None) -> None:
     places = predict_places(config)
     check_apart(places)
     if not all(table_names.is_path(place.name) for place in places):
-        check_apart(places, places_of(open_engine(spark, config.name, config.engine.name)))
+        check_apart(places, places_of(open_engine(spark, predict_needs(config), config.engine)))
     checkpoint_of(config).check_own(config.name)
 
 

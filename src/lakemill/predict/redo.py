@@ -10,6 +10,7 @@ from lakemill.engines.sql import sql_text
 from lakemill.predict.job import run_job
 from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_retry
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import PredictResult, Progress, own_rows
@@ -85,7 +86,7 @@ def reset_job(config: PredictConfig, spark: SparkSession | None = None, *, progr
 
 def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, progress: Progress | None) -> int:
     check_own(config, spark)
-    engine, own = open_engine(spark, config.name, config.engine.name), own_rows(config) + condition
+    engine, own = open_engine(spark, predict_needs(config), config.engine), own_rows(config) + condition
     with hold(config, progress or (lambda _: None)):
         # The checkpoint goes first: without it the next run finds by their key which rows lack a prediction.
         checkpoint_of(config).remove()

@@ -15,6 +15,7 @@ from lakemill.engines.engine import Engine, opened
 from lakemill.engines.relations import Snapshot
 from lakemill.engines.sql import sql_text
 from lakemill.predict.locks import running
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import own_rows
 
@@ -103,7 +104,7 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
     """
     for table in (config.output.table, config.source.table):
         table_names.check_path(table)
-    engine = open_engine(spark, config.name, config.engine.name)
+    engine = open_engine(spark, predict_needs(config), config.engine)
     output, source = opened(engine, config.output.table), opened(engine, config.source.table)
     counts = engine.rows(output).where(own_rows(config)).tally(["metadata.pipeline_version", "error.code"])
     versions = Counter[str]()

@@ -24,6 +24,7 @@ from lakemill.predict.commits import now_utc
 from lakemill.predict.incremental import Slices, following
 from lakemill.predict.job import write_run
 from lakemill.predict.locks import hold
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import PredictResult, Progress, Run
@@ -69,7 +70,7 @@ def predict_stream(
     check_before_engine(config)
     tell = progress or (lambda _: None)
     with stop_signals(lambda: tell("stopping after the running batch")) as stop, hold(config, tell):
-        engine = open_engine(spark, config.name, config.engine.name)
+        engine = open_engine(spark, predict_needs(config), config.engine, tell)
         with _ingest(config, engine, tell) as ingest:
             ingest()  # makes the source table, if need be
             return _Stream(prepare(config, engine, tell), stop, ingest).run_to_end()

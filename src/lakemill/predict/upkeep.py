@@ -9,6 +9,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, opened
+from lakemill.engines.needs import Needs
 from lakemill_udfs.errors import TableError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> 
         RunError: ``COMMIT_CONFLICT``.
     """
     _check_one_is_there(names)
-    engine = open_engine(spark, "lakemill")
+    engine = open_engine(spark, Needs("lakemill", writes=tuple(names)))
     return {name: engine.optimize(name) for name in _there(engine, names)}
 
 
@@ -61,7 +62,7 @@ def vacuum_tables(names: Sequence[str], spark: SparkSession | None = None) -> di
         TableError: ``TABLE_NOT_FOUND`` if there is none of them.
     """
     _check_one_is_there(names)
-    engine = open_engine(spark, "lakemill")
+    engine = open_engine(spark, Needs("lakemill", writes=tuple(names)))
     return {name: engine.vacuum(name) for name in _there(engine, names)}
 
 

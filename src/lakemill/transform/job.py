@@ -22,6 +22,7 @@ from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, opened
+from lakemill.engines.needs import Needs
 from lakemill.engines.output_tables import check_own
 from lakemill.engines.places import Place, check_apart, places_of
 from lakemill.engines.relations import PieceFunction, Rows
@@ -82,7 +83,7 @@ def transform_images(
 
     Args:
         config: What to do.
-        spark: The session to use; without one, ``get_session``.
+        spark: The session to use; without one, ``config.engine`` says what it runs on.
         progress: Called with one line of text at each stage; without one, the lines are logged.
 
     Raises:
@@ -94,12 +95,13 @@ def transform_images(
     started = time.monotonic()
     table_names.check_path(config.source.table)
     check_apart(transform_places(config))
-    with open_engine(spark, config.name).for_images() as engine:
+    say = progress or logger.info
+    with open_engine(spark, transform_needs(config), config.engine, say).for_images() as engine:
         check_apart(transform_places(config), places_of(engine))
         rows = open_source(config, engine)
         shipped = _ship(config.transform, engine)
         work = _by_group if config.group_by else _by_row
-        result = work(config, shipped, engine, rows, progress or logger.info)
+        result = work(config, shipped, engine, rows, say)
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 
@@ -111,6 +113,13 @@ def transform_places(config: TransformConfig) -> list[Place]:
         Place("output.table", output),
         Place("the output's _quarantine table", table_names.sibling(output, "_quarantine")),
     ]
+
+
+def transform_needs(config: TransformConfig, *, writes: bool = True) -> Needs:
+    """Return what a transform job needs of an engine."""
+    source, output = config.source, config.output
+    tables = (output.table, table_names.sibling(output.table, "_quarantine")) if writes else ()
+    return Needs(config.name, (source.table,), tables, source.where, source.version, output.columns)
 
 
 def open_source(config: TransformConfig, engine: Engine) -> Rows:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from lakemill.engines.choice import open_engine
-from lakemill.transform.job import image_source, open_source
+from lakemill.transform.job import image_source, open_source, transform_needs
 from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.images.opening import row_errors
 from lakemill_udfs.images.pixels import for_the_eye
@@ -46,7 +46,7 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
     Args:
         config: What to do.
         count: How many rows.
-        spark: The session to use; without one, ``get_session``.
+        spark: The session to use; without one, ``config.engine`` says what it runs on.
 
     Raises:
         ConfigError: ``SAMPLE_GROUPS`` with ``group_by``, and as ``transform_images``.
@@ -57,7 +57,7 @@ def sample(config: TransformConfig, count: int, spark: SparkSession | None = Non
             "a sample shows images row by row, and this job transforms groups.",
             hint="use source.where to run it on one small group.",
         )
-    engine = open_engine(spark, config.name)
+    engine = open_engine(spark, transform_needs(config, writes=False), config.engine)
     rows, source = open_source(config, engine).select(["path", "content"]).limit(count), image_source(config, engine)
     return [_one(config, source, row["path"], row["content"]) for row in rows.to_arrow().to_pylist()]
 
@@ -81,7 +81,7 @@ def write_sample(
     Args:
         config: What to do.
         count: How many rows.
-        spark: The session to use; without one, ``get_session``.
+        spark: The session to use; without one, ``config.engine`` says what it runs on.
         folder: Where the PNG goes, named after the job; by default the working folder.
 
     Raises:

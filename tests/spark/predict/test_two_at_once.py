@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from lakemill import LakemillError, predict_table
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Transaction
+from lakemill.engines.needs import Needs
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
 from lakemill.predict.locks import hold
@@ -95,7 +96,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
 
 def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
     config = digits_job(lake)
-    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
+    runs = [prepare(config, open_engine(spark, Needs("digits")), lambda _: None) for _ in range(2)]
 
     def score(run: Run) -> None:
         transaction = Transaction("digits/one", 0)
@@ -107,7 +108,7 @@ def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSe
 
 def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spark: SparkSession) -> None:
     config = digits_job(lake, mode="missing")
-    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
+    runs = [prepare(config, open_engine(spark, Needs("digits")), lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
     assert codes in ([], ["RUN_OVERTAKEN"])
     assert len(paths(lake)) == 4

@@ -59,6 +59,7 @@ def create(
             mode="ignore",
             configuration=dict(properties or {}),
             partition_by=list(partition_by),
+            raise_if_key_not_exists=False,  # properties of ours
         )
     except (DeltaError, OSError) as error:
         raise TableError(
@@ -99,7 +100,9 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transa
 
     def write(table: DeltaTable) -> None:
         if snapshot.partition_columns or not is_inside(snapshot, files):
-            write_deltalake(table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot, transaction))
+            write_deltalake(
+                table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot.schema, transaction)
+            )
         else:
             actions: list[Any] = [_action(snapshot.location, file) for file in files]
             table.create_write_transaction(
@@ -135,9 +138,30 @@ def replace(
     def write(table: DeltaTable) -> None:
         rows = rows_of(files, snapshot.schema)
         how: dict[str, Any] = {"schema_mode": "overwrite"} if condition is None else {"predicate": condition}
-        write_deltalake(table, rows, mode="overwrite", **how, **_options(snapshot, transaction))
+        write_deltalake(table, rows, mode="overwrite", **how, **_options(snapshot.schema, transaction))
 
     return _commit(snapshot, transaction, write)
+
+
+def overwrite(snapshot: Snapshot, files: Sequence[WrittenFile], schema: pa.Schema) -> None:
+    """Make a table of the rows of files alone, which may lie anywhere and stay there; it gets their columns.
+
+    Args:
+        snapshot: Of the table, as it is.
+        files: All of its rows.
+        schema: Theirs.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    snapshot.check_writable()
+
+    def write(table: DeltaTable) -> None:
+        how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"}
+        write_deltalake(table, rows_of(files, schema), **how, **_options(schema, None))
+
+    _commit(snapshot, None, write)
 
 
 def merge(
@@ -179,7 +203,7 @@ def merge(
     def write(table: DeltaTable) -> None:
         rows = _marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
-            rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
+            rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot.schema, transaction)
         )
         merger.when_matched_delete(f"s.{DELETED}").when_matched_update(values)
         merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
@@ -213,7 +237,7 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
 
     def write(table: DeltaTable) -> None:
         nonlocal deleted
-        deleted = int(table.delete(condition, **_options(snapshot, transaction))["num_deleted_rows"])
+        deleted = int(table.delete(condition, **_options(snapshot.schema, transaction))["num_deleted_rows"])
 
     _commit(snapshot, transaction, write)
     return deleted
@@ -273,11 +297,11 @@ def _properties(transaction: Transaction | None) -> CommitProperties:
     return CommitProperties(app_transactions=[DeltaTransaction(transaction.app, transaction.version)])
 
 
-def _options(snapshot: Snapshot, transaction: Transaction | None) -> dict[str, Any]:
+def _options(schema: pa.Schema, transaction: Transaction | None) -> dict[str, Any]:
     as_they_are = WriterProperties(compression="UNCOMPRESSED")
     return {
         "commit_properties": _properties(transaction),
-        "writer_properties": as_they_are if has_blobs(snapshot.schema) else WriterProperties(compression="SNAPPY"),
+        "writer_properties": as_they_are if has_blobs(schema) else WriterProperties(compression="SNAPPY"),
     }
 
 

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 from lakemill.engines import table_names
 from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
 from lakemill.engines.local import commits
+from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.changed_rows import latest
-from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.tables import Snapshot as Opened
-from lakemill.engines.local.tables import open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.local.writing import WrittenFile, discard
+from lakemill.engines.pace import Pace
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lost_fields
 from lakemill.engines.sql import sql_text
@@ -92,11 +92,13 @@ class LocalEngine:
         workers: How many, and threads or processes, for work that has no plan.
         forced: ``threads`` or ``processes`` for every plan; None chooses by what the plan does.
         on_rows: Told of rows done.
+        tell: Gets a line every few seconds of long work.
     """
 
     workers: Workers = field(default_factory=lambda: Workers("threads", processors(), 1))
     forced: str | None = None
     on_rows: Callable[[int], None] | None = None
+    tell: Callable[[str], None] | None = None
     name: str = "local"
     _scratch: Path | None = None
 
@@ -137,12 +139,7 @@ class LocalEngine:
 
     def snapshot(self, table: str, version: int | str | None = None) -> LocalSnapshot | None:
         """Return a Delta table; see ``Engine.snapshot``."""
-        if not table_names.is_path(table):
-            raise unsupported(
-                f"the local engine opens tables by path or URI, not by a catalog's name: '{table}'.",
-                "give a path with a slash; or engine: {name: spark}.",
-            )
-        opened = open_table(table_names.location(table), version)
+        opened = open_by_path(table, version)
         return None if opened is None else LocalSnapshot(table, opened)
 
     def rows(self, snapshot: Snapshot) -> LocalRows:
@@ -170,7 +167,7 @@ class LocalEngine:
 
     def set_property(self, table: str, name: str, value: str) -> None:
         """Set a table's property; see ``Engine.set_property``."""
-        DeltaTable(self._open(table).location).alter.set_table_properties({name: value})
+        DeltaTable(self._open(table).location).alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def add_fields(self, table: str, schema: pa.Schema) -> None:
         """Add what a table lacks; see ``Engine.add_fields``."""
@@ -201,7 +198,7 @@ class LocalEngine:
     ) -> Iterator[LocalScored]:
         """Run the inference once; see ``Engine.scored``."""
         room = replace(self.room, workers=workers_for(plan, self.slots, self.forced))
-        scoring = Scoring(plan, room, self._folder(into), self.on_rows)
+        scoring = Scoring(plan, room, self._folder(into), self._pace(cast(LocalRows, rows)))
         with scoring.scored(cast(LocalRows, rows), group_by, once) as scored:
             yield scored
 
@@ -237,11 +234,10 @@ class LocalEngine:
 
     def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
         """Make a table of these rows alone; see ``Engine.overwrite``."""
-        made = self._files(rows, str(self.room.scratch))
-        reader = commits.rows_of(made, rows.schema)
-        properties = {"delta.enableChangeDataFeed": "true", MADE_BY: made_by}
-        location = table_names.location(table)
-        write_deltalake(location, reader, mode="overwrite", schema_mode="overwrite", configuration=properties)
+        files = self._files(rows, str(self.room.scratch))
+        # delta-rs takes a property of ours from nobody but the maker of a table: it is made first, empty and owned.
+        self.make(table, rows.schema, Layout(change_feed=True, properties=((MADE_BY, made_by),)))
+        commits.overwrite(self._open(table), files, rows.schema)
 
     def merge(
         self,
@@ -290,6 +286,12 @@ class LocalEngine:
             raise TableError("TABLE_NOT_FOUND", f"there is no Delta table '{table}'.", hint="make it first.")
         return found.opened
 
+    def _pace(self, rows: LocalRows) -> Callable[[int], None] | None:
+        """Return what counts the rows that are done, and says now and then how far that is."""
+        if self.tell is None or self.on_rows is not None:
+            return self.on_rows
+        return Pace(self.tell, rows.known_count())
+
     def _fit(self, table: str, schema: pa.Schema) -> None:
         """Make the table if there is none, and add what it lacks."""
         if not self.make(table, schema) and lost_fields(schema, self._open(table).schema):
@@ -298,7 +300,8 @@ class LocalEngine:
     def _files(self, scored: Scored | Rows, folder: str) -> list[WrittenFile]:
         if isinstance(scored, LocalScored):
             return scored.files
-        made = cast(LocalRows, scored).make(folder, on_rows=self.on_rows)
+        rows = cast(LocalRows, scored)
+        made = rows.make(folder, on_rows=self._pace(rows))
         return [piece.file for piece in made if piece.file is not None]
 
 

@@ -78,10 +78,8 @@ def _read_part(part: Part, scan: Scan) -> Iterator[pa.RecordBatch]:
             if stop > start:
                 kept = batch.slice(start, stop - start)
                 places = np.arange(position + start, position + stop)
-                if dropped is not None:
-                    counted = ~dropped[position + start : position + stop]
-                    kept, places = kept.filter(pa.array(counted)), places[counted]
-                if (found := _selected(kept, part, scan, places)).num_rows:
+                counted = None if dropped is None else ~dropped[position + start : position + stop]
+                if (found := _selected(kept, part, scan, places, counted)).num_rows:
                     yield found
             position += batch.num_rows
             if position >= end:
@@ -96,8 +94,10 @@ def _row_groups(footer: pq.FileMetaData, part: Part) -> tuple[list[int], int]:
     return groups, int(starts[groups[0]]) if groups else 0
 
 
-def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.int64]) -> pa.RecordBatch:
-    """Return the rows that ``where`` keeps, with the columns asked for."""
+def _selected(
+    batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.int64], counted: NDArray[np.bool_] | None
+) -> pa.RecordBatch:
+    """Return the rows that count and that ``where`` keeps, with the columns asked for."""
     tops = dict.fromkeys(scan.path(name)[0] for name in scan.columns)
     tops |= dict.fromkeys(scan.where.names if scan.where is not None else ())
     fields = [scan.schema.field(name) for name in tops]
@@ -118,12 +118,14 @@ def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.
     if scan.positions:
         arrays, fields = [*arrays, pa.array(places)], [*fields, pa.field(POSITION, pa.int64())]
     if not arrays:
-        return batch.select([])
+        return batch.select([]) if counted is None else _rows_alone(int(counted.sum()))
     table = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field.with_nullable(True) for field in fields]))
+    if counted is not None:  # only now: Arrow does not filter some of the types that delta-rs writes into files
+        table = table.filter(pa.array(counted))
     if scan.where is not None:
         table = scan.where.filter(table)
     if not scan.columns and not scan.positions:  # to be counted
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * table.num_rows, pa.struct([])))
+        return _rows_alone(table.num_rows)
     found = [_at(table, scan.path(name)) for name in scan.columns]
     names = [*scan.columns]
     if scan.positions:
@@ -132,6 +134,10 @@ def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.
         [array for array, _ in found],
         schema=pa.schema([field.with_name(name) for name, (_, field) in zip(names, found, strict=True)]),
     )
+
+
+def _rows_alone(count: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
 
 
 def _at(table: pa.RecordBatch, path: Sequence[str]) -> tuple[pa.Array, pa.Field]:

@@ -18,13 +18,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.groups import call_groups
 from lakemill.engines.local.parquet import parquet_rows
 from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
 from lakemill.engines.local.predicates import Predicate
 from lakemill.engines.local.reading import POSITION, Scan, read_piece
+from lakemill.engines.local.result_columns import declared_columns
 from lakemill.engines.local.tables import DataFile
 from lakemill.engines.local.work import MadePiece, PieceFunction, PieceWork, make_pieces
 from lakemill.engines.local.writing import FileWriter, WrittenFile
@@ -215,7 +215,7 @@ class LocalRows:
     def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> LocalRows:
         """Give what a function makes of each group's ``pandas.DataFrame``; see ``Rows.map_groups``."""
         if isinstance(columns, str):
-            raise unsupported("the local engine does not read columns that SQL declares.")
+            columns = declared_columns(columns)
         return self.dealt(by).map(partial(call_groups, function, columns, tuple(by)), columns)
 
     def dealt(self, by: Sequence[str]) -> LocalRows:
@@ -279,6 +279,10 @@ class LocalRows:
         if rows.predicate is None:
             return sum(_rows_of(file) for file in rows.files)
         return sum(batch.num_rows for batch in replace(rows, columns=()).batches())
+
+    def known_count(self) -> int | None:
+        """Return how many rows there are before anything is made of them; None if that takes a look at them."""
+        return None if self.predicate is not None else sum(_rows_of(file) for file in self.files)
 
     def tally(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Run, and return how many rows each combination of values has."""
