@@ -21,7 +21,7 @@ help: ## list the targets
 setup: .venv/java.stamp ## .venv with the pinned packages, Java 17, Delta's jars
 	@:
 
-demo: setup ## images to predictions, on handwritten digits, into ./lake
+demo: .venv/lakemill.stamp ## images to predictions, on handwritten digits, into ./lake; needs no Java
 	@.venv/bin/lakemill demo
 
 .venv/browser.stamp: .venv/java.stamp

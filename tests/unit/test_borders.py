@@ -38,12 +38,7 @@ ROOMS = (  # of src/lakemill, from the top down: a room imports only rooms below
     "config",
 )
 SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the engine, and pipelines on DataFrames
-SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; what still counts in Spark alone
-    "engines/choice.py",
-    "cli/job_script.py",
-    "demo",
-    "report",
-)
+SPARK_ALSO_IN = ("engines/choice.py",)  # the session's type, for the rooms above and for scripts
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
 

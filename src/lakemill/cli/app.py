@@ -257,12 +257,16 @@ def report(
 
 @app.command()
 def demo(
-    lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake"), as_json: Json = False
+    lake: Annotated[Path, typer.Option(help="Folder that the demo fills.")] = Path("lake"),
+    engine: Annotated[str, typer.Option(help="auto, local or spark.")] = "auto",
+    as_json: Json = False,
 ) -> int:
     """Real handwritten digits: ingest, train, register, predict, report."""
+    from lakemill.config.base import EngineChoice, validate
     from lakemill.demo.walk import run_demo
 
-    result = run_demo(lake, progress=tell)
+    choice = validate(EngineChoice, {"name": engine}, where="--engine")
+    result = run_demo(lake, choice=choice, progress=tell)
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 

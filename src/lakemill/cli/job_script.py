@@ -11,7 +11,7 @@ from lakemill.cli.output import guarded, tell
 from lakemill.config.base import JobConfig
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from lakemill.engines.choice import SparkSession
 
 Config = TypeVar("Config", bound=JobConfig)
 

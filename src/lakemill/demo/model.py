@@ -6,15 +6,12 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakemill.engines.spark import tables
+from lakemill.engines.engine import Engine, opened
 from lakemill.pipelines.registry import mlflow_at
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 NAME, ALIAS = "digits", "production"
 URI = f"models:/{NAME}@{ALIAS}"
@@ -65,11 +62,11 @@ def registered(registry: str) -> tuple[DemoModel, str | None] | None:
     return DemoModel(URI, str(version.version)), client.get_run(str(version.run_id)).data.params.get(TRAINED_ON)
 
 
-def train_and_register(spark: SparkSession, images: str, where: str, *, registry: str, artifacts: Path) -> DemoModel:
+def train_and_register(engine: Engine, images: str, where: str, *, registry: str, artifacts: Path) -> DemoModel:
     """Train, log and register the digits pipeline.
 
     Args:
-        spark: The session.
+        engine: What reads the table.
         images: Table of images with ``content`` and ``label``.
         where: SQL predicate that selects the train split.
         registry: MLflow tracking and registry URI.
@@ -82,13 +79,13 @@ def train_and_register(spark: SparkSession, images: str, where: str, *, registry
         known = mlflow.get_experiment_by_name(NAME)
         experiment_id = known.experiment_id if known else mlflow.create_experiment(NAME, artifacts.as_uri())
         with mlflow.start_run(experiment_id=experiment_id):
-            model, rows = train(spark, images, where)
-            mlflow.log_params({TRAINED_ON: tables.version(spark, images), "train_rows": rows})
+            model, rows = train(engine, images, where)
+            mlflow.log_params({TRAINED_ON: opened(engine, images).version, "train_rows": rows})
             logged = log(mlflow, model, Path(folder) / "classifier", registry)
     return DemoModel(URI, logged.rpartition("/")[2])
 
 
-def train(spark: SparkSession, images: str, where: str) -> tuple[Any, int]:
+def train(engine: Engine, images: str, where: str) -> tuple[Any, int]:
     """Fit a classifier on the pixels that the pipeline's own image step makes.
 
     Returns:
@@ -99,7 +96,7 @@ def train(spark: SparkSession, images: str, where: str) -> tuple[Any, int]:
 
     from lakemill.pipelines.pipeline import Pipeline
 
-    rows = tables.read(spark, images).where(where).select("content", "label").toArrow()
+    rows = engine.rows(opened(engine, images)).where(where).select(["content", "label"]).to_arrow()
     pixels = Pipeline(steps=(IMAGE,)).infer(rows)
     features = np.stack(pixels["out.pixels"].to_numpy())
     return LogisticRegression(max_iter=500).fit(features, rows["label"].to_numpy()), len(features)

@@ -14,15 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from lakemill.config.base import EngineChoice
 from lakemill.demo.data import DemoFiles, write_files
 from lakemill.demo.model import NAME, URI, registered, train_and_register
-from lakemill.engines import table_names
-from lakemill.engines.spark import tables
+from lakemill.engines.choice import AUTO, open_engine
+from lakemill.engines.engine import Engine, opened
+from lakemill.engines.needs import Needs
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from lakemill.config.predict import PredictConfig
+    from lakemill.engines.choice import SparkSession
     from lakemill.report.values import Totals
 
 Progress = Callable[[str], None]
@@ -95,20 +98,22 @@ class DemoResult:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
-def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progress) -> DemoResult:
+def run_demo(
+    lake: Path, spark: SparkSession | None = None, *, choice: EngineChoice = AUTO, progress: Progress
+) -> DemoResult:
     """Run the demo.
 
     Args:
         lake: Folder for the files, tables, models and the report; made if needed.
-        spark: The session; by default the active one, or a new one that starts fast.
+        spark: The session; without one, ``choice`` says what it runs on.
+        choice: The engine; a new Spark session is one that starts fast.
         progress: Gets a line of text, with the seconds since the start, for each thing that happens.
 
     Raises:
-        ConfigError: Java, Spark or an extra is missing.
-        RunError: Spark or the storage failed; run it again and it goes on from there.
+        ConfigError: An extra, or for Spark Java, is missing.
+        RunError: The engine or the storage failed; run it again and it goes on from there.
         OSError: The folder cannot be written.
     """
-    from lakemill.engines.spark.session import get_session
     from lakemill.predict.job import predict_table
 
     began = time.perf_counter()
@@ -118,28 +123,28 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
 
     tell("writing scikit-learn's handwritten digits and photographs as files")
     files = write_files(lake / "files")
-    tell(f"{files.train + files.test:,} digits and {files.broken} broken files are in {files.digits}; starting Spark")
-    config = predict_config(lake)
+    tell(f"{files.train + files.test:,} digits and {files.broken} broken files are in {files.digits}")
+    config = predict_config(lake, choice)
     registry = str(config.registry)
     os.environ.setdefault("LAKEMILL_FAST_START", "1")  # the demo is over before the full compiler would have paid
     with ThreadPoolExecutor(1) as pool:
         known = pool.submit(registered, registry)  # MLflow takes seconds to start too
-        session = spark or get_session("lakemill demo")
-        version = ingest(session, lake, files, tell)
+        engine = open_engine(spark, Needs("lakemill demo", (config.source.table, config.output.table)), choice)
+        version = ingest(spark, choice, lake, files, tell)
         model, trained_on = known.result() or (None, None)
     if model is None or trained_on != str(version):
-        damage(session, config.source.table, files)
+        damage(engine, config.source.table, files)
         tell(f"training on {files.train:,} images, and logging the pipeline")
         artifacts = (lake / "mlflow_artifacts").absolute()
-        model = train_and_register(session, config.source.table, TRAIN, registry=registry, artifacts=artifacts)
+        model = train_and_register(engine, config.source.table, TRAIN, registry=registry, artifacts=artifacts)
     tell(f"{model.uri} is version {model.version}; scoring the test images")
-    scored = predict_table(config, session, progress=tell)
+    scored = predict_table(config, spark, progress=tell)
     tell(f"{scored.rows:,} rows scored")
-    totals = write_page(config, session, lake / "report.html", tell)
+    totals = write_page(config, engine, spark, lake / "report.html", tell)
     tell("done")
     return DemoResult(
         lake=lake,
-        **count(session, lake),
+        **count(engine, lake),
         model=model.uri,
         model_version=model.version,
         rows=totals.rows,
@@ -153,27 +158,37 @@ def run_demo(lake: Path, spark: SparkSession | None = None, *, progress: Progres
     )
 
 
-def ingest(spark: SparkSession, lake: Path, files: DemoFiles, tell: Progress) -> int | None:
+def ingest(
+    spark: SparkSession | None, choice: EngineChoice, lake: Path, files: DemoFiles, tell: Progress
+) -> int | None:
     """Bring the photographs and the digits into tables of their own; return the version of the digits' table."""
     from lakemill.config.ingest import IngestConfig
     from lakemill.ingest.job import ingest_images
 
     for table, folder, label in (("photos", files.photos, None), ("images", files.digits, "parent")):
         job = IngestConfig.model_validate(
-            {"name": table, "source": {"path": str(folder), "label": label}, "output": {"table": f"{lake}/{table}"}}
+            {
+                "name": table,
+                "source": {"path": str(folder), "label": label},
+                "output": {"table": f"{lake}/{table}"},
+                "engine": choice,
+            }
         )
         done = ingest_images(job, spark, progress=tell)
         tell(f"{table}: {done.added:,} files added, {done.rejected} rejected, {done.unchanged:,} known already")
     return done.version
 
 
-def damage(spark: SparkSession, images: str, files: DemoFiles) -> None:
+def damage(engine: Engine, images: str, files: DemoFiles) -> None:
     """Cut one stored image in half, as a disk or a careless job might: what passed ingest need not decode later."""
-    spark.sql(f"""UPDATE {table_names.in_sql(images)} SET content = substring(content, 1, length(content) div 2)
-                  WHERE endswith(path, '/digits/{files.damaged}') AND length(content) = length""")  # noqa: S608 -- our own file name
+    rows = engine.rows(opened(engine, images)).where(f"path LIKE '%/digits/{files.damaged}'").to_arrow()
+    [row] = rows.to_pylist()
+    if len(row["content"]) == row["length"]:
+        cut = {**row, "content": row["content"][: row["length"] // 2]}
+        engine.merge(engine.given(pa.Table.from_pylist([cut], rows.schema)), images, ["path"])
 
 
-def predict_config(lake: Path) -> PredictConfig:
+def predict_config(lake: Path, choice: EngineChoice = AUTO) -> PredictConfig:
     """Write the predict job's configuration into the lake, to be used again and changed, and return it."""
     import yaml
 
@@ -192,24 +207,26 @@ def predict_config(lake: Path) -> PredictConfig:
         "output": {"table": f"{lake}/predictions"},
         "quarantine": {"max_ratio": 0.1},
     }
+    if choice.name != "auto":
+        job["engine"] = {"name": choice.name}
     (lake / CONFIG_FILE).write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
     return PredictConfig.load(lake / CONFIG_FILE)
 
 
-def count(spark: SparkSession, lake: Path) -> dict[str, int]:
+def count(engine: Engine, lake: Path) -> dict[str, int]:
     """Return how many rows the tables of images hold."""
     names = {"images": "images", "rejected": "images_quarantine", "photos": "photos"}
-    return {name: tables.read(spark, f"{lake}/{table}").count() for name, table in names.items()}
+    return {name: engine.rows(opened(engine, f"{lake}/{table}")).count() for name, table in names.items()}
 
 
-def write_page(config: PredictConfig, spark: SparkSession, page: Path, tell: Progress) -> Totals:
+def write_page(config: PredictConfig, engine: Engine, spark: SparkSession | None, page: Path, tell: Progress) -> Totals:
     """Write the report unless it is as new as the predictions; return how many there are, and how many right."""
     from lakemill.report.data import count_results
     from lakemill.report.page import gather, render
 
     if is_newer(page, Path(config.output.table)):
         tell("the report is up to date")
-        return count_results(spark, config.output.table, config.source.key)
+        return count_results(engine, config.output.table, config.source.key)
     tell("writing the report")
     report = gather(config, spark)
     page.write_text(render(report), encoding="utf-8")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lakemill.engines.engine import Engine
 
-__all__ = ["Chosen", "SparkSession", "choose", "open_engine"]  # the session's type for the rooms above
+__all__ = ["AUTO", "Chosen", "SparkSession", "choose", "open_engine"]  # the session's type for the rooms above
 
 AUTO = EngineChoice()
 

@@ -1,106 +1,93 @@
-"""What Spark counts for a report, in three jobs: totals, groups of rows, and numeric outputs in bins.
-
-Each function takes the narrow rows of ``Fields.narrow`` and brings back a bounded number of counts.
-"""
+"""What workers counted for a report, added up: totals, groups of rows, and numeric outputs in bins."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F  # noqa: N812 -- the name that every Spark user knows
+import polars as pl
 
-from lakemill.report.fields import Fields, column
-from lakemill.report.layout import BINS
+from lakemill.engines.relations import Rows
 from lakemill.report.values import Count, Histogram, Named, Totals
+from lakemill_udfs.report_counts import BINS, COUNTS, MEASURES, ReportFields, measure, tally
 
-LARGEST_GROUP = 1000  # counts of one kind that come back, however many there are
+LARGEST_GROUP = 1000  # counts of one kind that are kept, however many there are
 
-
-def totals(rows: DataFrame, fields: Fields) -> tuple[Totals, tuple[Named, ...], tuple[Histogram, ...]]:
-    """Return the totals, the rows that each check flagged, and how the numeric outputs are distributed."""
-    judged = F.col("predicted").isNotNull() & F.col("truth").isNotNull()
-    counts = {
-        "rows": F.count("*"),
-        "errors": F.count("error"),
-        "flagged": F.count_if(column("anomaly", "count") > 0) if fields.checks else F.lit(0),
-        "judged": F.count_if(judged),
-        "right": F.count_if(judged & ~F.col("wrong")),
-        "first": F.min("time"),
-        "last": F.max("time"),
-    }
-    checks = [F.count_if(column("anomaly", name)) for name in fields.checks]
-    numbers = [stat for name, truth in fields.numbers for stat in _statistics(name, truth)]
-    row = list(rows.agg(*(value.alias(name) for name, value in counts.items()), *checks, *numbers).collect()[0])
-    at = len(counts) + len(checks)
-    named = tuple(Named(name, count) for name, count in zip(fields.checks, row[len(counts) : at], strict=True))
-    stats = {name: row[at + 6 * place : at + 6 * (place + 1)] for place, (name, _) in enumerate(fields.numbers)}
-    return Totals(**dict(zip(counts, row, strict=False))), named, _histograms(rows, stats)
+Measured = Mapping[tuple[str, str], Mapping[str, Any]]
+"""By kind and name."""
 
 
-def _statistics(name: str, truth: str | None) -> list[Column]:
-    """Return low, high, mean, mean absolute error, finite rows and all rows of one numeric output."""
-    value = column("out", name).cast("double")
-    finite = F.when(F.abs(value) < math.inf, value)  # Spark orders NaN above infinity
-    error = F.abs(finite - column("carried", truth)) if truth else F.lit(None).cast("double")
-    return [F.min(finite), F.max(finite), F.avg(finite), F.avg(error), F.count(finite), F.count(value)]
+def measured(rows: Rows, fields: ReportFields) -> Measured:
+    """Return ``MEASURES`` of all rows.
 
-
-def _histograms(rows: DataFrame, stats: Mapping[str, list[Any]]) -> tuple[Histogram, ...]:
-    """Count the finite values of each number in ``BINS`` equal bins between its extremes."""
-    known = {name: values for name, values in stats.items() if values[4] > 0}
-    if not known:
-        return ()
-    bins = [
-        F.struct(F.lit(name).alias("name"), _bin(column("out", name).cast("double"), low, high).alias("bin"))
-        for name, (low, high, *_) in known.items()
-    ]
-    placed = rows.select(F.explode(F.array(*bins)).alias("at")).where("at.bin IS NOT NULL")
-    found = {(row["at"]["name"], row["at"]["bin"]): row["count"] for row in placed.groupBy("at").count().collect()}
-    return tuple(
-        Histogram(name, low, high, mean, tuple(found.get((name, at), 0) for at in range(BINS)), every - finite, error)
-        for name, (low, high, mean, error, finite, every) in known.items()
+    Args:
+        rows: Of the predictions table.
+        fields: What its columns are.
+    """
+    found = pl.DataFrame(rows.select(fields.columns).map(partial(measure, fields=fields), MEASURES).to_arrow())
+    whole = found.group_by("kind", "name").agg(
+        pl.sum("rows", "finite", "compared", "total", "error"), pl.min("low", "first"), pl.max("high", "last")
     )
+    return {(row["kind"], row["name"]): row for row in whole.iter_rows(named=True)}
 
 
-def _bin(value: Column, low: float, high: float) -> Column:
-    place = F.floor((value - low) / ((high - low) / BINS or 1.0)).cast("int")
-    return F.when(F.abs(value) < math.inf, F.least(place, F.lit(BINS - 1)))
+def totals(counted: Measured) -> Totals:
+    """Return a table's totals."""
+    names = ("rows", "errors", "flagged", "judged", "right")
+    whole = counted.get(("count", "rows"), {})
+    first, last = (_utc(whole.get(name)) for name in ("first", "last"))
+    counts = {name: int(counted.get(("count", name), {}).get("rows", 0)) for name in names}
+    return Totals(**counts, first=first, last=last)
 
 
-def groups(rows: DataFrame) -> dict[str, list[Count]]:
-    """Count rows by pair of truth and label, by label, by score, by error and by model, in one pass.
+def checks(counted: Measured, fields: ReportFields) -> tuple[Named, ...]:
+    """Return the rows that each check flagged."""
+    return tuple(Named(name, int(counted.get(("check", name), {}).get("rows", 0))) for name in fields.checks)
+
+
+def groups(rows: Rows, fields: ReportFields, counted: Measured) -> tuple[dict[str, list[Count]], tuple[Histogram, ...]]:
+    """Count rows by pair of truth and label, by label, by score, by error, by model and by bins, in one pass.
+
+    Args:
+        rows: Of the predictions table.
+        fields: What its columns are.
+        counted: Their measures; they say where the bins are.
 
     Returns:
-        The counts of each kind, mistakes and then the most frequent first, at most ``LARGEST_GROUP`` of each.
+        The counts of each kind, mistakes and then the most frequent first, at most ``LARGEST_GROUP`` of each; and how
+        the numeric outputs are distributed.
     """
-    scored = F.col("predicted").isNotNull()
-    step = F.when(F.col("score").between(0, 1), F.least(F.floor(F.col("score") * BINS), F.lit(BINS - 1)))
-    nothing = F.lit(None)
-    kinds = {
-        "pairs": (F.when(scored, F.col("truth")), F.col("predicted")),
-        "labels": (F.col("predicted"), nothing),
-        "scores": (F.when(scored, step), nothing),
-        "errors": (F.col("error.stage"), F.col("error.code")),
-        "models": (F.to_json(F.struct("metadata.pipeline", "metadata.pipeline_version", "metadata.models")), nothing),
-    }
-    tags = [
-        F.struct(F.lit(kind).alias("kind"), one.cast("string").alias("one"), two.cast("string").alias("two"))
-        for kind, (one, two) in kinds.items()
-    ]
-    tagged = rows.select(F.explode(F.array(*tags)).alias("tag"), "wrong", "error.message", "key")
-    counted = (
-        tagged.where("tag.one IS NOT NULL")
-        .groupBy("tag.kind", "tag.one", "tag.two")
-        .agg(
-            F.count("*").alias("rows"), F.count_if("wrong").alias("wrong"), F.min("message"), F.min("key"), F.max("key")
-        )
+    numbers = {name: counted.get(("number", name), {}) for name, _ in fields.numbers}
+    numbers = {name: stats for name, stats in numbers.items() if stats.get("finite")}
+    bounds = {name: (stats["low"], stats["high"]) for name, stats in numbers.items()}
+    work = partial(tally, fields=fields, bounds=bounds)
+    found = pl.DataFrame(rows.select(fields.columns).map(work, COUNTS).to_arrow())
+    whole = (
+        found.group_by("kind", "one", "two")
+        .agg(pl.sum("rows", "wrong"), pl.min("message", "first"), pl.max("last"))
+        .sort("wrong", "rows", "one", "two", descending=[True, True, False, False])
     )
-    order = Window.partitionBy("kind").orderBy(F.col("wrong").desc(), F.col("rows").desc(), "one", "two")
-    kept = counted.withColumn("place", F.row_number().over(order)).where(F.col("place") <= LARGEST_GROUP).collect()
-    found: dict[str, list[Count]] = {kind: [] for kind in kinds}
-    for kind, *count, _ in sorted(kept, key=lambda row: row["place"]):
-        found[kind].append(Count(*count))
-    return found
+    kinds: dict[str, list[Count]] = {kind: [] for kind in ("pairs", "labels", "scores", "errors", "models")}
+    for kind, known in kinds.items():
+        kept = whole.filter(kind=kind).head(LARGEST_GROUP).drop("kind")
+        known += [Count(**row) for row in kept.iter_rows(named=True)]
+    bins = {(one, int(two)): count for one, two, count in whole.filter(kind="bins")["one", "two", "rows"].iter_rows()}
+    return kinds, tuple(_histogram(name, stats, bins) for name, stats in numbers.items())
+
+
+def _histogram(name: str, stats: Mapping[str, Any], bins: Mapping[tuple[str, int], int]) -> Histogram:
+    return Histogram(
+        name,
+        stats["low"],
+        stats["high"],
+        stats["total"] / stats["finite"],
+        tuple(bins.get((name, place), 0) for place in range(BINS)),
+        stats["rows"] - stats["finite"],
+        stats["error"] / stats["compared"] if stats["compared"] else None,
+    )
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone(UTC).replace(tzinfo=None)

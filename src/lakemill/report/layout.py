@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lakemill.report.values import Bin, ClassCount, Confusion, Count, ErrorGroup, ModelUse, Pair
+from lakemill_udfs.report_counts import BINS
 
-BINS = 20  # equal steps of the score, 0..1
 SHOWN_CLASSES = 30  # a matrix of more is not read by a person
 SHOWN_MISTAKES = 10
 SHOWN_GROUPS = 20

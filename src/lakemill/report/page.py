@@ -17,9 +17,9 @@ from lakemill_udfs.images.encoding import encode
 from lakemill_udfs.images.thumbnails import small_image
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from lakemill.config.predict import PredictConfig
+    from lakemill.engines.choice import SparkSession
+    from lakemill.engines.engine import Engine
 
 THUMBNAIL_PIXELS = 128
 LARGEST_PNG_PIXELS = 32
@@ -33,7 +33,7 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
 
     Args:
         config: The job that wrote the table.
-        spark: The session; made if None.
+        spark: The session; without one, ``config.engine`` says what reads the table.
         output: The HTML file; by default beside the predictions table, ``<output>_report.html``, or for a catalog
             table or an object store the job's name in the working folder.
 
@@ -58,15 +58,26 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
     """
-    from lakemill.engines.spark.session import get_session
     from lakemill.report.data import collect, contents
 
-    table_names.check_path(config.output.table)
-    session = spark or get_session("lakemill report")
+    engine = report_engine(config, spark)
     key = config.source.key or ("path",)  # as predict has it
-    report = collect(session, config.output.table, key, title=config.name, source=config.source.table)
+    report = collect(engine, config.output.table, key, title=config.name, source=config.source.table)
     keys = sorted({card.key for card in (*report.sample, *report.unsure, *report.wrong)})
-    return with_thumbnails(report, contents(session, config.source.table, key, image_column(config), keys))
+    return with_thumbnails(report, contents(engine, config.source.table, key, image_column(config), keys))
+
+
+def report_engine(config: PredictConfig, spark: SparkSession | None = None) -> Engine:
+    """Return the engine that reads a job's tables for its report.
+
+    Raises:
+        TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
+    """
+    from lakemill.engines.choice import open_engine
+    from lakemill.engines.needs import Needs
+
+    table_names.check_path(config.output.table)
+    return open_engine(spark, Needs(config.name, (config.output.table, config.source.table)), config.engine)
 
 
 def render(report: Report, *, now: datetime | None = None) -> str:

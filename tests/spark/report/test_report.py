@@ -12,6 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.spark.engine import SparkEngine
 from lakemill.report.data import collect
 from lakemill.report.page import write_report
 from lakemill.report.values import Totals
@@ -22,8 +23,16 @@ from tests.lake import png
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from lakemill.engines.engine import Engine
+
 NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 MODEL = {"name": "digits", "version": "3", "sha256": "ab" * 32}
+
+
+@pytest.fixture
+def engine(spark: SparkSession) -> Engine:
+    """Return what reads the tables."""
+    return SparkEngine(spark)
 
 
 def write_predictions(
@@ -50,7 +59,7 @@ def write_predictions(
     return str(table)
 
 
-def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_classifier_with_images(engine: Engine, tmp_path: Path) -> None:
     source, output = tmp_path / "images", tmp_path / "predictions"
     paths = [f"img/{n}.png" for n in range(4)]
     write_deltalake(str(source), pa.table({"path": paths, "content": [png(1), png(2), png(3), b"no image"]}))
@@ -79,8 +88,9 @@ def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
         source__key=["path"],
         output__table=str(output),
         pipeline__uri="models:/pets@production",
+        engine__name=engine.name,
     )
-    page = write_report(config, spark)
+    page = write_report(config)
 
     assert page == tmp_path / "predictions_report.html"
     html = page.read_text(encoding="utf-8")
@@ -88,7 +98,7 @@ def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
     assert 'title="cat taken for dog">1<' in html
     assert html.count("data:image/png") == 7  # three results in the sample, three by probability, one mistake
     assert "IMAGE_DECODE" in html
-    report = collect(spark, str(output), ["path"], title="pets", source=None)
+    report = collect(engine, str(output), ["path"], title="pets", source=None)
     assert report.totals == Totals(4, 1, 1, 3, 2, NOW.replace(tzinfo=None), NOW.replace(tzinfo=None))
     assert [card.key for card in report.unsure] == ["img/1.png", "img/2.png", "img/0.png"]
     assert [card.key for card in report.wrong] == ["img/1.png"]
@@ -97,7 +107,7 @@ def test_a_classifier_with_images(spark: SparkSession, tmp_path: Path) -> None:
     assert [(use.model, use.version, use.rows) for use in report.models] == [("digits", "3", 4)]
 
 
-def test_a_regression_without_labels_or_images(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_regression_without_labels_or_images(engine: Engine, tmp_path: Path) -> None:
     results = [1.0, 2.0, 4.0, math.nan, math.inf, None]
     rows = [
         {"store": "a", "day": n, "sales": 2.0, "out": value and {"sales": value, "odd `name`.x": 1}}
@@ -110,7 +120,7 @@ def test_a_regression_without_labels_or_images(spark: SparkSession, tmp_path: Pa
         rows,
     )
 
-    report = collect(spark, table, ["store", "day"], title="sales", source=None)
+    report = collect(engine, table, ["store", "day"], title="sales", source=None)
 
     sales, odd = report.histograms
     assert (sales.low, sales.high, sales.not_finite, sum(sales.counts)) == (1.0, 4.0, 2, 3)
@@ -120,8 +130,8 @@ def test_a_regression_without_labels_or_images(spark: SparkSession, tmp_path: Pa
     assert (report.sample, report.confusion, report.scores, report.checks) == ((), None, (), ())
 
 
-def test_an_empty_table_and_none_at_all(spark: SparkSession, tmp_path: Path) -> None:
+def test_an_empty_table_and_none_at_all(engine: Engine, tmp_path: Path) -> None:
     table = write_predictions(tmp_path / "empty", pa.struct([("label", pa.int64())]), {"path": pa.string()}, [])
-    assert collect(spark, table, ["path"], title="t", source=None).totals == Totals(0)
+    assert collect(engine, table, ["path"], title="t", source=None).totals == Totals(0)
     with pytest.raises(TableError, match="TABLE_NOT_FOUND"):
-        collect(spark, str(tmp_path / "nothing"), ["path"], title="t", source=None)
+        collect(engine, str(tmp_path / "nothing"), ["path"], title="t", source=None)
