@@ -9,7 +9,6 @@ from typing import Any
 from lakemill.engines.packages import code_sha256, defines
 from lakemill.pipelines import registry
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.masking import masked
 from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import Check, PythonStep
 
@@ -69,13 +68,13 @@ class FunctionCode:
         folder = registry.find(uri, self.registry_uri).path / "code"
         if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
             if not defines(str(folder), function):
-                raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{masked(uri)}' has no '{function}'.")
+                raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{uri}' has no '{function}'.")
             self.folders[function] = str(folder)
             return str(folder)
         if any(module == name or module.startswith(f"{name}.") for name in self.trusted):
             return None
         raise ConfigError(
             "FUNCTION_NOT_TRUSTED",
-            f"the logged pipeline '{masked(uri)}' names '{function}', which is not in its own code.",
+            f"the logged pipeline '{uri}' names '{function}', which is not in its own code.",
             hint=f"trust: {{modules: [{module}]}} allows it, if you know what it does.",
         )

@@ -25,6 +25,7 @@ from lakemill.pipelines.planning import (
 from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
+from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
@@ -227,7 +228,7 @@ def describe(
         The plan; None if there is a problem.
     """
     report.models = [
-        {"uri": model.uri, "name": model.name, "version": model.version, "sha256": model.sha256}
+        {"uri": masked(model.uri), "name": model.name, "version": model.version, "sha256": model.sha256}
         for model in models
         if model is not None
     ]

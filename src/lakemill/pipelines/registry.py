@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lakemill.config.variables import masked
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.models.content import check_paths
+from lakemill_udfs.models.files import keep_download
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 
@@ -57,7 +57,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -79,11 +79,25 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
                 if named and version and version.isdigit()
                 else None
             )
-            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
+            path = _files(source)
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
     return FoundModel(path, name, version, None if is_local else remote)
+
+
+def _files(source: str) -> Path:
+    """Return where a registered model is on this machine: in its local store, or the one copy of what was fetched."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    store: Any = get_artifact_repository(source)
+    while hasattr(store, "repo"):  # of models:/ and runs:/, which stand for another one
+        store = store.repo
+    if isinstance(store, LocalArtifactRepository):
+        return Path(download_artifacts(artifact_uri=source))
+    return keep_download(lambda room: Path(download_artifacts(artifact_uri=source, dst_path=str(room))))
 
 
 def alias_version(uri: str, registry: str | None = None) -> str:
@@ -104,14 +118,14 @@ def alias_version(uri: str, registry: str | None = None) -> str:
 
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
     """Return what MLflow's error means, by its code: its text may hold anything."""
-    where = f"in the registry '{masked(registry)}'" if registry else "in the registry that MLflow is set to"
+    where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
     code = str(getattr(error, "error_code", ""))
     if code in NO_ANSWER and error.__cause__ is not None:
         return unreachable(registry or "MLflow's own", type(error.__cause__).__name__)
     if code in REFUSED:
         return ModelError(
             "REGISTRY_REFUSED",
-            f"the registry does not let this user see '{masked(uri)}' ({code}).",
+            f"the registry does not let this user see '{uri}' ({code}).",
             hint="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.",
         )
     if code == "INVALID_PARAMETER_VALUE" and re.fullmatch(r"models:/[^/@]+@.+", uri):
@@ -123,7 +137,7 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
         )
     return ModelError(
         "MODEL_NOT_FOUND",
-        f"there is no model '{masked(uri)}' {where} ({code or type(error).__name__}).",
+        f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
         hint="--registry names another registry, for example sqlite:///lake/mlflow.db",
     )
 

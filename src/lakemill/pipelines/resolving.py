@@ -76,7 +76,7 @@ def resolve_uri(uri: str, registry_uri: str | None = None, trusted: Collection[s
         ModelError: as ``registry.find``.
         ConfigError: as ``resolve``.
     """
-    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri, trusted), name=uri)
+    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri, trusted), name=masked(uri))
 
 
 def pipeline_of(uri: str, registry_uri: str | None = None) -> Pipeline:
@@ -123,7 +123,7 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
     if known is None:
         raise ModelError(
             "MODEL_NOT_FOUND",
-            f"no runtime here takes the model '{masked(step.uri)}'.",
+            f"no runtime here takes the model '{step.uri}'.",
             hint="an .onnx file, or a folder with an MLmodel file.",
         )
     flavor, files = known
@@ -131,7 +131,7 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
     if step.sha256 is not None and step.sha256 != sha256:
         raise ModelError(
             "MODEL_CHANGED",
-            f"model '{masked(step.uri)}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
+            f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
             hint="take the sha256 out of the pipeline if the new content is wanted.",
         )
     inputs, outputs = flavors.specs(flavor, found.name, files.path, described)

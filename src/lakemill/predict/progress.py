@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.masking import masked
 
 
 def checkpoint_of(config: PredictConfig) -> Checkpoint:
@@ -39,13 +41,19 @@ def job_identity(config: PredictConfig, key: Sequence[str]) -> dict[str, Any]:
     source = config.source
     return {
         "job": config.name,
-        "source": source.table,
-        "where": source.where,
+        "source": fingerprint(source.table),
+        "where": source.where and fingerprint(source.where),
         "key": list(key),
-        "output": config.output.table,
+        "output": fingerprint(config.output.table),
         "changes": source.changes,
         "change_column": source.change_column,
     }
+
+
+def fingerprint(text: str) -> str:
+    """Return a text as a file may hold it: one with a secret is masked, and has a digest, so that it differs still."""
+    hidden = masked(text)
+    return text if hidden == text else f"{hidden} (sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"
 
 
 def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

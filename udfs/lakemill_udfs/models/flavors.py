@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from lakemill_udfs.errors import LakemillError, ModelError
-from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
 
 RUNTIMES = {"onnx": "onnx_runtime", "pyfunc": "pyfunc_runtime"}
@@ -85,7 +84,7 @@ def loading(flavor: str, name: str, path: Path) -> Iterator[None]:
         said = f"{type(error).__name__}: {cause}" if cause else type(error).__name__
         raise ModelError(
             "MODEL_LOAD",
-            f"model '{name}' does not load ({flavor}): {masked(said)}.",
+            f"model '{name}' does not load ({flavor}): {said}.",
             hint="get or export the file again." if cause else "load it with its own framework to see the whole cause.",
         ) from raised
 
