@@ -15,7 +15,7 @@ import pytest
 from lakemill.cli.app import run
 from lakemill.config.variables import expand
 from lakemill.pipelines.pipeline import Pipeline
-from lakemill.pipelines.registry import FoundModel, find, mlflow_at
+from lakemill.pipelines.registry import Finder, FoundModel, find, mlflow_at
 from lakemill.pipelines.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.models.content import content_sha256
@@ -34,6 +34,17 @@ def test_an_alias_is_a_version(registry: Registry) -> None:
     assert (by_alias.name, by_alias.version, by_alias.remote) == ("digits", "1", None)
     assert find("models:/digits/1", registry.uri) == by_alias
     assert content_sha256(by_alias.path) == content_sha256(find("models:/digits/1", registry.uri).path)
+
+
+def test_an_alias_that_moves_meanwhile_is_one_version_for_all_of_a_pipeline(registry: Registry) -> None:
+    for _ in range(2):
+        registry.pipeline.log(name="moving", registered_model_name="moving", alias="now", registry=registry.uri)
+    finder = Finder(registry.uri)
+    assert finder.find("models:/moving@now").version == "2"
+    with mlflow_at(registry.uri) as mlflow:
+        mlflow.MlflowClient().set_registered_model_alias("moving", "now", "1")
+    assert finder.find("models:/moving@now#model_1").version == "2"
+    assert resolve_uri("models:/moving@now", registry.uri).models[0].version == "1", "the next run sees the new one"
 
 
 def test_a_registered_pipeline_scores_a_file(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

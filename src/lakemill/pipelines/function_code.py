@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakemill.engines.packages import code_sha256, defines
-from lakemill.pipelines import registry
+from lakemill.pipelines.registry import Finder
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import Check, PythonStep
@@ -18,12 +18,12 @@ class FunctionCode:
     """Finds functions' code; nothing of it is imported.
 
     Args:
-        registry_uri: MLflow tracking and registry URI.
+        finder: Finds the logged pipelines that the functions belong to.
         trusted: Modules from which a logged pipeline's functions may come, besides its own code.
         folders: Gets the folder of each function that comes from a logged pipeline's own code.
     """
 
-    registry_uri: str | None = None
+    finder: Finder
     trusted: Collection[str] = ()
     folders: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class FunctionCode:
         What an artifact names runs only with its own code, or from modules that the job allows.
         """
         module = function.partition(":")[0]
-        folder = registry.find(uri, self.registry_uri).path / "code"
+        folder = self.finder.find(uri).path / "code"
         if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
             if not defines(str(folder), function):
                 raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{uri}' has no '{function}'.")

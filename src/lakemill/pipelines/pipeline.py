@@ -68,9 +68,10 @@ class Pipeline(declared.Pipeline):
         Raises:
             ModelError: there is no such model.
         """
+        from lakemill.pipelines.registry import Finder
         from lakemill.pipelines.resolving import pipeline_of
 
-        plain = pipeline_of(uri, registry)
+        plain = pipeline_of(uri, Finder(registry))
         return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
 
     def resolve(self, registry: str | None = None) -> Resolved:

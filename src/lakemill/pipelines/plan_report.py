@@ -23,6 +23,7 @@ from lakemill.pipelines.planning import (
     make_plan,
 )
 from lakemill.pipelines.probe import probe as run_probe
+from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
 from lakemill_udfs.masking import masked
@@ -192,11 +193,12 @@ def resolve_all(
     """
     steps: list[Step] = []
     models: list[ModelSpec | None] = []
-    code = FunctionCode(registry)
+    finder = Finder(registry)
+    code = FunctionCode(finder)
     for step in pipeline.steps:
         found: Resolved | None = None
         with report.noting():
-            found = resolve(Pipeline((step,)), registry)
+            found = resolve(Pipeline((step,)), finder)
         if isinstance(step, ModelStep):
             models.append(found.models[0] if found is not None else None)
         steps.append(found.pipeline.steps[0] if found is not None else step)

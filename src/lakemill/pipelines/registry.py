@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,49 @@ class FoundModel:
         name: Registered name, or the file's.
         version: Registered version; None for files.
         remote: URI from which workers can fetch it themselves; None if it is on this machine's disk only.
+        described: What its ``MLmodel`` file holds; empty for a file.
     """
 
     path: Path
     name: str
     version: str | None
     remote: str | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Finder:
+    """Finds each model once: for as long as this is kept, an alias is one version and files are fetched once.
+
+    Args:
+        registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
+    """
+
+    def __init__(self, registry: str | None = None) -> None:
+        self._registry = registry
+        self._found: dict[str, FoundModel] = {}
+
+    def find(self, uri: str) -> FoundModel:
+        """Return a model, or the part of a logged pipeline that a URI names after a ``#``: ``models:/name/3#model_1``.
+
+        Raises:
+            ModelError: as ``find``.
+        """
+        if uri not in self._found:
+            inside = re.fullmatch(r"(.+)#(model_\d+)", uri)
+            self._found[uri] = _part(self.find(inside[1]), *inside.groups()) if inside else find(uri, self._registry)
+        return self._found[uri]
+
+
+def _part(whole: FoundModel, uri: str, part: str) -> FoundModel:
+    artifacts = whole.described["flavors"]["python_function"]["artifacts"]
+    inner = artifacts.get(part, {}).get("path", "..")
+    path = whole.path / inner
+    if not path.resolve().is_relative_to(whole.path.resolve()):
+        raise ModelError(
+            "MODEL_NOT_FOUND", f"the logged pipeline '{masked(uri)}' has no model '{part}' in its own folder."
+        )
+    remote = whole.remote and f"{whole.remote.rstrip('/')}/{inner}"
+    return FoundModel(path, whole.name, whole.version, remote, mlmodel(path))
 
 
 def find(uri: str, registry: str | None = None) -> FoundModel:
@@ -54,7 +91,8 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
     if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
-        return FoundModel(path.absolute(), path.stem if path.is_file() else path.name, None)
+        name = path.stem if path.is_file() else path.name
+        return FoundModel(path.absolute(), name, None, described=mlmodel(path))
     raise ModelError(
         "MODEL_NOT_FOUND",
         f"'{uri}' is neither an .onnx file nor a folder with an MLmodel file.",
@@ -83,7 +121,7 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
-    return FoundModel(path, name, version, None if is_local else remote)
+    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path))
 
 
 def _files(source: str) -> Path:

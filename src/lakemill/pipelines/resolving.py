@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lakemill.pipelines import registry
 from lakemill.pipelines.function_code import FunctionCode
+from lakemill.pipelines.registry import Finder, FoundModel
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models import flavors
@@ -40,12 +39,12 @@ class Resolved:
     code: tuple[tuple[str, str], ...] = ()
 
 
-def resolve(pipeline: Pipeline, registry_uri: str | None = None, trusted: Collection[str] = ()) -> Resolved:
+def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trusted: Collection[str] = ()) -> Resolved:
     """Resolve a pipeline's models, code and files.
 
     Args:
         pipeline: As declared, or as ``pipeline_of`` gave it.
-        registry_uri: MLflow tracking and registry URI.
+        registry: MLflow tracking and registry URI, or what has found some of the models in it already.
         trusted: Modules from which a logged pipeline's functions may come, besides its own code.
 
     Raises:
@@ -55,10 +54,11 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None, trusted: Collec
     """
     steps: list[Step] = []
     models: list[ModelSpec] = []
-    code = FunctionCode(registry_uri, trusted)
+    finder = registry if isinstance(registry, Finder) else Finder(registry)
+    code = FunctionCode(finder, trusted)
     for step in pipeline.steps:
         if isinstance(step, ModelStep):
-            model = _resolve_model(step, _find(step.uri, registry_uri))
+            model = _resolve_model(step, finder.find(step.uri))
             models.append(model)
             steps.append(replace(step, sha256=model.sha256))
         elif isinstance(step, PythonStep):
@@ -69,24 +69,24 @@ def resolve(pipeline: Pipeline, registry_uri: str | None = None, trusted: Collec
     return Resolved(whole, tuple(models), code=tuple(code.folders.items()))
 
 
-def resolve_uri(uri: str, registry_uri: str | None = None, trusted: Collection[str] = ()) -> Resolved:
+def resolve_uri(uri: str, registry: str | None = None, trusted: Collection[str] = ()) -> Resolved:
     """Resolve a URI: a pipeline that ``Pipeline.log`` made, or any other model as a pipeline of one step.
 
     Raises:
         ModelError: as ``registry.find``.
         ConfigError: as ``resolve``.
     """
-    return replace(resolve(pipeline_of(uri, registry_uri), registry_uri, trusted), name=masked(uri))
+    finder = Finder(registry)
+    return replace(resolve(pipeline_of(uri, finder), finder, trusted), name=masked(uri))
 
 
-def pipeline_of(uri: str, registry_uri: str | None = None) -> Pipeline:
+def pipeline_of(uri: str, finder: Finder) -> Pipeline:
     """Return the pipeline that a URI stands for, its models and functions by URIs that are found again.
 
     Raises:
         ModelError: as ``registry.find``.
     """
-    found = registry.find(uri, registry_uri)
-    logged = (registry.mlmodel(found.path).get("metadata") or {}).get(LOGGED_KEY)
+    logged = (finder.find(uri).described.get("metadata") or {}).get(LOGGED_KEY)
     return Pipeline((ModelStep(uri),)) if logged is None else _prefixed(Pipeline.from_dict(logged), uri)
 
 
@@ -102,24 +102,8 @@ def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
     return replace(inside, steps=tuple(steps), checks=checks)
 
 
-def _find(uri: str, registry_uri: str | None) -> registry.FoundModel:
-    """Find a model, or the part of a logged pipeline that the URI names after a ``#``."""
-    inside = re.fullmatch(r"(.+)#(model_\d+)", uri)
-    if inside is None:
-        return registry.find(uri, registry_uri)
-    whole, part = inside.groups()
-    found = registry.find(whole, registry_uri)
-    artifacts = registry.mlmodel(found.path)["flavors"]["python_function"]["artifacts"]
-    inner = artifacts.get(part, {}).get("path", "..")
-    path = found.path / inner
-    if not path.resolve().is_relative_to(found.path.resolve()):
-        raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{whole}' has no model '{part}' in its own folder.")
-    return registry.FoundModel(path, found.name, found.version, found.remote and f"{found.remote.rstrip('/')}/{inner}")
-
-
-def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
-    described = registry.mlmodel(found.path)
-    known = flavors.recognise(found.path, described)
+def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
+    known = flavors.recognise(found.path, found.described)
     if known is None:
         raise ModelError(
             "MODEL_NOT_FOUND",
@@ -134,7 +118,7 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
             f"model '{step.uri}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
             hint="take the sha256 out of the pipeline if the new content is wanted.",
         )
-    inputs, outputs = flavors.specs(flavor, found.name, files.path, described)
+    inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described)
     return ModelSpec(
         uri=step.uri,
         location=_location(found, files.path),
@@ -148,7 +132,7 @@ def _resolve_model(step: ModelStep, found: registry.FoundModel) -> ModelSpec:
     )
 
 
-def _location(found: registry.FoundModel, path: Path) -> str:
+def _location(found: FoundModel, path: Path) -> str:
     """Return where workers find what a runtime runs: the whole model, or a file of its folder."""
     if found.remote is None:
         return str(path)

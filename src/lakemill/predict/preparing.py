@@ -12,6 +12,7 @@ from lakemill.engines.engine import Engine
 from lakemill.engines.schemas import predictions_schema, tensors_of
 from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.planning import make_plan
+from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.commits import prepare_output
 from lakemill.predict.run import PredictResult, Progress, Run
@@ -31,7 +32,7 @@ def resolve_config(config: PredictConfig) -> Resolved:
     inside, over = resolved.pipeline, config.pipeline
     pipeline = replace(
         inside,
-        checks=inside.checks + FunctionCode(config.registry, config.trust.modules).of_checks(over.checks),
+        checks=inside.checks + FunctionCode(Finder(config.registry), config.trust.modules).of_checks(over.checks),
         outputs=over.outputs or inside.outputs,
         inputs=inside.inputs + over.tensors,
     )
