@@ -105,8 +105,8 @@ def row_error(error: Exception, stage: str) -> RowError:
         return error
     if isinstance(error, LakemillError):
         return RowError(error.code, error.message, hint=error.hint)
-    code = "MODEL_FAILED" if stage == "predict" else "STEP_FAILED"
-    return RowError(code, f"the step raised {kind_of(error)} for this row.")
+    kind = kind_of(error)
+    return RowError("MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {kind} for this row.")
 
 
 def worker_failure(error: Exception) -> LakemillError:

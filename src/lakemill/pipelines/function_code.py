@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lakemill.config.trust import NAMED, Trust
 from lakemill.engines.packages import code_sha256, defines
 from lakemill.pipelines.registry import Finder
+from lakemill.pipelines.trust import check_pinned
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import Check, PythonStep
@@ -19,12 +20,12 @@ class FunctionCode:
 
     Args:
         finder: Finds the logged pipelines that the functions belong to.
-        trusted: Modules from which a logged pipeline's functions may come, besides its own code.
+        trust: Which code of logged pipelines may run.
         folders: Gets the folder of each function that comes from a logged pipeline's own code.
     """
 
     finder: Finder
-    trusted: Collection[str] = ()
+    trust: Trust = NAMED
     folders: dict[str, str] = field(default_factory=dict)
 
     def of_step(self, step: PythonStep) -> PythonStep:
@@ -69,9 +70,10 @@ class FunctionCode:
         if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
             if not defines(str(folder), function):
                 raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{uri}' has no '{function}'.")
+            check_pinned(uri, None, self.trust)
             self.folders[function] = str(folder)
             return str(folder)
-        if any(module == name or module.startswith(f"{name}.") for name in self.trusted):
+        if self.trust.allows_module(module):
             return None
         raise ConfigError(
             "FUNCTION_NOT_TRUSTED",

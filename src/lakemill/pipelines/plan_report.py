@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lakemill.config.trust import NAMED, Trust
 from lakemill.engines.schemas import ddl, fields_of, predictions_schema, tensors_of
 from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.input_forms import InputForm, input_forms
@@ -184,7 +185,7 @@ def _python_form(column: Any) -> str:
 
 
 def resolve_all(
-    pipeline: Pipeline, registry: str | None, report: PlanReport
+    pipeline: Pipeline, registry: str | None, report: PlanReport, trust: Trust = NAMED
 ) -> tuple[Resolved, list[ModelSpec | None]]:
     """Find what can be found of a pipeline, and note everything that cannot.
 
@@ -194,11 +195,11 @@ def resolve_all(
     steps: list[Step] = []
     models: list[ModelSpec | None] = []
     finder = Finder(registry)
-    code = FunctionCode(finder)
+    code = FunctionCode(finder, trust)
     for step in pipeline.steps:
         found: Resolved | None = None
         with report.noting():
-            found = resolve(Pipeline((step,)), finder)
+            found = resolve(Pipeline((step,)), finder, trust)
         if isinstance(step, ModelStep):
             models.append(found.models[0] if found is not None else None)
         steps.append(found.pipeline.steps[0] if found is not None else step)

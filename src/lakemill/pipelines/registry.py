@@ -69,9 +69,7 @@ def _part(whole: FoundModel, uri: str, part: str) -> FoundModel:
     inner = artifacts.get(part, {}).get("path", "..")
     path = whole.path / inner
     if not path.resolve().is_relative_to(whole.path.resolve()):
-        raise ModelError(
-            "MODEL_NOT_FOUND", f"the logged pipeline '{masked(uri)}' has no model '{part}' in its own folder."
-        )
+        raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{uri}' has no model '{part}' in its own folder.")
     remote = whole.remote and f"{whole.remote.rstrip('/')}/{inner}"
     return FoundModel(path, whole.name, whole.version, remote, mlmodel(path))
 

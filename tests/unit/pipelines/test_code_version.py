@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lakemill.config.trust import Trust
 from lakemill.engines import packages
 from lakemill.engines.packages import user_package
 from lakemill.pipelines.planning import make_plan
@@ -111,7 +112,7 @@ def test_an_artifact_names_no_function_that_is_not_its_own(tmp_path: Path, names
     path = artifact(tmp_path / "model", *names)
     with pytest.raises(ConfigError, match=rf"^\[FUNCTION_NOT_TRUSTED\] .*{names[0]}"):
         resolve_uri(str(path))
-    assert resolve_uri(str(path), trusted=(names[0].partition(":")[0],)).code == ()
+    assert resolve_uri(str(path), trust=Trust(modules=(names[0].partition(":")[0],))).code == ()
 
 
 def test_a_check_of_an_artifact_is_not_run_by_the_plan(tmp_path: Path) -> None:

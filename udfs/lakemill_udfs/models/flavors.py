@@ -14,6 +14,9 @@ from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
 RUNTIMES = {"onnx": "onnx_runtime", "pyfunc": "pyfunc_runtime"}
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
 
+DATA = ("onnx",)
+"""Flavors whose files are data: loading them runs no code. A new one is code until it is named here."""
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -30,6 +33,11 @@ def runtime(flavor: str) -> Runtime:
             hint="a pipeline that a newer version logged needs that version.",
         )
     return cast("Runtime", importlib.import_module(f"lakemill_udfs.models.{RUNTIMES[flavor]}"))
+
+
+def is_data(flavor: str) -> bool:
+    """Return whether loading a model of a flavor runs no code of the model's."""
+    return flavor in DATA
 
 
 def releases_lock(flavor: str) -> bool:

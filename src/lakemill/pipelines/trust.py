@@ -1,0 +1,63 @@
+"""Whether a model may be loaded: some formats are data, all others are code that runs in this process."""
+
+from __future__ import annotations
+
+import re
+
+from lakemill.config.trust import Trust
+from lakemill.pipelines.registry import FoundModel
+from lakemill_udfs.errors import ModelError
+from lakemill_udfs.models.flavors import is_data
+
+FIXED = re.compile(r"models:/([^/@#]+/\d+|m-[0-9a-f]{32})(#.*)?")
+"""A registered version by its number, or a logged model by its id: what it holds does not change by itself."""
+
+
+def is_pinned(uri: str, sha256: str | None) -> bool:
+    """Return whether the user said which content is meant; the digest of a logged pipeline's part is the pipeline's."""
+    return FIXED.fullmatch(uri) is not None or (sha256 is not None and "#" not in uri)
+
+
+def check_trusted(uri: str, sha256: str | None, flavor: str, found: FoundModel, trust: Trust) -> None:
+    """Refuse a model that would run code which the job does not trust; nothing of it is loaded.
+
+    Args:
+        uri: As the job names it.
+        sha256: As the job gives it.
+        flavor: The runtime that would load it.
+        found: Its files.
+        trust: Of the job.
+
+    Raises:
+        ModelError: ``MODEL_NOT_TRUSTED``.
+    """
+    if is_data(flavor):
+        return
+    loader = str((found.described.get("flavors", {}).get("python_function") or {}).get("loader_module", "mlflow"))
+    if loader.partition(".")[0] != "mlflow" and not _is_own(loader, found) and not trust.allows_module(loader):
+        raise ModelError(
+            "MODEL_NOT_TRUSTED",
+            f"the model '{uri}' is loaded by the module '{loader}', which is neither MLflow's nor in its own code.",
+            hint=f"trust: {{modules: [{loader}]}} allows it, if you know what it does.",
+        )
+    check_pinned(uri, sha256, trust)
+
+
+def check_pinned(uri: str, sha256: str | None, trust: Trust) -> None:
+    """Refuse code that is not pinned, where the job trusts only what is.
+
+    Raises:
+        ModelError: ``MODEL_NOT_TRUSTED``.
+    """
+    if trust.models == "pinned" and not is_pinned(uri, sha256):
+        raise ModelError(
+            "MODEL_NOT_TRUSTED",
+            f"loading '{uri}' runs code, and it may become another one by itself; trust is 'pinned'.",
+            hint="name a version's number (models:/name/3) or give the model step its sha256; `lakemill plan` without "
+            "`trust: pinned` prints it. ONNX models are no code.",
+        )
+
+
+def _is_own(module: str, found: FoundModel) -> bool:
+    code = found.path / "code"
+    return (code / module.partition(".")[0]).is_dir() or (code / f"{module}.py").is_file()
