@@ -66,8 +66,9 @@ class FunctionCode:
         What an artifact names runs only with its own code, or from modules that the job allows.
         """
         module = function.partition(":")[0]
-        folder = self.finder.find(uri).path / "code"
-        if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
+        found = self.finder.find(uri)
+        if found.has_own(module):
+            folder = found.path / "code"
             if not defines(str(folder), function):
                 raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{uri}' has no '{function}'.")
             check_pinned(uri, None, self.trust)

@@ -12,10 +12,13 @@ from typing import Any
 
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
-from lakemill_udfs.models.content import check_paths
+from lakemill_udfs.masking import masked
 from lakemill_udfs.models.files import keep_download
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+LONGEST_NAME = 200
+"""Letters of a module's name, which is a file's too."""
 
 NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
@@ -39,6 +42,12 @@ class FoundModel:
     version: str | None
     remote: str | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
+
+    def has_own(self, module: str) -> bool:
+        """Return whether a module is in the model's own code."""
+        code = self.path / "code"
+        is_name = len(module) <= LONGEST_NAME and all(part.isidentifier() for part in module.split("."))
+        return is_name and ((code / module.partition(".")[0]).is_dir() or (code / f"{module}.py").is_file())
 
 
 class Finder:
@@ -65,7 +74,7 @@ class Finder:
 
 
 def _part(whole: FoundModel, uri: str, part: str) -> FoundModel:
-    artifacts = whole.described["flavors"]["python_function"]["artifacts"]
+    artifacts = ((whole.described.get("flavors") or {}).get("python_function") or {}).get("artifacts") or {}
     inner = artifacts.get(part, {}).get("path", "..")
     path = whole.path / inner
     if not path.resolve().is_relative_to(whole.path.resolve()):
@@ -89,7 +98,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
     if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
-        name = path.stem if path.is_file() else path.name
+        name = masked(path.stem if path.is_file() else path.name)  # it stands in every row
         return FoundModel(path.absolute(), name, None, described=mlmodel(path))
     raise ModelError(
         "MODEL_NOT_FOUND",
@@ -216,17 +225,10 @@ def mlmodel(path: Path) -> dict[str, Any]:
     """Return the content of a folder's ``MLmodel`` file; empty for a file, or a folder without one.
 
     Raises:
-        ModelError: ``MODEL_PATH`` if it names a path outside its folder, ``MODEL_LOAD`` if it cannot be read.
+        ModelError: as ``described.read_mlmodel``.
     """
-    import yaml
-
     if not (path / "MLmodel").is_file():
         return {}
-    try:
-        raw = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' is no YAML.") from error
-    if not isinstance(raw, dict):
-        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' describes no model.")
-    check_paths(raw, path.name)
-    return raw
+    from lakemill.pipelines.described import read_mlmodel  # with pydantic, which a bare file does not need
+
+    return read_mlmodel(path)

@@ -89,8 +89,13 @@ def pipeline_of(uri: str, finder: Finder) -> Pipeline:
     Raises:
         ModelError: as ``registry.find``.
     """
-    logged = (finder.find(uri).described.get("metadata") or {}).get(LOGGED_KEY)
-    return Pipeline((ModelStep(uri),)) if logged is None else _prefixed(Pipeline.from_dict(logged), uri)
+    found = finder.find(uri)
+    logged = (found.described.get("metadata") or {}).get(LOGGED_KEY)
+    if logged is None:
+        return Pipeline((ModelStep(uri),))
+    from lakemill.pipelines.described import logged_pipeline  # as in ``registry.mlmodel``
+
+    return _prefixed(logged_pipeline(logged, found.name), uri)
 
 
 def _prefixed(inside: Pipeline, uri: str) -> Pipeline:

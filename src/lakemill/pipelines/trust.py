@@ -33,8 +33,8 @@ def check_trusted(uri: str, sha256: str | None, flavor: str, found: FoundModel, 
     """
     if is_data(flavor):
         return
-    loader = str((found.described.get("flavors", {}).get("python_function") or {}).get("loader_module", "mlflow"))
-    if loader.partition(".")[0] != "mlflow" and not _is_own(loader, found) and not trust.allows_module(loader):
+    loader = str(((found.described.get("flavors") or {}).get("python_function") or {}).get("loader_module", "mlflow"))
+    if loader.partition(".")[0] != "mlflow" and not found.has_own(loader) and not trust.allows_module(loader):
         raise ModelError(
             "MODEL_NOT_TRUSTED",
             f"the model '{uri}' is loaded by the module '{loader}', which is neither MLflow's nor in its own code.",
@@ -56,8 +56,3 @@ def check_pinned(uri: str, sha256: str | None, trust: Trust) -> None:
             hint="name a version's number (models:/name/3) or give the model step its sha256; `lakemill plan` without "
             "`trust: pinned` prints it. ONNX models are no code.",
         )
-
-
-def _is_own(module: str, found: FoundModel) -> bool:
-    code = found.path / "code"
-    return (code / module.partition(".")[0]).is_dir() or (code / f"{module}.py").is_file()

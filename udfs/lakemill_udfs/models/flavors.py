@@ -53,7 +53,8 @@ def recognise(path: Path, described: Mapping[str, Any]) -> tuple[str, ModelFiles
         described: Content of the folder's ``MLmodel`` file; empty for a file.
     """
     for flavor in RUNTIMES:
-        files = runtime(flavor).find(path, described)
+        with loading(flavor, path.name, path):
+            files = runtime(flavor).find(path, described)
         if files is not None:
             return flavor, files
     return None
