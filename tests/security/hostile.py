@@ -41,9 +41,12 @@ def leave(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_away(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Raise what stops the run, with the row's text."""
+    """Raise what stops the run, with the rows' text; good rows get through."""
     kinds = {"connection": ConnectionError, "time": TimeoutError, "permission": PermissionError, "import": ImportError}
-    raise kinds[inputs["text"][0]](f"{SECRET} {list(inputs['text'])}")
+    for text in inputs["text"]:
+        if text in kinds or text in TEXTS:
+            raise kinds.get(text, ConnectionError)(f"{SECRET} {list(inputs['text'])}")
+    return {"y": np.zeros(len(inputs["text"]))}
 
 
 def same(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,25 @@ def test_a_function_that_ends_the_process_or_speaks_for_lakemill_fails_its_row(t
 @pytest.mark.parametrize("kind", ["connection", "time", "permission", "import"])
 def test_no_text_of_a_row_leaves_a_worker(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str) -> None:
     with pytest.raises(RunError, match=r"^\[STEP_ENVIRONMENT\]") as caught:
-        predict_table(job(tmp_path, "is_away", [kind]))
+        predict_table(job(tmp_path, "is_away", [kind, kind]))
     assert caught.value.__cause__ is None
     assert SECRET not in str(caught.value) + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["connection", "time", "permission"])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_row_that_names_a_host_that_is_away_stops_no_run(tmp_path: Path, kind: str, rows: int) -> None:
+    """A function that asks where a row says raises for that row; an outage is told by rows one after another."""
+    texts = ["good"] * (rows // 2) + [kind] + ["good"] * (rows // 2)
+    done = predict_table(job(tmp_path, "is_away", texts))
+    assert (done.rows, done.rows_error) == (rows, 1)
+
+
+@pytest.mark.parametrize("texts", [["time"] * 2, ["good"] * 20 + ["time"] * 12, ["good", *["time"] * 3, "good"]])
+def test_an_outage_stops_the_run(tmp_path: Path, texts: list[str]) -> None:
+    with pytest.raises(RunError, match=r"^\[STEP_ENVIRONMENT\] a step raised TimeoutError"):
+        predict_table(job(tmp_path, "is_away", texts))
+    assert not (tmp_path / "predictions").exists() or not DeltaTable(tmp_path / "predictions").to_pyarrow_table()
 
 
 def test_an_arrow_file_with_offsets_behind_its_buffer_is_an_error(tmp_path: Path) -> None:

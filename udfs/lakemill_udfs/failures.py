@@ -12,7 +12,7 @@ from typing import Any
 from lakemill_udfs.errors import LakemillError, RowError, RunError, SetupError
 
 ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
-"""Failures that are no row's fault: the task fails and Spark repeats it."""
+"""Failures that are no row's fault where several rows have them: the task fails and Spark repeats it."""
 
 NO_VALUES_FAULT = (OSError, NameError)
 """Failures that are no value's fault where all rows have the same: no such file, no such name."""

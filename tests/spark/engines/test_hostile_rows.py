@@ -102,7 +102,11 @@ def test_a_local_session_asks_for_a_secret(tmp_path: Path) -> None:
         "print(spark.conf.get('spark.authenticate.secret', 'not among the settings'))\n"
         "import os, stat, pathlib\n"
         "print(oct(stat.S_IMODE(os.stat(spark.sparkContext.getConf().get('spark.local.dir')).st_mode)))\n"
+        "log = spark.sparkContext._jvm.org.slf4j.LoggerFactory.getLogger('x')\n"
+        f"log.warn('s3://me:{SECRETS['user']}@bucket/t?sig={SECRETS['signature']}&x=1 \\x1b[2Jend')\n"
         "print(spark.range(10).repartition(3).mapInArrow(lambda rows: rows, 'id long').count())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.splitlines() == ["True True", "not among the settings", "0o700", "10"], done.stderr
+    assert "WARN x: s3://***@bucket/t?sig=***&x=1 ?[2Jend\n" in done.stderr
+    assert planted_in(done.stderr, tmp_path) == []
