@@ -245,6 +245,12 @@ class Checkpoint:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise ConfigError(
+                "CHECKPOINT_NOT_OURS",
+                f"the checkpoint '{self.location}' is another user's: only its owner may read it.",
+                hint="let one user run the job and ask for its status.",
+            ) from error
 
 
 def _delete_own(store: fs.FileSystem, folder: str) -> bool:

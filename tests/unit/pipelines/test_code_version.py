@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -87,10 +88,11 @@ def test_what_travels_of_a_package(package: Path, monkeypatch: pytest.MonkeyPatc
     assert found is not None
     names = ["__init__.py", "scale.py", "table.csv"]
     assert [name for name, _ in found.files()] == [f"steps_of_mine/{name}" for name in names]
-    missing = user_package("steps_of_mine", data=("*.parquet",))
-    assert missing is not None
-    with pytest.raises(ConfigError, match=r"^\[CODE_DATA\] .* no file '\*\.parquet'"):
-        missing.files()
+    for pattern in ("*.parquet", "/etc/passwd", "../*", "", "a/../../*"):
+        missing = user_package("steps_of_mine", data=(pattern,))
+        assert missing is not None
+        with pytest.raises(ConfigError, match=rf"^\[CODE_DATA\] .* no file '{re.escape(pattern)}'"):
+            missing.files()
     monkeypatch.setattr(packages, "MOST_BYTES", 10)
     with pytest.raises(ConfigError, match=r"^\[CODE_TOO_LARGE\]"):
         found.files()
