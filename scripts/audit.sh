@@ -1,6 +1,6 @@
 #!/bin/sh
 # A bill of materials (CycloneDX) of the pinned packages, and what is known to be wrong with them. The tools have an
-# environment of their own: they are no part of what is pinned. Ends with 1 if something is wrong or nobody could tell.
+# environment of their own: they are no part of what is pinned. Ends with 1 if something is wrong, and with 2 if nobody could tell.
 set -eu
 tools=.venv/audit
 if [ ! -x $tools/bin/pip-audit ]; then
@@ -22,5 +22,5 @@ elif grep -q '^Name .*Fix Versions' $tools/audit.log; then
 else
     tail -n 3 $tools/audit.log
     echo "NOT AUDITED: this package index does not tell of vulnerabilities (pip-audit asks its JSON API)"
-    exit 1
+    exit 2
 fi
