@@ -39,14 +39,19 @@ def hide(value: str, variable: str) -> None:
 
 
 def masked(text: str) -> str:
-    """Return a text without secrets: variables' names for their values, ``***`` for what URIs hide.
+    """Return a text without secrets: variables' names for their values, and ``***`` for what URIs hide."""
+    for value in sorted(_VARIABLES, key=len, reverse=True):
+        if len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, f"${{{_VARIABLES[value]}}}")
+    return without_secrets(text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with ``***`` for what URIs hide: the same in every process, as names in tables must be.
 
     Hides user info (``https://user:password@host``), shared access signatures (``?sig=...``), tokens, keys and
     passwords among the parameters; containers and accounts of ``abfss://container@account`` stay.
     """
-    for value in sorted(_VARIABLES, key=len, reverse=True):
-        if len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, f"${{{_VARIABLES[value]}}}")
     text = USER_INFO.sub(_user_info, text)
     return SECRET_PARAMETER.sub(lambda found: found[1] + MASK, text)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
-from lakemill_udfs.masking import masked
+from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models.files import keep_download
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
@@ -98,7 +98,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
     if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
-        name = masked(path.stem if path.is_file() else path.name)  # it stands in every row
+        name = without_secrets(path.stem if path.is_file() else path.name)  # it stands in every row
         return FoundModel(path.absolute(), name, None, described=mlmodel(path))
     raise ModelError(
         "MODEL_NOT_FOUND",

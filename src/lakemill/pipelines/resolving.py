@@ -12,7 +12,7 @@ from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.registry import Finder, FoundModel
 from lakemill.pipelines.trust import check_trusted
 from lakemill_udfs.errors import ConfigError, ModelError
-from lakemill_udfs.masking import masked
+from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.models.model import ModelSpec
@@ -80,7 +80,7 @@ def resolve_uri(uri: str, registry: str | None = None, trust: Trust = NAMED) -> 
         ConfigError: as ``resolve``.
     """
     finder = Finder(registry)
-    return replace(resolve(pipeline_of(uri, finder), finder, trust), name=masked(uri))
+    return replace(resolve(pipeline_of(uri, finder), finder, trust), name=without_secrets(uri))
 
 
 def pipeline_of(uri: str, finder: Finder) -> Pipeline:
