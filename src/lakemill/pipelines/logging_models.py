@@ -140,6 +140,7 @@ def _identities(resolved: Resolved) -> list[dict[str, Any]]:
             "sha256": model.sha256,
             "file": Path(model.location).name if model.beside else None,
             "beside": list(model.beside),
+            "options": dict(model.options),
             "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
             "outputs": {spec.name: spec.to_dict() for spec in model.outputs},
         }

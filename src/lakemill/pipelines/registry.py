@@ -27,7 +27,7 @@ class FoundModel:
     """A model's files and identity.
 
     Args:
-        path: The ``.onnx`` file or the MLflow model's folder, on this machine.
+        path: The model's file or the MLflow model's folder, on this machine.
         name: Registered name, or the file's.
         version: Registered version; None for files.
         remote: URI from which workers can fetch it themselves; None if it is on this machine's disk only.
@@ -80,8 +80,8 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     """Return the model that a URI stands for now: aliases are resolved to versions.
 
     Args:
-        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or an
-            ``.onnx`` file.
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or a
+            model's file.
         registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
 
     Raises:
@@ -90,12 +90,12 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
+    if path.is_file() or (path / "MLmodel").is_file():
         name = path.stem if path.is_file() else path.name
         return FoundModel(path.absolute(), name, None, described=mlmodel(path))
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{masked(uri)}' is neither a model's file nor a folder with an MLmodel file.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )

@@ -12,7 +12,12 @@ from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
 
-RUNTIMES = {"onnx": "onnx_runtime", "pyfunc": "pyfunc_runtime"}
+RUNTIMES = {
+    "onnx": "onnx_runtime",
+    "xgboost": "xgboost_runtime",
+    "sklearn": "sklearn_runtime",
+    "pyfunc": "pyfunc_runtime",
+}
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -38,28 +43,60 @@ def releases_lock(flavor: str) -> bool:
     return runtime(flavor).RELEASES_LOCK
 
 
-def recognise(path: Path, described: Mapping[str, Any]) -> tuple[str, ModelFiles] | None:
+def recognise(path: Path, described: Mapping[str, Any], forced: str | None = None) -> tuple[str, ModelFiles] | None:
     """Return the flavor that runs a model and the files it runs; None if no runtime takes it.
 
     Args:
         path: A file, or a folder.
         described: Content of the folder's ``MLmodel`` file; empty for a file.
+        forced: The flavor that the user asks for.
+
+    Raises:
+        ModelError: ``MODEL_FLAVOR`` if no runtime is called as the one that is forced.
     """
-    for flavor in RUNTIMES:
+    for flavor in RUNTIMES if forced is None else (forced,):
         files = runtime(flavor).find(path, described)
         if files is not None:
             return flavor, files
     return None
 
 
-def specs(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def options(flavor: str, name: str, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a model runs with.
+
+    Raises:
+        ModelError: ``MODEL_OPTION`` if its runtime has no option of a name that is given.
+    """
+    unknown = sorted(set(given) - set(runtime(flavor).OPTIONS))
+    if unknown:
+        raise ModelError(
+            "MODEL_OPTION",
+            f"model '{name}' runs on {flavor}, which has no option '{unknown[0]}'; "
+            f"it has: {', '.join(runtime(flavor).OPTIONS) or 'none'}.",
+        )
+    return runtime(flavor).options(described, given)
+
+
+def runs_code(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> bool:
+    """Return whether loading a model runs code that came with it.
+
+    Raises:
+        ModelError: ``MODEL_LOAD`` and others of ``loading``.
+    """
+    with loading(flavor, name, path):
+        return runtime(flavor).runs_code(path, described)
+
+
+def specs(
+    flavor: str, name: str, path: Path, described: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Specs, Specs]:
     """Return a model's inputs and outputs, as far as it says them.
 
     Raises:
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
     with loading(flavor, name, path):
-        return runtime(flavor).specs(path, described)
+        return runtime(flavor).specs(path, described, options)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ class ModelSpec:
         outputs: Its outputs; declared ones where the model does not say.
         shipped: Whether ``location`` is an archive that Spark unpacked into the worker's folder.
         beside: As in ``ModelFiles``.
+        options: As the runtime's ``options`` gave them.
     """
 
     uri: str
@@ -68,6 +69,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...] = ()
     shipped: bool = False
     beside: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Runtime(Protocol):
@@ -79,6 +81,9 @@ class Runtime(Protocol):
     RELEASES_LOCK: bool
     """Whether it works without Python's lock, so that threads can share one model."""
 
+    OPTIONS: tuple[str, ...]
+    """The names of the options that a model step may give it."""
+
     def find(self, path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
         """Return the files that this runtime runs, None if the model is none of its own.
 
@@ -88,12 +93,21 @@ class Runtime(Protocol):
         """
         ...
 
-    def specs(self, path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    def options(self, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that a model runs with: those that a step gives, over what the model says of itself."""
+        ...
+
+    def runs_code(self, path: Path, described: Mapping[str, Any]) -> bool:
+        """Return whether loading what ``find`` gave runs code that came with it, as a pickle's; nothing is run here."""
+        ...
+
+    def specs(self, path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
         """Return the inputs and outputs, as far as the model says them.
 
         Args:
             path: What ``find`` gave.
             described: As there.
+            options: As ``options`` gave them.
 
         Raises:
             ModelError: ``MODEL_INPUT_TYPE`` for what no tensor can hold; whatever keeps the model from loading.

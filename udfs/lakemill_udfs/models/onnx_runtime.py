@@ -23,6 +23,8 @@ RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
 
+OPTIONS: tuple[str, ...] = ()
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return an ``.onnx`` file, or the graph of an MLflow model of the onnx flavour, with its external weights."""
@@ -36,7 +38,17 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(file, external_weights(file)) if file.suffix == ".onnx" and file.is_file() else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given."""
+    return dict(given)
+
+
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: a graph holds operators and numbers."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return the inputs and outputs that the graph says."""
     model = OnnxModel(path, device="cpu")
     return model.inputs, model.outputs
