@@ -218,7 +218,7 @@ def test_xgboosts_categories_go_by_name(tmp_path: Path) -> None:
     spec = resolve(Pipeline((ModelStep(path),))).models[0]
     assert (spec.flavor, [str(one) for one in spec.inputs]) == (
         "xgboost",
-        ["age float32", "city string", "size string"],
+        ["age float64", "city string", "size string"],
     )
     result = out(path, MIXED.iloc[::-1], method="predict_proba")
     np.testing.assert_array_equal(result["out.probabilities"].astype("float32"), model.predict_proba(frame.iloc[::-1]))

@@ -235,6 +235,7 @@ def describe(
             "version": model.version,
             "sha256": model.sha256,
             "runtime": model.flavor,
+            "certificate": model.certificate,
         }
         for model in models
         if model is not None

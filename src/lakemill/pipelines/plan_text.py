@@ -38,6 +38,8 @@ def layout(report: PlanReport) -> Group:
                 f"on {model['runtime']}",
             )
         )
+        if model["certificate"]:
+            parts.append(_line("", f"converted: {model['certificate']}"))
     if report.inputs:
         parts.append(_inputs(report))
     if report.waiting is not None:

@@ -114,11 +114,14 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
         )
     flavor, files = known
     sha256 = content_sha256(files.path, files.beside)
-    if step.sha256 is not None and step.sha256 != sha256:
+    expected = step.sha256 or found.sha256
+    if expected is not None and expected != sha256:
         raise ModelError(
             "MODEL_CHANGED",
-            f"model '{masked(step.uri)}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
-            hint="take the sha256 out of the pipeline if the new content is wanted.",
+            f"model '{masked(step.uri)}': expected sha256 {expected[:12]}..., got {sha256[:12]}....",
+            hint="take the sha256 out of the pipeline if the new content is wanted."
+            if step.sha256
+            else "what the registry holds is not what was registered; register it again.",
         )
     options = flavors.options(flavor, found.name, found.described, step.options)
     if not found.described and not step.trust and flavors.runs_code(flavor, found.name, files.path, found.described):
@@ -139,7 +142,14 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
         outputs=_with_declared(outputs, step.outputs),
         beside=files.beside,
         options=options,
+        certificate=_certificate(found),
     )
+
+
+def _certificate(found: FoundModel) -> str | None:
+    """Return how a converted model agrees with the original, as it was logged."""
+    noted = flavors.logged_with(found.described).get("certificate")
+    return str(noted["summary"]) if noted else None
 
 
 def _location(found: FoundModel, path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
+from lakemill_udfs.tensors.spec import declared
 
 RUNTIMES = {
     "onnx": "onnx_runtime",
@@ -19,6 +20,9 @@ RUNTIMES = {
     "pyfunc": "pyfunc_runtime",
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
+
+NOTED_KEY = "lakemill_model"
+"""Key in an MLflow model's metadata."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -74,7 +78,13 @@ def options(flavor: str, name: str, described: Mapping[str, Any], given: Mapping
             f"model '{name}' runs on {flavor}, which has no option '{unknown[0]}'; "
             f"it has: {', '.join(runtime(flavor).OPTIONS) or 'none'}.",
         )
-    return runtime(flavor).options(described, given)
+    logged = dict(logged_with(described).get("options") or {})
+    return runtime(flavor).options(described, logged | dict(given))
+
+
+def logged_with(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what ``lakemill.log_model`` noted of a model: its exact ``inputs``, ``outputs`` and ``options``."""
+    return (described.get("metadata") or {}).get(NOTED_KEY) or {}
 
 
 def runs_code(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> bool:
@@ -95,8 +105,28 @@ def specs(
     Raises:
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
+    noted = logged_with(described)
+    if noted and all(options.get(key) == value for key, value in noted["options"].items()):
+        return tuple(tuple(declared(one, raw) for one, raw in noted[side].items()) for side in ("inputs", "outputs"))  # type: ignore[return-value]  # two sides
     with loading(flavor, name, path):
         return runtime(flavor).specs(path, described, options)
+
+
+def written(value: Any, folder: Path) -> tuple[str, Path]:
+    """Write a model that is a Python object as its framework's file; return the flavor and the file.
+
+    Raises:
+        ModelError: ``MODEL_FLAVOR`` if it is no model of a framework that is known here.
+    """
+    for flavor in RUNTIMES:
+        path = runtime(flavor).write(value, folder)
+        if path is not None:
+            return flavor, path
+    raise ModelError(
+        "MODEL_FLAVOR",
+        f"a {type(value).__name__} is no model of a framework that is known here; there are: {', '.join(RUNTIMES)}.",
+        hint="save it to a file or folder and give its path.",
+    )
 
 
 @contextmanager

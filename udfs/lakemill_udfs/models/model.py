@@ -57,6 +57,7 @@ class ModelSpec:
         shipped: Whether ``location`` is an archive that Spark unpacked into the worker's folder.
         beside: As in ``ModelFiles``.
         options: As the runtime's ``options`` gave them.
+        certificate: How a converted model agrees with the original, in one line.
     """
 
     uri: str
@@ -70,6 +71,7 @@ class ModelSpec:
     shipped: bool = False
     beside: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    certificate: str | None = None
 
 
 class Runtime(Protocol):
@@ -127,4 +129,22 @@ class Runtime(Protocol):
 
     def cause(self, error: Exception, path: Path) -> str:
         """Return in the runtime's terms why a model does not load; empty if the exception's type says all."""
+        ...
+
+    def native(self, path: Path, options: Mapping[str, Any]) -> Any:
+        """Return the framework's own object of what ``find`` gave; None if there is none that ``log`` takes."""
+        ...
+
+    def write(self, value: Any, folder: Path) -> Path | None:
+        """Write a Python object into a folder as a file that ``find`` takes; None if it is no model of this kind."""
+        ...
+
+    def log(self, value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        """Log what ``native`` gave through MLflow's own flavor and return MLflow's ``ModelInfo``; None if it has none.
+
+        Args:
+            value: The framework's object.
+            options: As ``options`` gave them.
+            arguments: What MLflow's ``log_model`` takes for every flavor: name, signature, requirements ...
+        """
         ...

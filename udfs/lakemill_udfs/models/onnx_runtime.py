@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
@@ -25,6 +26,8 @@ DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
 
 OPTIONS: tuple[str, ...] = ()
 
+options = plain_runtime.options
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return an ``.onnx`` file, or the graph of an MLflow model of the onnx flavour, with its external weights."""
@@ -36,11 +39,6 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
             return None
         file = graphs[0]
     return ModelFiles(file, external_weights(file)) if file.suffix == ".onnx" and file.is_file() else None
-
-
-def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options given."""
-    return dict(given)
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
@@ -57,6 +55,30 @@ def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) 
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> OnnxModel:
     """Load a graph."""
     return OnnxModel(path, threads=threads, device=device)
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the graph with its weights."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a graph that is in memory."""
+    if plain_runtime.class_root(value) != "onnx":
+        return None
+    import onnx
+
+    onnx.save(value, str(folder / "model.onnx"))
+    return folder / "model.onnx"
+
+
+def log(value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Log a graph through MLflow's onnx flavor."""
+    import mlflow.onnx
+
+    return mlflow.onnx.log_model(value, **arguments)
 
 
 CAUSES = (

@@ -11,7 +11,7 @@ from typing import Any
 
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.failures import foreign
-from lakemill_udfs.models import pickles
+from lakemill_udfs.models import pickles, plain_runtime
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
@@ -24,15 +24,12 @@ DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
 
 OPTIONS: tuple[str, ...] = ()
 
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return the folder of any MLflow model."""
     return ModelFiles(path) if path.is_dir() and described else None
-
-
-def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options given."""
-    return dict(given)
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,13 +55,13 @@ def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
 
 def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what the signature says, else what the fitted estimator knows and gives for one made-up row."""
-    if described.get("signature"):
-        inputs, outputs = signature_specs(described)
-        return inputs, outputs if options["method"] == _logged_method(described) else ()
-    if described and path.suffix != ".skops":  # planning runs no code of an artifact
-        return (), ()
+    signed = signature_specs(described) if described.get("signature") else None
+    if signed is not None and options["method"] == _logged_method(described):
+        return signed
+    if described and runs_code(path, described):  # planning runs no code of an artifact
+        return signed[0] if signed is not None else (), ()
     estimator = _read(path)
-    inputs = estimator_inputs(estimator)
+    inputs = signed[0] if signed is not None else estimator_inputs(estimator)
     model = SklearnModel(estimator, inputs, (), options["method"], path.stem)
     return inputs, probed(model.predict, inputs, _categories(estimator))
 
@@ -68,6 +70,33 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> SklearnMo
     """Load an estimator."""
     method = spec.options.get("method", "predict")
     return SklearnModel(_read(path), spec.inputs, spec.outputs, method, spec.name, threads=threads)
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the estimator."""
+    return _read(path)
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write an estimator: as skops where every type of it is known to be safe, else as a pickle."""
+    if not all(hasattr(value, name) for name in ("get_params", "fit")):
+        return None
+    skops = _skops()
+    skops.dump(value, folder / "model.skops")
+    if not skops.get_untrusted_types(file=folder / "model.skops"):
+        return folder / "model.skops"
+    (folder / "model.pkl").write_bytes(pickle.dumps(value))
+    return folder / "model.pkl"
+
+
+def log(value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Log an estimator through MLflow's sklearn flavor, which calls the same method."""
+    import mlflow.sklearn
+
+    with tempfile.TemporaryDirectory() as folder:
+        is_safe = (write(value, Path(folder)) or Path()).suffix == ".skops"
+    form = "skops" if is_safe else "cloudpickle"
+    return mlflow.sklearn.log_model(value, pyfunc_predict_fn=options["method"], serialization_format=form, **arguments)
 
 
 def cause(error: Exception, path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
-from lakemill_udfs.models import pickles
+from lakemill_udfs.models import pickles, plain_runtime
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.models.tabular import features, is_numeric, method_of, probed, results, to_array, to_frame
@@ -77,6 +77,26 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> XgboostMo
     return XgboostModel(native, spec.inputs, spec.outputs, method, spec.name, threads=threads, device=device)
 
 
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the estimator or booster."""
+    return _read(path, options)
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write an estimator or a booster."""
+    if plain_runtime.class_root(value) != "xgboost":
+        return None
+    value.save_model(folder / "model.ubj")
+    return folder / "model.ubj"
+
+
+def log(value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Log trees through MLflow's xgboost flavor; plain MLflow calls ``predict``, whatever the method is."""
+    import mlflow.xgboost
+
+    return mlflow.xgboost.log_model(value, model_format="ubj", **arguments)
+
+
 def cause(error: Exception, path: Path) -> str:
     """Return why a file does not load."""
     return pickles.cause(error) or ("it is damaged or cut short" if type(error).__name__ == "XGBoostError" else "")
@@ -113,17 +133,11 @@ def _booster(native: Any) -> Any:
 
 def booster_inputs(booster: Any) -> Specs:
     """Return the inputs of trained trees: features by name, or one array ``inputs``; NaN and null are missing."""
-    names, kinds = booster.feature_names, booster.feature_types or ()
+    names = booster.feature_names
     if names is None or [f"f{at}" for at in range(len(names))] == list(names):
-        return features(None, booster.num_features(), {"inputs": "float32"}, nullable=True)
+        return features(None, booster.num_features(), {}, nullable=True)
     texts = {name: "string" for name, value in _categories(booster).items() if isinstance(value, str)}
-    known = dict.fromkeys(names, "float32") | texts
-    return features(names, len(names), known | _whole(names, kinds, texts), nullable=True)
-
-
-def _whole(names: Any, kinds: Any, texts: Mapping[str, str]) -> dict[str, str]:
-    """Return the categories that are numbers themselves: read as whole numbers they would have no null."""
-    return {name: "float64" for name, kind in zip(names, kinds, strict=False) if kind == "c" and name not in texts}
+    return features(names, len(names), texts, nullable=True)
 
 
 def _categories(booster: Any) -> dict[str, Any]:
