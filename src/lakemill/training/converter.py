@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ from lakemill.training.arguments import filter_sql, reader_arguments
 from lakemill.training.fields import Fields
 from lakemill.training.loader import Loader, Reading
 from lakemill.training.snapshot import TrainingTable, open_training_table
+from lakemill.training.tensorflow_dataset import tensorflow_dataset
+from lakemill.training.torch_batches import import_torch, torch_batch
 from lakemill_udfs.errors import ConfigError, RunError
 from lakemill_udfs.files import RowFiles
 from lakemill_udfs.steps.declared import ImageStep
@@ -66,6 +69,73 @@ class SparkDatasetConverter:
     def shard(self, cur_shard: int, shard_count: int) -> SparkDatasetConverter:
         """Return a converter whose loaders read one shard if they are not told another."""
         return replace(self, cur_shard=cur_shard, shard_count=shard_count)
+
+    def make_torch_dataloader(
+        self,
+        batch_size: int = 32,
+        num_epochs: int | None = 1,
+        workers_count: int | None = None,
+        shuffling_queue_capacity: int = 0,
+        data_loader_fn: Any = None,
+        **reader_kwargs: Any,
+    ) -> Loader:
+        """Return a context manager that iterates over batches as ``{name: torch.Tensor}``; strings are lists.
+
+        Args:
+            batch_size: Rows of a batch.
+            num_epochs: Epochs of one iteration; None is without end. Each iteration goes on with the next epoch.
+            workers_count: Threads that read and decode; None is 4.
+            shuffling_queue_capacity: Rows of several row groups that are shuffled together; 0 shuffles only row groups.
+            data_loader_fn: Not taken.
+            reader_kwargs: ``schema_fields``, ``cur_shard``, ``shard_count``, ``seed``, ``shuffle_rows``,
+                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters`` and ``transform_spec`` as
+                petastorm's ``make_batch_reader`` has them; ``last`` (``keep``, ``drop`` or ``pad`` the rows that fill
+                no batch) and ``ragged`` (``error``, ``pad`` or ``list``). Its others are an error.
+
+        Raises:
+            ModelError: ``EXTRA_MISSING`` without PyTorch.
+            LakemillError: as ``make_loader``.
+        """
+        import_torch()
+        given = reader_kwargs | {
+            "batch_size": batch_size,
+            "num_epochs": num_epochs,
+            "workers_count": workers_count,
+            "shuffling_queue_capacity": shuffling_queue_capacity,
+            "data_loader_fn": data_loader_fn,
+        }
+        return Loader(replace(self.reading(given), finish=torch_batch))
+
+    def make_tf_dataset(
+        self,
+        batch_size: int | None = None,
+        prefetch: int | None = None,
+        num_epochs: int | None = 1,
+        workers_count: int | None = None,
+        shuffling_queue_capacity: int | None = None,
+        **reader_kwargs: Any,
+    ) -> AbstractContextManager[Any]:
+        """Return a context manager of a ``tf.data.Dataset`` whose elements are named tuples of tensors.
+
+        Args:
+            batch_size: Rows of a batch; None is 32.
+            prefetch: Batches that TensorFlow keeps ready; None lets it choose.
+            num_epochs: Epochs of one iteration; None is without end, as ``fit(steps_per_epoch=...)`` needs it.
+            workers_count: As ``make_torch_dataloader``.
+            shuffling_queue_capacity: As ``make_torch_dataloader``.
+            reader_kwargs: As ``make_torch_dataloader``.
+
+        Raises:
+            ModelError: ``EXTRA_MISSING`` without TensorFlow.
+            LakemillError: as ``make_loader``.
+        """
+        given = reader_kwargs | {
+            "batch_size": batch_size,
+            "num_epochs": num_epochs,
+            "workers_count": workers_count,
+            "shuffling_queue_capacity": shuffling_queue_capacity,
+        }
+        return tensorflow_dataset(Loader(self.reading(given)), prefetch)
 
     def make_loader(self, batch_size: int | None = None, **reader_arguments: Any) -> Loader:
         """Return a context manager of batches as ``{name: array}``; the framework's loaders stand on it.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from types import TracebackType
@@ -34,6 +35,7 @@ class Reading:
         epochs: Epochs of one iteration; None is without end.
         workers: Threads that read and decode.
         ahead: Batches that are ready or on the way, at most.
+        finish: What a worker makes of a batch's arrays at last.
     """
 
     table: TrainingTable
@@ -42,10 +44,14 @@ class Reading:
     epochs: int | None = 1
     workers: int = 4
     ahead: int = 8
+    finish: Callable[[Arrays], Any] = dict
 
 
 class Loader:
     """Iterates over batches, ``{name: array}`` with rows first; each iteration goes on with the next epochs.
+
+    The first iteration is epoch 0, or those from 0 on; an iteration that was left in mid-epoch is not taken up again,
+    unless its ``state_dict`` is loaded.
 
     Use it as a context manager, so that its threads end with it.
 
@@ -62,7 +68,7 @@ class Loader:
         self._epoch = self._batch = 0
         self._until: int | None = None
         self._resumes = self._is_closed = False
-        self._running: Iterator[Arrays] | None = None
+        self._running: Generator[Any, None, None] | None = None
 
     def __enter__(self) -> Loader:
         return self
@@ -74,18 +80,19 @@ class Loader:
         """End the threads of an iteration that goes on."""
         self._is_closed = True
         if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]  # it is a generator
+            with suppress(ValueError):  # another thread waits for a batch of it, and finds that this is closed
+                self._running.close()
             self._running = None
 
     def __len__(self) -> int:
         """Return the number of batches of one epoch, the same for every shard."""
         return len(self._epochs.batches)
 
-    def __iter__(self) -> Iterator[Arrays]:
+    def __iter__(self) -> Iterator[Any]:
         if self._is_closed:
             raise RunError("TRAINING_CLOSED", "the loader is closed.", hint="use it inside its `with` block.")
         if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]  # it is a generator
+            self._running.close()
         if not self._resumes:
             if self._batch:  # the last iteration was left in mid-epoch
                 self._epoch, self._batch = self._epoch + 1, 0
@@ -94,25 +101,27 @@ class Loader:
         self._running = self._iterate()
         return self._running
 
-    def _iterate(self) -> Iterator[Arrays]:
+    def _iterate(self) -> Generator[Any, None, None]:
         pool = ThreadPoolExecutor(self.reading.workers, thread_name_prefix="lakemill-training")
         try:
             while self._until is None or self._epoch < self._until:
                 for batch in self._batches(pool):
                     self._batch += 1
                     yield batch
+                    if self._is_closed:
+                        return
                 self._epoch, self._batch = self._epoch + 1, 0
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Arrays]:
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Any]:
         """Yield what is left of the epoch."""
         sizes = self._epochs.batches
         windows = self._epochs.windows(self._epoch, sum(sizes[: self._batch]))
         rows = _Rows(self.reading, windows, pool)
-        ready: deque[Future[Arrays]] = deque()
+        ready: deque[Future[Any]] = deque()
         for size in sizes[self._batch :]:
-            ready.append(pool.submit(_arrays, self.reading.fields, rows.take(size)))
+            ready.append(pool.submit(_made, self.reading, rows.take(size)))
             if len(ready) >= self.reading.ahead:
                 yield ready.popleft().result()
         while ready:
@@ -212,5 +221,6 @@ class Held:
         return found if (np.diff(grouped) > 0).all() else found.take(pa.array(np.argsort(grouped)))
 
 
-def _arrays(fields: Fields, parts: Sequence[tuple[Held, NDArray[np.int64]]]) -> Arrays:
-    return fields.arrays(pa.concat_tables([held.take(places) for held, places in parts]))
+def _made(reading: Reading, parts: Sequence[tuple[Held, NDArray[np.int64]]]) -> Any:
+    rows = pa.concat_tables([held.take(places) for held, places in parts])
+    return reading.finish(reading.fields.arrays(rows))

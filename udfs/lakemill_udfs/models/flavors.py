@@ -17,6 +17,10 @@ RUNTIMES = {
     "onnx": "onnx_runtime",
     "xgboost": "xgboost_runtime",
     "sklearn": "sklearn_runtime",
+    "torch": "torch_runtime",
+    "keras": "keras_runtime",
+    "tensorflow": "tensorflow_runtime",
+    "huggingface": "huggingface_runtime",
     "pyfunc": "pyfunc_runtime",
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
