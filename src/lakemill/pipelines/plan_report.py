@@ -231,7 +231,14 @@ def describe(
         The plan; None if there is a problem.
     """
     report.models = [
-        {"uri": masked(model.uri), "name": model.name, "version": model.version, "sha256": model.sha256}
+        {
+            "uri": masked(model.uri),
+            "name": model.name,
+            "version": model.version,
+            "sha256": model.sha256,
+            "runtime": model.flavor,
+            "certificate": model.certificate,
+        }
         for model in models
         if model is not None
     ]

@@ -21,6 +21,9 @@ MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 LONGEST_NAME = 200
 """Letters of a module's name, which is a file's too."""
 
+SHA256_TAG = "lakemill.sha256"
+"""Tag of a registered version with the sha256 of what runs; another content is refused."""
+
 NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 """MLflow's codes for a registry that failed to answer, and for one that does not let this user see a model."""
@@ -31,11 +34,12 @@ class FoundModel:
     """A model's files and identity.
 
     Args:
-        path: The ``.onnx`` file or the MLflow model's folder, on this machine.
+        path: The model's file or the MLflow model's folder, on this machine.
         name: Registered name, or the file's.
         version: Registered version; None for files.
         remote: URI from which workers can fetch it themselves; None if it is on this machine's disk only.
         described: What its ``MLmodel`` file holds; empty for a file.
+        sha256: What it was when ``lakemill.log_model`` registered it.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class FoundModel:
     version: str | None
     remote: str | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
 
     def has_own(self, module: str) -> bool:
         """Return whether a module is in the model's own code."""
@@ -105,7 +110,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
             return FoundModel(path.absolute(), name, None, described=described)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{uri}' is neither an .onnx file nor another file or folder that a runtime here takes.",
+        f"'{uri}' is neither a file nor a folder that a runtime here takes.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -127,11 +132,12 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
                 if named and version and version.isdigit()
                 else None
             )
+            tags = client.get_model_version(name, version).tags if named and remote is not None else {}
             path = _files(source)
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
-    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path))
+    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path), tags.get(SHA256_TAG))
 
 
 def _files(source: str) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from lakemill.config.trust import Trust
 from lakemill.pipelines.registry import FoundModel
 from lakemill_udfs.errors import ModelError
-from lakemill_udfs.models.flavors import is_data
+from lakemill_udfs.models.flavors import runs_code
+from lakemill_udfs.steps.declared import ModelStep
 
 FIXED = re.compile(r"models:/([^/@#]+/\d+|m-[0-9a-f]{32})(#.*)?")
 """A registered version by its number, or a logged model by its id: what it holds does not change by itself."""
@@ -18,29 +20,35 @@ def is_pinned(uri: str, sha256: str | None) -> bool:
     return FIXED.fullmatch(uri) is not None or (sha256 is not None and "#" not in uri)
 
 
-def check_trusted(uri: str, sha256: str | None, flavor: str, found: FoundModel, trust: Trust) -> None:
+def check_trusted(step: ModelStep, flavor: str, found: FoundModel, path: Path, trust: Trust) -> None:
     """Refuse a model that would run code which the job does not trust; nothing of it is loaded.
 
     Args:
-        uri: As the job names it.
-        sha256: As the job gives it.
+        step: Names it, and may give its sha256 and say that a bare pickle is trusted.
         flavor: The runtime that would load it.
-        found: Its files.
+        found: The model.
+        path: The file or folder that the runtime would load.
         trust: Of the job.
 
     Raises:
         ModelError: ``MODEL_NOT_TRUSTED``.
     """
-    if is_data(flavor):
+    if not runs_code(flavor, found.name, path, found.described):
         return
     loader = str(((found.described.get("flavors") or {}).get("python_function") or {}).get("loader_module", "mlflow"))
     if loader.partition(".")[0] != "mlflow" and not found.has_own(loader) and not trust.allows_module(loader):
         raise ModelError(
             "MODEL_NOT_TRUSTED",
-            f"the model '{uri}' is loaded by the module '{loader}', which is neither MLflow's nor in its own code.",
+            f"the model '{step.uri}' names its loader '{loader}', which is neither MLflow's nor in its own code.",
             hint=f"trust: {{modules: [{loader}]}} allows it, if you know what it does.",
         )
-    check_pinned(uri, sha256, trust)
+    if not found.described and not step.trust and "#" not in step.uri:
+        raise ModelError(
+            "MODEL_NOT_TRUSTED",
+            f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
+            hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
+        )
+    check_pinned(step.uri, step.sha256, trust)
 
 
 def check_pinned(uri: str, sha256: str | None, trust: Trust) -> None:
