@@ -38,7 +38,11 @@ ROOMS = (  # of src/lakemill, from the top down: a room imports only rooms below
     "config",
 )
 SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the engine, and pipelines on DataFrames
-SPARK_ALSO_IN = ("engines/choice.py",)  # the session's type, for the rooms above and for scripts
+SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; DataFrames to train on
+    "engines/choice.py",
+    "training/frames.py",
+    "training/distributed.py",
+)
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
 
