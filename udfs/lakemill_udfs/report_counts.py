@@ -42,7 +42,7 @@ SHOWN = pa.schema(
     [
         *[(name, pa.string()) for name in ("part", "key", "predicted", "truth")],
         ("score", pa.float64()),
-        ("place", pa.uint64()),
+        ("place", pa.int64()),
     ]
 )
 """Rows with the parts of the page that they may be shown in."""
@@ -202,7 +202,9 @@ def choose(batches: Iterable[pa.RecordBatch], fields: ReportFields, count: int) 
     for batch in batches:
         frame = _narrow(batch, fields).filter(pl.col("predicted").is_not_null())
         parts = [
-            frame.filter(wanted).with_columns(part=pl.lit(part), place=pl.col("key").hash(0)).select(SHOWN.names)
+            frame.filter(wanted)
+            .with_columns(part=pl.lit(part), place=(pl.col("key").hash(0) // 2).cast(pl.Int64))
+            .select(SHOWN.names)
             for part, wanted in _parts(fields).items()
         ]
         kept = first_of(pl.concat([kept, *(part.cast(empty.schema) for part in parts)]), count)
