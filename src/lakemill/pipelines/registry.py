@@ -86,7 +86,18 @@ def _part(whole: FoundModel, uri: str, part: str) -> FoundModel:
     if not path.resolve().is_relative_to(whole.path.resolve()):
         raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{uri}' has no model '{part}' in its own folder.")
     remote = whole.remote and f"{whole.remote.rstrip('/')}/{inner}"
-    return FoundModel(path, whole.name, whole.version, remote, mlmodel(path))
+    return FoundModel(path, whole.name, whole.version, remote, mlmodel(path) or _noted(whole, artifacts, part))
+
+
+def _noted(whole: FoundModel, artifacts: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return what a logged pipeline notes of a model that is a file alone: its tensors, and what it is called by."""
+    python = (whole.described.get("flavors") or {}).get("python_function") or {}
+    models = (python.get("config") or {}).get("models") or []
+    parts = sorted(artifacts, key=lambda name: int(name.rpartition("_")[2]))
+    if part not in parts or len(models) != len(parts):
+        return {}
+    identity = models[parts.index(part)]
+    return {"metadata": {flavors.NOTED_KEY: {key: identity.get(key) or {} for key in ("inputs", "outputs", "options")}}}
 
 
 def find(uri: str, registry: str | None = None) -> FoundModel:
