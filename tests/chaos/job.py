@@ -1,7 +1,7 @@
 """One life of a job: recover, take in more rows, score them, and be killed on the way.
 
-python job.py LAKE FAULT    dies at the named step; ``none`` only recovers
-python job.py LAKE          goes on until somebody kills it
+python job.py LAKE ENGINE FAULT    dies at the named step; ``none`` only recovers
+python job.py LAKE ENGINE          goes on until somebody kills it
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SETTINGS = {
 }
 
 
-def main(lake: Path, fault: str | None) -> None:
+def main(lake: Path, engine: str, fault: str | None) -> None:
     """Live."""
-    spark = get_session("chaos", SETTINGS)
+    spark = get_session("chaos", SETTINGS) if engine == "spark" else None
     (lake / "session").touch()
-    job = config(lake)
+    job = config(lake, engine)
     predict_table(job, spark, progress=print)
     with (lake / "recovered").open("a") as stream:
         stream.write(f"{DeltaTable(lake / 'predictions').version()}\n")
@@ -105,4 +105,4 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 }
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)

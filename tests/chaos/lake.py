@@ -58,7 +58,7 @@ def add_rows(lake: Path) -> None:
     write_deltalake(source, pa.table({"number": numbers}), mode="append")
 
 
-def config(lake: Path) -> PredictConfig:
+def config(lake: Path, engine: str = "auto") -> PredictConfig:
     """Return the job that is killed."""
     step = {"function": "doubling:double", "inputs": {"number": "number"}, "outputs": {"double": {"dtype": "int64"}}}
     return PredictConfig.load(
@@ -67,10 +67,11 @@ def config(lake: Path) -> PredictConfig:
         pipeline={"steps": [{"python": step}]},
         output={"table": f"{lake}/predictions"},
         quarantine={"table": f"{lake}/quarantine"},
+        engine={"name": engine},
     )
 
 
-def start_life(lake: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start_life(lake: Path, *arguments: str, engine: str = "spark") -> subprocess.Popen[bytes]:
     """Start the job in a process group of its own, with the JVM in it; its last words are in ``<lake>/log``."""
     life = lake / "life"
     life.write_text(str(int(life.read_text()) + 1))
@@ -79,7 +80,7 @@ def start_life(lake: Path, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_")}
     with (lake / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, JOB, lake, *arguments],
+            [sys.executable, JOB, lake, engine, *arguments],
             env=environment | {"PYTHONPATH": paths, "LAKEMILL_FAST_START": "1"},
             cwd=lake,
             stdout=log,

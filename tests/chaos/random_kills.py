@@ -1,4 +1,7 @@
-"""``make chaos``: a job is killed at random times, again and again; in the end nothing may be lost or doubled."""
+"""``make chaos``: a job is killed at random times, again and again; in the end nothing may be lost or doubled.
+
+Each life runs on an engine that chance takes: Spark, or this machine's processes.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from pathlib import Path
 
 from tests.chaos.lake import LIFE_SECONDS, judge, kill, make_lake, start_life
 
-LONGEST_LIFE_SECONDS = 20.0
-"""From the start of the session: long enough to recover in a cold JVM and to score some more."""
+LONGEST_LIFE_SECONDS = {"spark": 20.0, "local": 5.0}
+"""From the start of the session: long enough to recover, in a cold JVM, and to score some more."""
 
 
 def main() -> int:
@@ -25,9 +28,10 @@ def main() -> int:
         lake = Path(folder)
         make_lake(lake)
         for number in range(1, arguments.kills + 1):
-            after = chance.uniform(0, LONGEST_LIFE_SECONDS)
-            live(lake, after)
-            print(f"kill {number} of {arguments.kills}: {after:.2f} s after the session's start", flush=True)
+            engine = chance.choice(sorted(LONGEST_LIFE_SECONDS))
+            after = chance.uniform(0, LONGEST_LIFE_SECONDS[engine])
+            live(lake, engine, after)
+            print(f"kill {number} of {arguments.kills}: {engine}, {after:.2f} s after its start", flush=True)
         last = start_life(lake, "none")
         if last.wait(LIFE_SECONDS):
             print((lake / "log").read_text()[-3000:])
@@ -37,10 +41,10 @@ def main() -> int:
     return 1 if verdict.lost or verdict.doubled or verdict.wrong else 0
 
 
-def live(lake: Path, seconds: float) -> None:
-    """Let the job live for some seconds after its session is up."""
+def live(lake: Path, engine: str, seconds: float) -> None:
+    """Let the job live on an engine for some seconds after that is up."""
     (lake / "session").unlink(missing_ok=True)
-    process, end = start_life(lake), time.monotonic() + LIFE_SECONDS
+    process, end = start_life(lake, engine=engine), time.monotonic() + LIFE_SECONDS
     while not (lake / "session").exists():
         if process.poll() is not None or time.monotonic() > end:
             raise SystemExit(f"the job did not start:\n{(lake / 'log').read_text()[-3000:]}")
