@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 Columns = dict[str, np.ndarray]
@@ -13,3 +15,8 @@ def twice(columns: Columns) -> Columns:
 
 def length(columns: Columns) -> Columns:
     return {"y": np.array([float(len(text)) for text in columns["x"]])}
+
+
+def slowly(inputs: Columns) -> Columns:
+    time.sleep(0.5)
+    return {"y": inputs["x"]}
