@@ -19,6 +19,7 @@ from tests.spark.ingest.test_ingest import (  # noqa: F401 -- collected here too
     Ingest,
     put,
     rows,
+    test_a_kill_at_any_time_loses_and_doubles_nothing,
     test_a_second_run_does_what_changed_and_nothing_else,
     test_an_interval_goes_on_until_it_is_stopped,
     test_every_format_becomes_a_row_and_every_other_file_a_reason,
@@ -48,6 +49,12 @@ def ingest(tmp_path: Path) -> Ingest:
         return ingest_images(IngestConfig.load(**values), progress=progress)
 
     return run
+
+
+@pytest.fixture
+def engine() -> str:
+    """Return the engine of jobs in processes of their own."""
+    return "local"
 
 
 @pytest.fixture

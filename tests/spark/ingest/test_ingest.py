@@ -63,6 +63,12 @@ def ingest(spark: SparkSession, tmp_path: Path) -> Ingest:
     return run
 
 
+@pytest.fixture
+def engine() -> str:
+    """Return the engine of jobs in processes of their own."""
+    return "spark"
+
+
 def image(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (12, 8), **options: Any) -> bytes:
     """Return noise as an image file."""
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
@@ -382,7 +388,7 @@ from pathlib import Path
 from lakemill.ingest.job import ingest_images
 from lakemill.config.ingest import IngestConfig
 
-source, table, moment = sys.argv[1:]
+source, table, moment, engine = sys.argv[1:]
 kill = lambda: os.killpg(0, signal.SIGKILL)
 
 def when_writing():
@@ -396,14 +402,14 @@ def progress(line):
     elif line.startswith(moment):
         kill()
 
-ingest_images(IngestConfig.load(source__path=source, output__table=table), progress=progress)
+ingest_images(IngestConfig.load(source__path=source, output__table=table, engine__name=engine), progress=progress)
 """
 
 
-def kill_ingest(folder: Path, moment: str) -> None:
+def kill_ingest(folder: Path, moment: str, engine: str) -> None:
     """Ingest in a process of its own, which with its JVM and workers is killed at a moment."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder / "src"), str(folder / "lake/images"), moment],
+        [sys.executable, "-c", KILLED, str(folder / "src"), str(folder / "lake/images"), moment, engine],
         start_new_session=True,
         check=False,
         capture_output=True,
@@ -412,16 +418,16 @@ def kill_ingest(folder: Path, moment: str) -> None:
     assert done.returncode == -9, done.stderr
 
 
-def test_a_kill_at_any_time_loses_and_doubles_nothing(ingest: Ingest, tmp_path: Path) -> None:
+def test_a_kill_at_any_time_loses_and_doubles_nothing(ingest: Ingest, tmp_path: Path, engine: str) -> None:
     """While files are written, and between the commits; the next run mends it all."""
     files = {f"{number % 3}/{number:02}.bmp": image(number, "BMP", size=(400, 400)) for number in range(40)}
     put(tmp_path, files | {"0/broken.png": b"broken"})
-    kill_ingest(tmp_path, "writing")
+    kill_ingest(tmp_path, "writing", engine)
     assert ingest().added == 40
 
     changed = {"0/00.bmp": image(100), "1/broken.png": b"broken too", "2/new.png": image(101)}
     put(tmp_path, changed)
-    kill_ingest(tmp_path, "Committed the new")
+    kill_ingest(tmp_path, "Committed the new", engine)
     assert operations(tmp_path / "lake/images")[-1] == "WRITE"
     repaired = ingest()
     assert (repaired.added, repaired.replaced, repaired.rejected) == (0, 1, 1)
