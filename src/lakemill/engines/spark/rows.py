@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, reported, reported_whole, spark_failure
 from lakemill.engines.spark.schemas import arrow_schema, column_of, spark_struct
+from lakemill_udfs.naming import with_names
+from lakemill_udfs.worker import PLACE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -88,7 +91,10 @@ class SparkRows:
     @translated
     def map(self, function: PieceFunction, schema: pa.Schema) -> SparkRows:
         """Give what a function makes of the rows' record batches."""
-        return SparkRows(self.frame.mapInArrow(reported(function), spark_struct(schema)))
+        names = self.frame.columns
+        places = [PLACE.format(place) for place in range(len(names))]  # Spark reads a dot in a name as a field
+        work = reported(partial(with_names, tuple(names), function))
+        return SparkRows(self.frame.toDF(*places).mapInArrow(work, spark_struct(schema)))
 
     @translated
     def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> SparkRows:
