@@ -11,7 +11,9 @@ from typing import Any, Self, get_args
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.callables import must_travel, name_of
-from lakemill_udfs.steps.declared import STEP_KINDS, Check, PythonStep, Step
+from lakemill_udfs.steps.declared import Check, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import STEP_KINDS, Step, model_steps
+from lakemill_udfs.steps.traffic import EnsembleStep
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}
@@ -42,7 +44,8 @@ class Pipeline:
         kinds = {"steps": get_args(Step), "checks": (Check,), "outputs": (str,), "inputs": (TensorSpec,)}
         for name, kind in kinds.items():
             _must_be_all(getattr(self, name), name, kind)
-        object.__setattr__(self, "steps", tuple(self.steps))
+        parts = [step.parts if isinstance(step, EnsembleStep) else (step,) for step in self.steps]
+        object.__setattr__(self, "steps", tuple(step for one in parts for step in one))
         object.__setattr__(self, "checks", tuple(self.checks))
         object.__setattr__(self, "outputs", tuple(self.outputs))
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -79,6 +82,21 @@ class Pipeline:
         """The users' functions of its steps and checks: import paths, or the functions that have none."""
         steps = [step.function for step in self.steps if isinstance(step, PythonStep)]
         return (*steps, *(check.function for check in self.checks if check.function is not None))
+
+    @property
+    def model_steps(self) -> tuple[ModelStep, ...]:
+        """The models of its steps, in the order that a plan has them."""
+        return tuple(model for step in self.steps for model in model_steps(step))
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """What the files of each of ``model_steps`` are called in a logged pipeline."""
+        counts = [(index, len(model_steps(step)), isinstance(step, ModelStep)) for index, step in enumerate(self.steps)]
+        return tuple(
+            f"model_{index}" if is_alone else f"model_{index}{member:04d}"
+            for index, count, is_alone in counts
+            for member in range(count)
+        )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -151,6 +169,8 @@ def _plain(value: Any) -> Any:
     """Return a value with lists for tuples and dicts for mappings, at any depth, and names for functions."""
     if callable(value):
         return name_of(value)
+    if isinstance(value, ModelStep):
+        return _changed(value)
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

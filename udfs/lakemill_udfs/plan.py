@@ -128,6 +128,14 @@ class PredictPlan:
         return pa.struct([tensor_field(spec) for spec in self.wiring.outputs])
 
     @property
+    def branch_types(self) -> dict[str, pa.StructType]:
+        """Types of the columns of a shadow step's challengers, ``out_<name>``, which are written with ``out``."""
+        return {
+            f"out_{branch.name}": pa.struct([*map(tensor_field, branch.outputs), pa.field("error", ERROR)])
+            for branch in (self.wiring.branches if "out" in self.parts else ())
+        }
+
+    @property
     def anomaly_type(self) -> pa.StructType:
         """Type of ``anomaly``."""
         return pa.struct([("count", pa.int32()), *((check.name, pa.bool_()) for check in self.pipeline.checks)])

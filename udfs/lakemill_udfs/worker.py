@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
+from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.execution import Batch, PipelineRunner
-from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.execution import PipelineRunner
+from lakemill_udfs.plan import METADATA, TASK, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
+from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge, run_checks
 from lakemill_udfs.tensors.columns import write_tensor
@@ -153,6 +154,7 @@ class ResultWriter:
         }
         self._read = inputs_read(self._checks.values(), dict.fromkeys((*plan.passthrough, *plan.input_columns)))
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
+        self._models = pa.array(models, METADATA.field("models").type.value_type)
         origin = plan.provenance
         constant = {
             "job": origin.job,
@@ -179,12 +181,16 @@ class ResultWriter:
         if "in" in plan.parts:
             columns["in"] = _struct_of(source, plan.input_columns)
         if "out" in plan.parts:
-            columns["out"] = _in_rows(out, batch)
+            columns["out"] = in_rows(out, batch)
+            for branch in plan.wiring.branches:
+                name = f"out_{branch.name}"
+                columns[name] = branch_column(branch, batch.branches[branch.name], plan.branch_types[name])
         if "anomaly" in plan.parts:
-            columns["anomaly"] = _in_rows(anomaly, batch)
-        columns["error"] = _errors(batch)
+            columns["anomaly"] = in_rows(anomaly, batch)
+        columns["error"] = error_column(batch)
+        own = {"models": models_column(batch, self._models)} if batch.scored_by else {}
         columns["metadata"] = self._metadata.array(
-            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
+            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns], own
         )
         return pa.table(columns)
 
@@ -205,24 +211,6 @@ class ResultWriter:
         if not len(batch.active):
             return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
         return anomaly.cast(self.plan.anomaly_type), out.filter(pa.array(kept)) if failed else out
-
-
-def _in_rows(results: pa.Array, batch: Batch) -> pa.Array:
-    """Return the results of the good rows at the rows' places, null in between."""
-    if len(batch.active) == batch.rows:
-        return results
-    places = np.full(batch.rows, -1)
-    places[batch.active] = np.arange(len(batch.active))
-    return results.take(pa.array(places, mask=places < 0))
-
-
-def _errors(batch: Batch) -> pa.Array:
-    if not batch.failures:
-        return pa.nulls(batch.rows, ERROR)
-    errors: list[dict[str, str] | None] = [None] * batch.rows
-    for row, (stage, error) in batch.failures.items():
-        errors[row] = {"stage": stage, "code": error.code, "message": error.message}
-    return pa.array(errors, ERROR)
 
 
 def _struct_of(source: pa.Table, names: tuple[str, ...]) -> pa.StructArray:

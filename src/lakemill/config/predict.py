@@ -13,7 +13,9 @@ from lakemill.config.row_files import RowLimits
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.steps.declared import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import STEP_KINDS
+from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.spec import TensorSpec
 
 
@@ -24,6 +26,9 @@ class _Kinds(Strict):
     model: ModelStep | None = None
     python: PythonStep | None = None
     format: FormatStep | None = None
+    split: SplitStep | None = None
+    shadow: ShadowStep | None = None
+    ensemble: EnsembleStep | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:

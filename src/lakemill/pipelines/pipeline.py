@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve
-from lakemill_udfs import pipeline as declared
+from lakemill.pipelines.traffic import StepByStep
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lakemill.pipelines.plan_report import PlanReport
 
 
-class Pipeline(declared.Pipeline):
+class Pipeline(StepByStep):
     """Steps and checks, declared once and run anywhere.
 
     Args:

@@ -15,7 +15,8 @@ from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import Step, model_steps, with_models
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"
@@ -57,10 +58,11 @@ def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trusted: C
     finder = registry if isinstance(registry, Finder) else Finder(registry)
     code = FunctionCode(finder, trusted)
     for step in pipeline.steps:
-        if isinstance(step, ModelStep):
-            model = _resolve_model(step, finder.find(step.uri))
-            models.append(model)
-            steps.append(replace(step, sha256=model.sha256))
+        if model_steps(step):
+            found = [_resolve_model(model, finder.find(model.uri)) for model in model_steps(step)]
+            models += found
+            fixed = zip(model_steps(step), found, strict=True)
+            steps.append(with_models(step, [replace(one, sha256=model.sha256) for one, model in fixed]))
         elif isinstance(step, PythonStep):
             steps.append(code.of_step(step))
         else:
@@ -94,10 +96,9 @@ def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
     """Return a logged pipeline whose models and functions are found inside it: ``models:/name/3#model_1``."""
     steps: list[Step] = []
     for step in inside.steps:
-        if isinstance(step, ModelStep):
-            steps.append(replace(step, uri=f"{uri}#{step.uri}"))
-        else:
-            steps.append(replace(step, code=uri) if isinstance(step, PythonStep) else step)
+        inner = [replace(model, uri=f"{uri}#{model.uri}") for model in model_steps(step)]
+        whole = with_models(step, inner) if inner else step
+        steps.append(replace(whole, code=uri) if isinstance(whole, PythonStep) else whole)
     checks = tuple(check if check.function is None else replace(check, code=uri) for check in inside.checks)
     return replace(inside, steps=tuple(steps), checks=checks)
 

@@ -18,7 +18,6 @@ from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.worker import predict_whole
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class ModelUpdates:
 
     def __init__(self, run: Run) -> None:
         config = run.config.pipeline
-        uris = [config.uri] if config.uri else [s.uri for s in config.declared().steps if isinstance(s, ModelStep)]
+        uris = [config.uri] if config.uri else [step.uri for step in config.declared().model_steps]
         self.aliases = tuple(dict.fromkeys(uri for uri in uris if uri.startswith("models:/") and "@" in uri))
         in_use = {uri: m.version for m in run.plan.models for uri in self.aliases if uri in (m.uri, config.uri)}
         self.versions: tuple[str | None, ...] = tuple(in_use.get(uri) for uri in self.aliases)
