@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import LakemillError, RowError
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import ImageDecoder
+from lakemill_udfs.keyed import KeyedCall
+from lakemill_udfs.measures import Measures
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.plan import PredictPlan
@@ -21,6 +23,7 @@ from lakemill_udfs.step_call import StepCall
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import run_format
 from lakemill_udfs.steps.functions import call_function, import_function
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import Step, TrafficStep, model_steps
 from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.cells import contents, read_column, texts
@@ -29,19 +32,8 @@ from lakemill_udfs.tensors.ragged import is_ragged, join
 from lakemill_udfs.traffic import EnsembleCall, Member, ShadowCall, SplitCall
 from lakemill_udfs.wiring import Branch, StepWiring
 
-TrafficCall = SplitCall | EnsembleCall | ShadowCall
+TrafficCall = SplitCall | EnsembleCall | ShadowCall | KeyedCall
 Call = StepCall | ImageDecoder | TrafficCall
-
-
-@dataclass
-class Measures:
-    """Seconds of each stage, over all batches of one task."""
-
-    predict_seconds: float = 0.0
-    format_seconds: float = 0.0
-    model_load_seconds: float = 0.0
-    models_loaded: int = 0
-    model_bytes: int = 0
 
 
 class PipelineRunner:
@@ -59,6 +51,7 @@ class PipelineRunner:
 
     def __init__(self, plan: PredictPlan, *, bisect: bool = True, stop_at_failure: bool = False) -> None:
         self.plan, self.bisect, self.stop_at_failure, self.measures = plan, bisect, stop_at_failure, Measures()
+        self._kept = sum(len(model_steps(step)) for step in plan.pipeline.steps if not isinstance(step, KeyedStep))
         self.decoders: list[ImageDecoder] = []
         self._calls: list[Call] = []
         self._places: list[int] = []  # of each step's first model among the plan's
@@ -90,6 +83,10 @@ class PipelineRunner:
         return self._traffic(step, wiring, place)
 
     def _traffic(self, step: TrafficStep, wiring: StepWiring, place: int) -> TrafficCall:
+        if isinstance(step, KeyedStep):
+            models = self.plan.models[place : place + len(model_steps(step))]
+            limits = self.plan.threads, self.plan.device
+            return KeyedCall(step, wiring, models, place, self._step_call, self.measures, *limits)
         members = []
         for at, (name, own) in enumerate(zip(step.members, wiring.members, strict=True)):
             load = self._load_challenger if isinstance(step, ShadowStep) and at else self._load
@@ -114,7 +111,7 @@ class PipelineRunner:
         return refuse
 
     def _load(self, spec: ModelSpec) -> Callable[[Arrays], Arrays]:
-        loaded, fresh = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device, most=len(self.plan.models))
+        loaded, fresh = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device, most=self._kept)
         self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
         self.measures.models_loaded += fresh
         self.measures.model_bytes += loaded.model_bytes

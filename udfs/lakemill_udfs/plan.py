@@ -51,6 +51,7 @@ TASK = pa.struct(
         ("model_bytes", pa.int64()),
         ("peak_memory_bytes", pa.int64()),
         ("image_warnings", pa.int64()),
+        ("models_dropped", pa.int64()),
     ]
 )
 """What one task measured; stands in ``_task`` of the task's last row and is null in all others."""

@@ -18,7 +18,7 @@ def models_column(batch: Batch, models: pa.StructArray) -> pa.ListArray:
         batch: Knows them by their places.
         models: All of the plan.
     """
-    answers = np.sort(np.stack(batch.scored_by, axis=1), axis=1)
+    answers = np.sort(np.stack(batch.scored_by or [np.full(batch.rows, -1)], axis=1), axis=1)
     kinds, inverse = np.unique(answers, axis=0, return_inverse=True)
     places = [[int(place) for place in kind if place >= 0] for kind in kinds]
     offsets = np.cumsum([0, *map(len, places)], dtype=np.int32)

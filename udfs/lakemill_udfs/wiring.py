@@ -10,9 +10,10 @@ from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import format_specs
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import Step, TrafficStep, model_steps
 from lakemill_udfs.steps.traffic import ShadowStep
-from lakemill_udfs.steps.traffic_fit import outputs_of, require_key
+from lakemill_udfs.steps.traffic_fit import outputs_of, require_alike, require_key
 from lakemill_udfs.tensors.column_inputs import InputColumn
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, declared
 from lakemill_udfs.wiring_builder import Builder
@@ -130,7 +131,7 @@ def _wire_step(builder: Builder, step: Step, models: Sequence[ModelSpec | None])
     if isinstance(step, FormatStep):
         return _wire_format(builder, step)
     known = [model for model in models if model is not None]
-    if len(known) < len(models):  # one was not found, which is reported already
+    if len(known) < len(models) or not models:  # one was not found, which is reported already
         builder.is_incomplete = True
         return StepWiring()
     if isinstance(step, ModelStep):
@@ -145,9 +146,11 @@ def _wire_traffic(builder: Builder, step: TrafficStep, models: Sequence[ModelSpe
     for column in step.key_columns:
         require_key(column, builder.table)
         builder.raw[column] = None
-    members = [
-        _feed_model(builder, member, model, leaves) for member, model in zip(step.members.values(), models, strict=True)
-    ]
+    pairs = list(zip(step.members.values(), models, strict=True))
+    if isinstance(step, KeyedStep):
+        require_alike([*step.members], models)
+        pairs = pairs[:1]  # the others' connections are the same
+    members = [_feed_model(builder, member, model, leaves) for member, model in pairs]
     outputs = outputs_of(step, members)
     wired = StepWiring(tuple(pair for one in members for pair in one.inputs), {}, outputs, tuple(members))
     return _made(builder, wired, f"the {type(step).__name__}")

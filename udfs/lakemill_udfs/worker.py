@@ -26,6 +26,7 @@ from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge, run_checks
+from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -153,7 +154,9 @@ class ResultWriter:
             check.name: compile_check(check, archives.get(check.function)) for check in plan.pipeline.checks
         }
         self._read = inputs_read(self._checks.values(), dict.fromkeys((*plan.passthrough, *plan.input_columns)))
+        has_traffic = any(isinstance(step, TRAFFIC_KINDS) for step in plan.pipeline.steps)
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
+        self._has_traffic = has_traffic
         self._models = pa.array(models, METADATA.field("models").type.value_type)
         origin = plan.provenance
         constant = {
@@ -164,7 +167,7 @@ class ResultWriter:
             "source_version": origin.source_version,
             "pipeline": origin.pipeline,
             "pipeline_version": plan.pipeline.version,
-            "models": models,
+            "models": None if has_traffic else models,  # where they differ from row to row, each batch says them
         }
         self._metadata = RepeatedStruct(constant, METADATA, "elapsed_ns")
 
@@ -188,7 +191,7 @@ class ResultWriter:
         if "anomaly" in plan.parts:
             columns["anomaly"] = in_rows(anomaly, batch)
         columns["error"] = error_column(batch)
-        own = {"models": models_column(batch, self._models)} if batch.scored_by else {}
+        own = {"models": models_column(batch, self._models)} if self._has_traffic else {}
         columns["metadata"] = self._metadata.array(
             batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns], own
         )
@@ -283,4 +286,5 @@ class _TaskClock:
             "model_bytes": measures.model_bytes,
             "peak_memory_bytes": peak,
             "image_warnings": sum(decoder.warnings for decoder in runner.decoders),
+            "models_dropped": measures.models_dropped,
         }

@@ -14,6 +14,7 @@ from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import STEP_KINDS
 from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -29,6 +30,7 @@ class _Kinds(Strict):
     split: SplitStep | None = None
     shadow: ShadowStep | None = None
     ensemble: EnsembleStep | None = None
+    models: KeyedStep | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:

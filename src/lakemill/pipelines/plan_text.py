@@ -13,6 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from lakemill.pipelines.plan_report import PlanReport
 
+MOST_MODELS = 8  # that are named
 WIDTH = 110
 
 
@@ -29,9 +30,11 @@ def layout(report: PlanReport) -> Group:
     parts: list[RenderableType] = []
     if report.pipeline is not None:
         parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
-    for model in report.models:
+    for model in report.models[:MOST_MODELS]:
         version = f"version {model['version']}, " if model["version"] else ""
         parts.append(_line("model", f"{model['uri']} is {model['name']}, {version}sha256 {str(model['sha256'])[:12]}"))
+    if len(report.models) > MOST_MODELS:
+        parts.append(_line("model", f"and {len(report.models) - MOST_MODELS} more"))
     if report.inputs:
         parts.append(_inputs(report))
     if report.waiting is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.pipelines.function_code import FunctionCode
+from lakemill.pipelines.keyed_models import all_together, sharing_specs, with_table
 from lakemill.pipelines.registry import Finder, FoundModel
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.masking import masked
@@ -16,6 +17,7 @@ from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import Step, model_steps, with_models
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
@@ -58,7 +60,12 @@ def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trusted: C
     finder = registry if isinstance(registry, Finder) else Finder(registry)
     code = FunctionCode(finder, trusted)
     for step in pipeline.steps:
-        if model_steps(step):
+        if isinstance(step, KeyedStep):
+            keyed = with_table(step, finder.registry)
+            found = sharing_specs([_resolve_model(one, finder.find(one.uri)) for one in keyed.members.values()])
+            models += found
+            steps.append(all_together(keyed, found))
+        elif model_steps(step):
             found = [_resolve_model(model, finder.find(model.uri)) for model in model_steps(step)]
             models += found
             fixed = zip(model_steps(step), found, strict=True)

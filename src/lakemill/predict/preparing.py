@@ -19,6 +19,9 @@ from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.source import Source, open_source, passed_columns
 from lakemill_udfs.plan import PredictPlan, Provenance
 
+MOST_NAMED = 8
+"""Models that a run's first line names."""
+
 
 def resolve_config(config: PredictConfig) -> Resolved:
     """Return a job's pipeline with its models found.
@@ -67,7 +70,9 @@ def prepare(
 
 def _named(resolved: Resolved) -> str:
     versions = [f"version {model.version}" if model.version else model.sha256[:12] for model in resolved.models]
-    return ", ".join(f"{model.name} {text}" for model, text in zip(resolved.models, versions, strict=True))
+    named = [f"{model.name} {text}" for model, text in zip(resolved.models, versions, strict=True)]
+    more = [f"and {len(named) - MOST_NAMED} more models"] if len(named) > MOST_NAMED else []
+    return ", ".join([*named[:MOST_NAMED], *more])
 
 
 def plan_for(

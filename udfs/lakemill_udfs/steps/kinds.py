@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 
-TrafficStep = SplitStep | ShadowStep | EnsembleStep
+TrafficStep = SplitStep | ShadowStep | EnsembleStep | KeyedStep
 """Steps of several models."""
 
-TRAFFIC_KINDS = (SplitStep, ShadowStep, EnsembleStep)
+TRAFFIC_KINDS = (SplitStep, ShadowStep, EnsembleStep, KeyedStep)
 
 Step = ImageStep | ModelStep | PythonStep | FormatStep | TrafficStep
 
@@ -22,6 +23,7 @@ STEP_KINDS: dict[str, type[Step]] = {
     "split": SplitStep,
     "shadow": ShadowStep,
     "ensemble": EnsembleStep,
+    "models": KeyedStep,
 }
 """The key of a step in YAML and JSON, and its class."""
 

@@ -27,15 +27,22 @@ def place_rows(step: SplitStep, columns: Mapping[str, Any], rows: int) -> NDArra
         columns: With the step's key columns, in any form that a runner takes.
         rows: Of each.
     """
-    keys = [cells(columns[name]) for name in step.key_columns]
     if step.by == "key":
         routes = [_route(step.routes[name]) for name in step.challengers]
-        return np.array([_routed(routes, value) for value in keys[0]], np.int64).reshape(rows)
-    texts = [BETWEEN.join(text_of(value) for value in row) for row in zip(*keys, strict=True)]
+        return np.array([_routed(routes, value) for value in cells(columns[step.key_columns[0]])], np.int64).reshape(
+            rows
+        )
+    texts = key_texts(columns, step.key_columns)
     parts = np.array([fraction(text, step.salt) for text in texts]).reshape(rows)
     places = np.searchsorted(np.cumsum(step.shares), parts, side="right")
     last = max(at for at, share in enumerate(step.shares) if share > 0)
     return np.minimum(places, last)
+
+
+def key_texts(columns: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return each row's key as one text."""
+    keys = [cells(columns[name]) for name in names]
+    return [BETWEEN.join(text_of(value) for value in row) for row in zip(*keys, strict=True)]
 
 
 def fraction(text: str, salt: str = "") -> float:

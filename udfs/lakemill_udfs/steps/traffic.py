@@ -26,7 +26,8 @@ def _model(given: Any) -> Any:
     return given if isinstance(given, ModelStep) or given is None else ModelStep(given)
 
 
-def _set_models(step: Any, *names: str) -> None:
+def set_models(step: Any, *names: str) -> None:
+    """Make models of what a step's arguments of these names say."""
     for name in names:
         given = getattr(step, name)
         is_many = isinstance(given, Mapping) and name in ("challengers", "models")
@@ -73,7 +74,7 @@ class SplitStep:
     salt: str = ""
 
     def __post_init__(self) -> None:
-        _set_models(self, "control", "challengers")
+        set_models(self, "control", "challengers")
         check_arguments(self, "SPLIT_STEP")
         _check_names("SPLIT_NAMES", [*self.challengers], CONTROL)
         if self.by == "random":
@@ -156,7 +157,7 @@ class ShadowStep:
     challengers: Mapping[str, str | ModelStep]
 
     def __post_init__(self) -> None:
-        _set_models(self, "champion", "challengers")
+        set_models(self, "champion", "challengers")
         check_arguments(self, "SHADOW_STEP")
         _check_names("SHADOW_NAMES", [*self.challengers], CHAMPION)
 
@@ -197,7 +198,7 @@ class EnsembleStep:
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _set_models(self, "models")
+        set_models(self, "models")
         object.__setattr__(self, "combine", as_import_path(self.combine))
         check_arguments(self, "ENSEMBLE_STEP")
         _check_names("ENSEMBLE_NAMES", [*self.models], "")

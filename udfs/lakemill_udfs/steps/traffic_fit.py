@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from lakemill_udfs.errors import ModelError, TableError
+from lakemill_udfs.models.model import ModelSpec
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import TrafficStep
 from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
@@ -57,6 +59,8 @@ def outputs_of(step: TrafficStep, members: Sequence[HasOutputs]) -> Named:
             has no mean or no vote.
     """
     names = list(step.members)
+    if isinstance(step, KeyedStep):  # see require_alike
+        return _named(members[0])
     if isinstance(step, ShadowStep):
         return _named(members[0])
     if isinstance(step, EnsembleStep) and step.combine == "each":
@@ -70,6 +74,25 @@ def outputs_of(step: TrafficStep, members: Sequence[HasOutputs]) -> Named:
         for spec, _ in first:
             _require_combined(step.combine, spec)
     return first
+
+
+def require_alike(names: Sequence[str], models: Sequence[ModelSpec]) -> None:
+    """Look whether models that one step calls in turn take and give the same.
+
+    Raises:
+        ModelError: ``MODELS_DIFFER``, with both.
+    """
+    for name, model in zip(names, models, strict=True):
+        if (model.inputs, model.outputs) != (models[0].inputs, models[0].outputs):
+            shown = [
+                f"'{one.name}' takes {', '.join(map(str, one.inputs))} and gives {', '.join(map(str, one.outputs))}"
+                for one in (models[0], model)
+            ]
+            raise ModelError(
+                "MODELS_DIFFER",
+                f"the models of all keys take and give the same; that of '{name}' does not: {'; '.join(shown)}.",
+                hint="leave its key out with a 'table', or train it alike.",
+            )
 
 
 def _named(member: HasOutputs) -> Named:
