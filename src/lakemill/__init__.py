@@ -21,6 +21,7 @@ _HOME = {
     "ShadowStep": "lakemill_udfs.steps.traffic",
     "EnsembleStep": "lakemill_udfs.steps.traffic",
     "KeyedStep": "lakemill_udfs.steps.keyed",
+    "CascadeStep": "lakemill_udfs.steps.cascade",
     "TensorSpec": "lakemill_udfs.tensors.spec",
     "PredictConfig": "lakemill.config.predict",
     "predict_table": "lakemill.predict.job",
@@ -39,6 +40,7 @@ _HOME = {
 }
 
 __all__ = [  # a test compares it with _HOME
+    "CascadeStep",
     "Check",
     "ConfigError",
     "EnsembleStep",

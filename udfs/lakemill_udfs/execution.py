@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lakemill_udfs.batch import Batch
+from lakemill_udfs.cascade import CascadeCall
 from lakemill_udfs.errors import LakemillError, RowError
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import ImageDecoder
@@ -20,6 +21,8 @@ from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.step_call import StepCall
+from lakemill_udfs.steps.cascade import CascadeStep
+from lakemill_udfs.steps.checks import compile_check
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import run_format
 from lakemill_udfs.steps.functions import call_function, import_function
@@ -32,7 +35,7 @@ from lakemill_udfs.tensors.ragged import is_ragged, join
 from lakemill_udfs.traffic import EnsembleCall, Member, ShadowCall, SplitCall
 from lakemill_udfs.wiring import Branch, StepWiring
 
-TrafficCall = SplitCall | EnsembleCall | ShadowCall | KeyedCall
+TrafficCall = SplitCall | EnsembleCall | ShadowCall | KeyedCall | CascadeCall
 Call = StepCall | ImageDecoder | TrafficCall
 
 
@@ -92,6 +95,8 @@ class PipelineRunner:
             load = self._load_challenger if isinstance(step, ShadowStep) and at else self._load
             call = self._step_call(load(self.plan.models[place + at]), own, "predict")
             members.append(Member(name, place + at, call, own))
+        if isinstance(step, CascadeStep):
+            return CascadeCall(step, wiring, members, compile_check(step.condition), self.measures)
         if isinstance(step, SplitStep):
             return SplitCall(step, wiring, members)
         return (

@@ -15,3 +15,5 @@ class Measures:
     models_loaded: int = 0
     model_bytes: int = 0
     models_dropped: int = 0
+    cascade_rows: int = 0
+    cascade_rows_then: int = 0

@@ -59,7 +59,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
     runner, writer = PipelineRunner(plan), ResultWriter(plan)
     _settle(runner)
     waiting: pa.Table | None = None
-    for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
+    for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.pass_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
         batch = runner.run(columns_of(table), table.num_rows)
@@ -287,4 +287,6 @@ class _TaskClock:
             "peak_memory_bytes": peak,
             "image_warnings": sum(decoder.warnings for decoder in runner.decoders),
             "models_dropped": measures.models_dropped,
+            "cascade_rows": measures.cascade_rows,
+            "cascade_rows_then": measures.cascade_rows_then,
         }

@@ -13,6 +13,7 @@ from lakemill.config.row_files import RowLimits
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
+from lakemill_udfs.steps.cascade import CascadeStep
 from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.kinds import STEP_KINDS
@@ -31,6 +32,7 @@ class _Kinds(Strict):
     shadow: ShadowStep | None = None
     ensemble: EnsembleStep | None = None
     models: KeyedStep | None = None
+    cascade: CascadeStep | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:

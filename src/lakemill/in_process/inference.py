@@ -144,7 +144,7 @@ class Scorer:
         Raises:
             RowError: a row failed.
         """
-        step = self.plan.batch_rows if self._decodes else max(1, source.rows)  # decoded images are large
+        step = self.plan.pass_rows if self._decodes else max(1, source.rows)  # decoded images are large
         batches = []
         for start in range(0, max(1, source.rows), step):
             stop = min(start + step, source.rows)

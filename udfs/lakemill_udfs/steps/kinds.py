@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lakemill_udfs.steps.cascade import CascadeStep
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 
-TrafficStep = SplitStep | ShadowStep | EnsembleStep | KeyedStep
+TrafficStep = SplitStep | ShadowStep | EnsembleStep | KeyedStep | CascadeStep
 """Steps of several models."""
 
-TRAFFIC_KINDS = (SplitStep, ShadowStep, EnsembleStep, KeyedStep)
+TRAFFIC_KINDS = (SplitStep, ShadowStep, EnsembleStep, KeyedStep, CascadeStep)
 
 Step = ImageStep | ModelStep | PythonStep | FormatStep | TrafficStep
 
@@ -24,6 +25,7 @@ STEP_KINDS: dict[str, type[Step]] = {
     "shadow": ShadowStep,
     "ensemble": EnsembleStep,
     "models": KeyedStep,
+    "cascade": CascadeStep,
 }
 """The key of a step in YAML and JSON, and its class."""
 
