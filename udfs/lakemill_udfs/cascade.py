@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -22,6 +21,9 @@ from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.traffic import Gathered, Member
 from lakemill_udfs.wiring import StepWiring
 
+if TYPE_CHECKING:
+    import polars as pl
+
 CONFIDENCE = "confidence"
 Named = Sequence[tuple[TensorSpec, str]]
 
@@ -34,15 +36,24 @@ class CascadeCall:
         step: Says when.
         wiring: Of the step.
         members: Its two models.
-        condition: Compiled.
+        condition: Compiled; None where a threshold was learnt.
         measures: Of the task.
     """
 
     step: CascadeStep
     wiring: StepWiring
     members: Sequence[Member]
-    condition: pl.Expr
+    condition: pl.Expr | None
     measures: Measures
+
+    def __post_init__(self) -> None:
+        if self.step.is_open:
+            raise ConfigError(
+                "CASCADE_OPEN",
+                "nothing was learnt yet of when the cascade's first model is sure.",
+                hint="pipeline.calibrate(sample) learns it, or write it: unless: 'out.confidence >= 0.9'",
+            )
+        self.threshold = float("inf") if self.step.threshold is None else self.step.threshold
 
     def run(self, batch: Batch, columns: Mapping[str, Any]) -> list[int]:
         """Run, and return the nanoseconds of each model."""
@@ -67,21 +78,19 @@ class CascadeCall:
 
     def _sure(self, outputs: Arrays, rows: int) -> NDArray[np.bool_]:
         """Return for which rows the condition is true; not where it is null or cannot be told."""
-        out = self._struct(outputs, rows)
+        specs = [replace(spec, name=name) for spec, name in self.members[0].wiring.outputs]
+        score = score_of(self.step, specs)
+        if self.condition is None:
+            return np.asarray(confidence(outputs[str(score)], softmax=self.step.softmax) >= self.threshold)
+        columns = {spec.name: write_tensor(outputs[spec.name], spec) for spec in specs}
+        if score is not None:
+            columns.setdefault(CONFIDENCE, pa.array(confidence(outputs[score], softmax=self.step.softmax)))
+        out = pa.StructArray.from_arrays([*columns.values()], names=[*columns])
         judged, failed = judge({"unless": self.condition}, pa.array([{}] * rows, pa.struct([])), out)
         found = judged.field("unless").to_numpy(zero_copy_only=False).astype(bool)
         sure = np.zeros(rows, dtype=bool)
         sure[np.delete(np.arange(rows), list(failed)) if failed else slice(None)] = found
         return sure
-
-    def _struct(self, outputs: Arrays, rows: int) -> pa.StructArray:
-        specs = [replace(spec, name=name) for spec, name in self.members[0].wiring.outputs]
-        columns = {spec.name: write_tensor(outputs[spec.name], spec) for spec in specs}
-        score = score_of(self.step, specs)
-        if score is not None:
-            columns[CONFIDENCE] = pa.array(confidence(outputs[score], softmax=self.step.softmax))
-        assert all(len(column) == rows for column in columns.values())  # noqa: S101 -- each call's result is checked
-        return pa.StructArray.from_arrays([*columns.values()], names=[*columns])
 
 
 def score_of(step: CascadeStep, specs: Sequence[TensorSpec]) -> str | None:

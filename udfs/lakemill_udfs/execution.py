@@ -96,7 +96,8 @@ class PipelineRunner:
             call = self._step_call(load(self.plan.models[place + at]), own, "predict")
             members.append(Member(name, place + at, call, own))
         if isinstance(step, CascadeStep):
-            return CascadeCall(step, wiring, members, compile_check(step.condition), self.measures)
+            condition = None if step.condition is None else compile_check(step.condition)
+            return CascadeCall(step, wiring, members, condition, self.measures)
         if isinstance(step, SplitStep):
             return SplitCall(step, wiring, members)
         return (

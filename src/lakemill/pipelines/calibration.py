@@ -1,9 +1,9 @@
 """Learning when a cascade's first model is sure enough, with a bound that holds for rows to come.
 
-The threshold is the lowest one at which the upper confidence bound of the disagreement is within the target for it and all
-higher ones. The disagreement of the whole cascade falls as the threshold rises, so a bound for each threshold by itself is
-enough (S. Bates and others, Distribution-Free, Risk-Controlling Prediction Sets, J. ACM 68, 2021, theorem 1). The bound is
-that of Clopper and Pearson. It holds for rows that are drawn as the sample was.
+The threshold is the lowest one at which the upper confidence bound of the disagreement is within the target for it and
+all higher ones. The disagreement of the whole cascade falls as the threshold rises, so a bound for each threshold by
+itself is enough (S. Bates and others, Distribution-Free, Risk-Controlling Prediction Sets, J. ACM 68, 2021, theorem 1).
+The bound is that of Clopper and Pearson. It holds for rows that are drawn as the sample was.
 """
 
 from __future__ import annotations

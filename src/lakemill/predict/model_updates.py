@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lakemill.engines.schemas import lost_fields
 from lakemill.pipelines.registry import alias_version
+from lakemill.predict.cascades import with_thresholds
 from lakemill.predict.preparing import plan_for, resolve_config
 from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
@@ -66,7 +67,8 @@ class ModelUpdates:
 
     def _changed(self, run: Run) -> Run:
         source = open_source(run.config, run.engine)
-        plan, schema = plan_for(run.config, resolve_config(run.config), source, run.engine, run.result.run_id)
+        resolved = with_thresholds(run.config, resolve_config(run.config), source, run.engine, run.tell)
+        plan, schema = plan_for(run.config, resolved, source, run.engine, run.result.run_id)
         if plan.pipeline == run.plan.pipeline and _identities(plan) == _identities(run.plan):
             return run
         if lost := lost_fields(run.schema, schema):

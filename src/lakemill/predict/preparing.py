@@ -14,6 +14,7 @@ from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
+from lakemill.predict.cascades import with_thresholds
 from lakemill.predict.commits import prepare_output
 from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.source import Source, open_source, passed_columns
@@ -60,6 +61,7 @@ def prepare(
     resolved = resolve_config(config)
     tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {_named(resolved)}")
     source = open_source(config, engine)
+    resolved = with_thresholds(config, resolved, source, engine, tell)
     run_id = uuid.uuid4().hex
     plan, schema = plan_for(config, resolved, source, engine, run_id)
     plan = engine.prepare(plan, source.snapshot)

@@ -80,9 +80,9 @@ class CascadeStep:
         return self.unless == AUTO and self.threshold is None
 
     @property
-    def condition(self) -> Check:
-        """When the first model's answer stands, as a check is written."""
-        return Check("unless", f"out.confidence >= {self.threshold!r}" if self.unless == AUTO else self.unless)
+    def condition(self) -> Check | None:
+        """When the first model's answer stands, as a check is written; None where a threshold says it."""
+        return None if self.unless == AUTO else Check("unless", self.unless)
 
     def with_members(self, models: Sequence[ModelStep]) -> Self:
         """Return the step with other models, in the order of ``members``."""
