@@ -134,7 +134,7 @@ def test_what_does_not_go_together_is_said_before_anything_runs(models: Path) ->
         Pipeline((SplitStep(one, {"newer": wide}),)).infer(frame(2))
     with pytest.raises(ConfigError, match="COLUMN_MISSING"):
         Pipeline((split(models, key="customer"),)).infer(frame(2))
-    with pytest.raises(ConfigError, match="KEY_TYPE"):
+    with pytest.raises(ConfigError, match="ROUTE_KEY_TYPE"):
         Pipeline((split(models, key="price"),)).infer(frame(2).assign(price=[0.5, 1.5]))
     with pytest.raises(ModelError, match="ENSEMBLE_COMBINE"):
         Pipeline((EnsembleStep({"a": one, "b": one}, "vote"),)).infer(frame(2))

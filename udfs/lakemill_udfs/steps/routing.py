@@ -62,7 +62,7 @@ def text_of(value: Any) -> str:
     """Return what a key's value is compared and hashed as.
 
     Raises:
-        RowError: ``KEY_TYPE`` for a value that has no such text, as a float.
+        RowError: ``ROUTE_KEY_TYPE`` for a value that has no such text, as a float.
     """
     if value is None:
         return NULL
@@ -76,7 +76,9 @@ def text_of(value: Any) -> str:
         return bytes(value).hex()
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return value.isoformat()
-    raise RowError("KEY_TYPE", f"a key is a whole number, text, bytes, boolean or date; got {type(value).__name__}.")
+    raise RowError(
+        "ROUTE_KEY_TYPE", f"a key is a whole number, text, bytes, boolean or date; got {type(value).__name__}."
+    )
 
 
 def _route(route: Any) -> Callable[[Any], bool]:

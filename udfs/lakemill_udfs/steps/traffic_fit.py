@@ -33,7 +33,7 @@ def require_key(column: str, table: Mapping[str, Kind]) -> None:
     """Look whether a column can say where a row goes: its text is then the same on every engine.
 
     Raises:
-        TableError: ``COLUMN_MISSING``, or ``KEY_TYPE`` for floats, times and what holds several values.
+        TableError: ``COLUMN_MISSING``, or ``ROUTE_KEY_TYPE`` for floats, times and what holds several values.
     """
     if column not in table:
         raise TableError(
@@ -45,7 +45,7 @@ def require_key(column: str, table: Mapping[str, Kind]) -> None:
     is_key = not kind.shape and kind.dtype in KEY_DTYPES if isinstance(kind, TensorSpec) else kind in KEY_TYPES
     if not is_key:
         raise TableError(
-            "KEY_TYPE",
+            "ROUTE_KEY_TYPE",
             f"the column '{column}' says which model a row goes to, so it holds whole numbers, texts, bytes, booleans "
             f"or dates; it holds {kind}.",
         )
