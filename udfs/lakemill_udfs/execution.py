@@ -19,6 +19,7 @@ from lakemill_udfs.keyed import KeyedCall
 from lakemill_udfs.measures import Measures
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
+from lakemill_udfs.models.one_array import spread
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.step_call import StepCall
 from lakemill_udfs.steps.cascade import CascadeStep
@@ -121,7 +122,7 @@ class PipelineRunner:
         self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
         self.measures.models_loaded += fresh
         self.measures.model_bytes += loaded.model_bytes
-        return loaded.model.predict
+        return spread(loaded.model.predict, spec.inputs)
 
     def _step_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str) -> StepCall:
         return StepCall(

@@ -33,6 +33,9 @@ class KeyedStep:
             recently used are dropped first.
         inputs: As in ``ModelStep``.
         outputs: As in ``ModelStep``.
+        runtime: As in ``ModelStep``.
+        options: As in ``ModelStep``.
+        trust: As in ``ModelStep``.
         sha256: Of all models together: refuse any others.
 
     Raises:
@@ -48,6 +51,9 @@ class KeyedStep:
     memory_mib: int = 1024
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    runtime: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
     sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +74,8 @@ class KeyedStep:
     @property
     def members(self) -> dict[str, ModelStep]:
         """The models by key, as far as they are known, then the fallback."""
-        known = {key: ModelStep(uri, self.inputs, self.outputs) for key, uri in self.table.items()}
+        alike = ModelStep("", self.inputs, self.outputs, None, self.runtime, self.options, self.trust)
+        known = {key: replace(alike, uri=uri) for key, uri in self.table.items()}
         last = {} if self.fallback is None else {FALLBACK: cast("ModelStep", self.fallback)}
         return known | last
 
