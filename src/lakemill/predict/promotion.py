@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -19,6 +19,9 @@ from lakemill.predict.commits import now_utc
 from lakemill.predict.evidence import ModelEvidence, Share, find, gather
 from lakemill.predict.preparing import resolve_config
 from lakemill_udfs.errors import ConfigError, LakemillError, RunError
+
+if TYPE_CHECKING:
+    from lakemill.engines.choice import SparkSession
 
 REQUIREMENT = re.compile(r"\s*(rows|agreement|error_rate|accuracy|rows_per_second)\s*(>=|<=)\s*([0-9.]+)\s*")
 SHARES = {"agreement": "agreement", "error_rate": "errors", "accuracy": "correct"}
@@ -185,10 +188,14 @@ def _write_down(
     engine.append(engine.given(pa.Table.from_pylist([row], COLUMNS)), table)
 
 
-def compare(config: PredictConfig) -> tuple[ModelEvidence, ...]:
+def compare(config: PredictConfig, spark: SparkSession | None = None) -> tuple[ModelEvidence, ...]:
     """Return what a job's predictions say of its pipeline's models.
+
+    Args:
+        config: The job.
+        spark: The session; by default the active one, or a new one.
 
     Raises:
         ConfigError: ``EVIDENCE_NONE``.
     """
-    return gather(config, resolve_config(config), open_engine(None, config.name, config.engine.name))
+    return gather(config, resolve_config(config), open_engine(spark, config.name, config.engine.name))
