@@ -32,7 +32,7 @@ def with_table(step: KeyedStep, registry: str | None = None) -> KeyedStep:
         return step
     before, _, after = PLACEHOLDER.split(step.uri)
     is_registered = step.uri.startswith(MLFLOW_SCHEMES)
-    keys = _registered(step.uri, registry) if is_registered else _files(before, after)
+    keys = [*_registered(step.uri, registry)] if is_registered else _files(before, after)
     table = {key: f"{before}{key}{after}" for key in sorted(keys)} | dict(step.table)
     if not table:
         raise ModelError(
@@ -49,8 +49,23 @@ def _files(before: str, after: str) -> list[str]:
     return [path[len(start) : len(path) - len(after)] for path in found]
 
 
-def _registered(uri: str, registry: str | None) -> list[str]:
-    """Return the keys whose model is registered and, where the URI names an alias, has that alias."""
+def versions_of_keys(uri: str, registry: str | None) -> dict[str, str]:
+    """Return the version that each key's alias stands for now, by the key's URI; nothing is fetched.
+
+    Args:
+        uri: With the key in braces, and an alias.
+        registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
+
+    Raises:
+        ModelError: whatever the registry says.
+    """
+    before, _, after = PLACEHOLDER.split(uri)
+    alias = uri.rpartition("@")[2]
+    return {f"{before}{key}{after}": str(model.aliases[alias]) for key, model in _registered(uri, registry).items()}
+
+
+def _registered(uri: str, registry: str | None) -> dict[str, Any]:
+    """Return the registered model of each key that has one and, where the URI names an alias, that has it."""
     named = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))", uri)
     if named is None:
         raise ModelError(
@@ -60,11 +75,11 @@ def _registered(uri: str, registry: str | None) -> list[str]:
         )
     before, _, after = PLACEHOLDER.split(named[1])
     models = _search(before, uri, registry)
-    return [
-        model.name[len(before) : len(model.name) - len(after)]
+    return {
+        model.name[len(before) : len(model.name) - len(after)]: model
         for model in models
         if model.name.endswith(after) and (named[2] is None or named[2] in model.aliases)
-    ]
+    }
 
 
 def _search(start: str, uri: str, registry: str | None) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from lakemill.predict.cascades import with_thresholds
 from lakemill.predict.commits import prepare_output
 from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.source import Source, open_source, passed_columns
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.plan import PredictPlan, Provenance
 
 MOST_NAMED = 8
@@ -59,7 +61,7 @@ def prepare(
         ConfigError: something does not fit.
     """
     resolved = resolve_config(config)
-    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {_named(resolved)}")
+    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {named_models(resolved.models)}")
     source = open_source(config, engine)
     resolved = with_thresholds(config, resolved, source, engine, tell)
     run_id = uuid.uuid4().hex
@@ -70,9 +72,11 @@ def prepare(
     return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table)
 
 
-def _named(resolved: Resolved) -> str:
-    versions = [f"version {model.version}" if model.version else model.sha256[:12] for model in resolved.models]
-    named = [f"{model.name} {text}" for model, text in zip(resolved.models, versions, strict=True)]
+def named_models(models: Sequence[ModelSpec]) -> str:
+    """Return models with their versions; of many, the first ones and how many more."""
+    named = [
+        f"{model.name} " + (f"version {model.version}" if model.version else model.sha256[:12]) for model in models
+    ]
     more = [f"and {len(named) - MOST_NAMED} more models"] if len(named) > MOST_NAMED else []
     return ", ".join([*named[:MOST_NAMED], *more])
 

@@ -12,9 +12,8 @@ from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 
 if TYPE_CHECKING:
-    from lakemill.engines.choice import SparkSession
-
     from lakemill.config.predict import PredictConfig
+    from lakemill.engines.choice import SparkSession
 
 logger = logging.getLogger(__name__)
 
