@@ -31,11 +31,13 @@ class LoadedModel:
         model: The model.
         load_seconds: What loading it took.
         model_bytes: Size of its files.
+        is_counted: Whether a task has said that it was loaded.
     """
 
     model: Model
     load_seconds: float
     model_bytes: int
+    is_counted: bool = False
 
 
 @dataclass
@@ -44,8 +46,8 @@ class ModelCache:
 
     entries: OrderedDict[tuple[Any, ...], LoadedModel] = field(default_factory=OrderedDict)
 
-    def get(self, spec: ModelSpec, *, threads: int, device: str) -> tuple[LoadedModel, bool]:
-        """Return the model and whether it was loaded just now.
+    def get(self, spec: ModelSpec, *, threads: int, device: str) -> LoadedModel:
+        """Return the model; it is loaded if it is not there.
 
         Args:
             spec: Which model.
@@ -59,7 +61,7 @@ class ModelCache:
         key = (spec.flavor, spec.sha256, spec.inputs, spec.outputs, threads, device)
         if key in self.entries:
             self.entries.move_to_end(key)
-            return self.entries[key], False
+            return self.entries[key]
         started = time.perf_counter()
         files = locate(spec)
         before = stamp(files)
@@ -71,7 +73,7 @@ class ModelCache:
         self.entries[key] = loaded
         while len(self.entries) > CACHED_MODELS:
             self.entries.popitem(last=False)
-        return loaded, True
+        return loaded
 
 
 CACHE = ModelCache()

@@ -29,10 +29,10 @@ from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.local.writing import WrittenFile, discard
 from lakemill.engines.relations import Rows, Scored, Snapshot
-from lakemill.engines.schemas import lost_fields
+from lakemill.engines.schemas import lacks_fields
 from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.plan import RESERVED, PredictPlan
 
 
 @dataclass(frozen=True)
@@ -255,11 +255,19 @@ class LocalEngine:
         replaces: str | None = None,
     ) -> bool:
         """Replace rows by their key in one commit; see ``Engine.merge``."""
-        self._fit(table, cast(LocalRows | LocalScored, scored).schema)
+        schema = cast(LocalRows | LocalScored, scored).schema
+        self._fit(table, schema)
         files = self._files(scored, str(self.room.scratch))
         deleted = None if gone is None else gone.select(key).to_arrow()
         merged = commits.merge(
-            self._open(table), files, key, _owned(own), transaction, deleted=deleted, replaces=replaces
+            self._open(table),
+            files,
+            key,
+            _owned(own),
+            transaction,
+            columns=schema.names if own is None else [*schema.names, *RESERVED],
+            deleted=deleted,
+            replaces=replaces,
         )
         return merged is not None
 
@@ -292,7 +300,7 @@ class LocalEngine:
 
     def _fit(self, table: str, schema: pa.Schema) -> None:
         """Make the table if there is none, and add what it lacks."""
-        if not self.make(table, schema) and lost_fields(schema, self._open(table).schema):
+        if not self.make(table, schema) and lacks_fields(self._open(table).schema, schema):
             self.add_fields(table, schema)
 
     def _files(self, scored: Scored | Rows, folder: str) -> list[WrittenFile]:
