@@ -24,7 +24,7 @@ from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.tables import Snapshot as Opened
-from lakemill.engines.local.tables import open_table
+from lakemill.engines.local.tables import TableFiles, open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.local.writing import WrittenFile, discard
@@ -148,7 +148,7 @@ class LocalEngine:
     def rows(self, snapshot: Snapshot) -> LocalRows:
         """Return a table's rows."""
         opened = cast(LocalSnapshot, snapshot).opened
-        return LocalRows(self.room, tuple(opened.files()), opened.schema)
+        return LocalRows(self.room, TableFiles(opened), opened.schema)
 
     def given(self, table: pa.Table, pieces: Sequence[int] | None = None) -> LocalRows:
         """Return rows that the driver holds."""
@@ -278,7 +278,7 @@ class LocalEngine:
     def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
         """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
         snapshot = self._open(table)
-        mine = LocalRows(self.room, tuple(snapshot.files()), snapshot.schema).where(cast(str, _owned(own)))
+        mine = LocalRows(self.room, TableFiles(snapshot), snapshot.schema).where(cast(str, _owned(own)))
         orphans = mine.without(cast(LocalRows, source), key).select(key).to_arrow()
         if orphans.num_rows:
             commits.merge(snapshot, [], key, _owned(own), deleted=orphans)
