@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.groups import call_groups
-from lakemill.engines.local.parquet import open_parquet
+from lakemill.engines.local.parquet import parquet_rows
 from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
 from lakemill.engines.local.predicates import Predicate
@@ -333,10 +333,7 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
 
 
 def _physical_rows(file: DataFile) -> int:
-    if file.rows is not None:
-        return file.rows
-    with open_parquet(file.path) as opened:
-        return int(opened.metadata.num_rows)
+    return file.rows if file.rows is not None else parquet_rows(file.path)
 
 
 def _rows_of(file: DataFile) -> int:
