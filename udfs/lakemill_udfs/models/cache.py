@@ -46,8 +46,8 @@ class ModelCache:
 
     entries: OrderedDict[tuple[Any, ...], LoadedModel] = field(default_factory=OrderedDict)
 
-    def get(self, spec: ModelSpec, *, threads: int, device: str) -> LoadedModel:
-        """Return the model; it is loaded if it is not there.
+    def get(self, spec: ModelSpec, *, threads: int, device: str) -> tuple[LoadedModel, bool]:
+        """Return the model and whether it was loaded just now.
 
         Args:
             spec: Which model.
@@ -61,7 +61,7 @@ class ModelCache:
         key = (spec.flavor, spec.sha256, spec.inputs, spec.outputs, repr(spec.options), threads, device)
         if key in self.entries:
             self.entries.move_to_end(key)
-            return self.entries[key]
+            return self.entries[key], False
         started = time.perf_counter()
         files = locate(spec)
         before = stamp(files)
@@ -73,7 +73,7 @@ class ModelCache:
         self.entries[key] = loaded
         while len(self.entries) > CACHED_MODELS:
             self.entries.popitem(last=False)
-        return loaded
+        return loaded, True
 
 
 CACHE = ModelCache()
