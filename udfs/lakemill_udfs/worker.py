@@ -242,9 +242,7 @@ def _record_batch(table: pa.Table, task: dict[str, Any] | None, plan: PredictPla
     arrays = [_combined(column) for column in table.columns]
     names = list(table.column_names)
     if plan.task_metrics:
-        values: list[Any] = [None] * table.num_rows
-        values[-1] = task
-        arrays.append(pa.array(values, TASK))
+        arrays.append(pa.concat_arrays([pa.nulls(table.num_rows - 1, TASK), pa.array([task], TASK)]))
         names.append("_task")
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
