@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from lakemill_udfs.errors import RowError
 from lakemill_udfs.measures import Measures
 from lakemill_udfs.models.cache import ModelCache
 from lakemill_udfs.models.model import Arrays, ModelSpec
+from lakemill_udfs.models.one_array import spread
 from lakemill_udfs.step_call import StepCall
 from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.steps.routing import key_texts
@@ -22,6 +24,9 @@ from lakemill_udfs.wiring import StepWiring
 
 KEYED = ModelCache()
 """The models of keys that this process has loaded, for all tasks; apart from the others, which they would push out."""
+
+TURN = threading.Lock()
+"""Whose turn it is to load and drop: the local engine's workers may be threads of one process."""
 
 UNBOUNDED = 2**62  # models: memory is what limits them
 
@@ -81,17 +86,19 @@ class KeyedCall:
 
     def _loaded(self, model: int) -> Member:
         """Return a model ready to be called; what was learnt from its calls is kept, the model only in the cache."""
-        loaded, fresh = KEYED.get(self.models[model], threads=self.threads, device=self.device, most=UNBOUNDED)
-        if fresh:
-            self.measures.model_load_seconds += loaded.load_seconds
-            self.measures.models_loaded += 1
-            self.measures.model_bytes += loaded.model_bytes
-            self._drop()
+        with TURN:
+            loaded, fresh = KEYED.get(self.models[model], threads=self.threads, device=self.device, most=UNBOUNDED)
+            if fresh:
+                self.measures.model_load_seconds += loaded.load_seconds
+                self.measures.models_loaded += 1
+                self.measures.model_bytes += loaded.model_bytes
+                self._drop()
+        predict = spread(loaded.model.predict, self.models[model].inputs)
         if model not in self._members:
             wiring = self.wiring.members[0]
-            call = self.make_call(loaded.model.predict, wiring, "predict")
+            call = self.make_call(predict, wiring, "predict")
             self._members[model] = Member(self.models[model].name, self.place + model, call, wiring)
-        self._members[model].call.call = loaded.model.predict
+        self._members[model].call.call = predict
         return self._members[model]
 
     def _drop(self) -> None:

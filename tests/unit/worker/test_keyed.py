@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,19 @@ def big_model(path: Path) -> None:
     unused = np.random.default_rng(len(path.name)).random(150_000, dtype=np.float32)
     model.graph.initializer.append(numpy_helper.from_array(unused, f"unused{path.stem}"))
     onnx.save(model, str(path))
+
+
+def test_threads_share_the_models_of_keys_within_the_budget(models: Path, fresh: ModelCache, tmp_path: Path) -> None:
+    for number in range(2):
+        big_model(tmp_path / f"store-{number}.onnx")
+    keyed_step = KeyedStep("store", f"{tmp_path}/store-{{store}}.onnx", memory_mib=1)
+    schema = pa.schema([("store", pa.int64()), ("sales", pa.float32())])
+    plan = plan_for([keyed_step], schema, batch_rows=4)
+    batch = pa.record_batch([pa.array([0, 1] * 40), pa.array(np.ones(80, np.float32))], schema)
+
+    def score(_: int) -> int:
+        return sum(row["out"]["demand"] == 1 for part in predict_batches(plan, [batch]) for row in part.to_pylist())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(score, range(8))) == [80] * 8
+    assert sum(entry.model_bytes for entry in fresh.entries.values()) <= 2**20
