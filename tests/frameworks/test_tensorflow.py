@@ -43,7 +43,7 @@ class Graph(tf.Module):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_keras_file_says_its_layers(tmp_path: Path, suffix: str) -> None:
     one().save(tmp_path / f"one{suffix}")
-    got = Pipeline((ModelStep(tmp_path / f"one{suffix}"),)).infer({"a": A})
+    got = Pipeline((ModelStep(tmp_path / f"one{suffix}", trust=suffix == ".h5"),)).infer({"a": A})
     np.testing.assert_allclose(got["out.output"], one().predict(A, verbose=0), rtol=1e-6)
 
 
@@ -75,6 +75,12 @@ def test_a_saved_model_is_its_signature(tmp_path: Path, packed: bool) -> None:
     got = Pipeline((ModelStep(path, trust=True),)).infer({"a": A, "s": ["x", "yé", "", "z", "w"]})
     np.testing.assert_allclose(got["out.double"], 2 * A, rtol=1e-6)
     assert list(got["out.text"]) == ["xx", "yéyé", "", "zz", "ww"]
+
+
+def test_an_hdf5_file_is_code(tmp_path: Path) -> None:
+    one().save(tmp_path / "one.h5")
+    with pytest.raises(ModelError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+        Pipeline((ModelStep(tmp_path / "one.h5"),)).infer({"a": A})
 
 
 def test_a_saved_model_is_code(tmp_path: Path) -> None:
