@@ -76,6 +76,7 @@ def measure(folder: Path, photos: int, rounds: int) -> dict[str, Any]:
     )
     model = cpu["model alone"]
     return {
+        "overhead_of_a_further_model": round((cpu["pass, 3 models"] - cpu["pass, 1 model"]) / (2 * model) - 1, 4),
         "overhead_of_second_model": round((cpu["pass, 2 models"] - cpu["pass, 1 model"]) / model - 1, 4),
         "overhead_of_third_model": round((cpu["pass, 3 models"] - cpu["pass, 2 models"]) / model - 1, 4),
         "cascade_to_large_alone_with_decoding": round(cpu["cascade"] / cpu["pass, 1 model"], 4),
