@@ -91,8 +91,8 @@ accuracy
 # MAGIC %md
 # MAGIC ## 3. One model, and the alias if it is good enough
 # MAGIC
-# MAGIC The run says which version of the table it saw. The pipeline holds the image step, so inference prepares images as
-# MAGIC training did.
+# MAGIC The run says which version of the table it saw. The pipeline holds the image step, so inference prepares images
+# MAGIC as training did.
 
 # COMMAND ----------
 

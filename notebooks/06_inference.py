@@ -2,8 +2,8 @@
 # MAGIC %md
 # MAGIC # Inference, whichever framework trained
 # MAGIC
-# MAGIC The job names the alias. Which version has it, and what trained that, stands in the predictions' metadata and in its
-# MAGIC run: nothing in this notebook changes when the network is swapped.
+# MAGIC The job names the alias. Which version has it, and what trained that, stands in the predictions' metadata and in
+# MAGIC its run: nothing in this notebook changes when the network is swapped.
 
 # COMMAND ----------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def write_digits(lake: Path) -> None:
     """Write the demo's digits as ingest would."""
     files = write_files(lake / "files")
-    images = sorted(path for path in files.digits.rglob("*.png") if path.stat().st_size > 60)
+    images = sorted(path for path in files.digits.rglob("*.png") if re.fullmatch(r"\d{4}", path.stem))
     rows = {
         "path": [str(path) for path in images],
         "label": [path.parent.name for path in images],
