@@ -13,9 +13,13 @@ from typing import Any
 from lakemill.config.variables import masked
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
+from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+SHA256_TAG = "lakemill.sha256"
+"""Tag of a registered version with the sha256 of what runs; another content is refused."""
 
 NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
@@ -27,11 +31,12 @@ class FoundModel:
     """A model's files and identity.
 
     Args:
-        path: The ``.onnx`` file or the MLflow model's folder, on this machine.
+        path: The model's file or the MLflow model's folder, on this machine.
         name: Registered name, or the file's.
         version: Registered version; None for files.
         remote: URI from which workers can fetch it themselves; None if it is on this machine's disk only.
         described: What its ``MLmodel`` file holds; empty for a file.
+        sha256: What it was when ``lakemill.log_model`` registered it.
     """
 
     path: Path
@@ -39,6 +44,7 @@ class FoundModel:
     version: str | None
     remote: str | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 class Finder:
@@ -80,8 +86,8 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     """Return the model that a URI stands for now: aliases are resolved to versions.
 
     Args:
-        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or an
-            ``.onnx`` file.
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file, or a
+            file or folder that one of ``flavors.RUNTIMES`` takes.
         registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
 
     Raises:
@@ -90,12 +96,14 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
-        name = path.stem if path.is_file() else path.name
-        return FoundModel(path.absolute(), name, None, described=mlmodel(path))
+    if path.exists():
+        described = mlmodel(path)
+        if described or flavors.recognise(path, described) is not None:
+            name = path.stem if path.is_file() else path.name
+            return FoundModel(path.absolute(), name, None, described=described)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{masked(uri)}' is neither a file nor a folder that a runtime here takes.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -117,11 +125,12 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
                 if named and version and version.isdigit()
                 else None
             )
+            tags = client.get_model_version(name, version).tags if named and remote is not None else {}
             path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
-    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path))
+    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path), tags.get(SHA256_TAG))
 
 
 def alias_version(uri: str, registry: str | None = None) -> str:

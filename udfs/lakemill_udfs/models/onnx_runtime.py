@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
+from lakemill_udfs.models import plain_runtime
+from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
@@ -22,6 +23,10 @@ ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "b
 RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
+
+OPTIONS: tuple[str, ...] = ()
+
+options = plain_runtime.options
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -36,7 +41,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(file, external_weights(file)) if file.suffix == ".onnx" and file.is_file() else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: a graph holds operators and numbers."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return the inputs and outputs that the graph says."""
     model = OnnxModel(path, device="cpu")
     return model.inputs, model.outputs
@@ -45,6 +55,30 @@ def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> OnnxModel:
     """Load a graph."""
     return OnnxModel(path, threads=threads, device=device)
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the graph with its weights."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a graph that is in memory."""
+    if plain_runtime.class_root(value) != "onnx":
+        return None
+    import onnx
+
+    onnx.save(value, str(folder / "model.onnx"))
+    return folder / "model.onnx"
+
+
+def log(value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Log a graph through MLflow's onnx flavor."""
+    import mlflow.onnx
+
+    return mlflow.onnx.log_model(value, **arguments)
 
 
 CAUSES = (
@@ -169,12 +203,7 @@ class OnnxModel:
         """Run rows with one value of each input without rows; a fixed batch size is cut and padded to."""
         if self.fixed_batch is None:
             return self._run(inputs | single)
-        rows, size = len(next(iter(inputs.values()))), self.fixed_batch
-        parts = []
-        for start in range(0, rows, size):
-            part = {name: _padded(array[start : start + size], size) for name, array in inputs.items()} | single
-            parts.append({name: array[: min(size, rows - start)] for name, array in self._run(part).items()})
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
+        return in_batches_of(self.fixed_batch, inputs, lambda part: self._run(part | single))
 
     def _run(self, inputs: Arrays) -> Arrays:
         results = self._session.run(None, inputs)
@@ -214,8 +243,3 @@ def _spec(node: Any) -> TensorSpec:
             hint="export classifiers with zipmap=False",
         )
     return TensorSpec(node.name, kind, tuple(size if isinstance(size, int) else None for size in node.shape[1:]))
-
-
-def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
-    missing = size - len(array)
-    return array if not missing else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
