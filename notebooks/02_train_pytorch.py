@@ -73,7 +73,7 @@ network = nn.Sequential(
 )
 optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
 losses = []
-with train_rows.make_torch_dataloader(64, num_epochs=15, shuffling_queue_capacity=2000, **COLUMNS) as loader:
+with train_rows.make_torch_dataloader(64, num_epochs=10, shuffling_queue_capacity=2000, **COLUMNS) as loader:
     for batch in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(batch["pixels"]), batch["digit"])
@@ -112,7 +112,8 @@ with mlflow.start_run(run_name="pytorch"), tempfile.TemporaryDirectory() as fold
     log_training_data(held_out, "validation")
     mlflow.log_metric("validation_accuracy", accuracy)
     signature = infer_signature(example, network(torch.from_numpy(example)).detach().numpy())
-    mlflow.pytorch.save_model(network, f"{folder}/network", signature=signature)
+    kept = {"signature": signature, "serialization_format": "pickle", "pip_requirements": ["torch"]}
+    mlflow.pytorch.save_model(network, f"{folder}/network", **kept)
     pipeline = Pipeline(
         (
             STEP,

@@ -95,7 +95,8 @@ with mlflow.start_run(run_name="tensorflow"), tempfile.TemporaryDirectory() as f
     log_training_data(held_out, "validation")
     mlflow.log_metric("validation_accuracy", accuracy)
     signature = infer_signature(example, network.predict(example, verbose=0))
-    mlflow.tensorflow.save_model(network, f"{folder}/network", signature=signature)
+    kept = {"signature": signature, "pip_requirements": ["tensorflow"]}
+    mlflow.tensorflow.save_model(network, f"{folder}/network", **kept)
     pipeline = Pipeline(
         (
             STEP,

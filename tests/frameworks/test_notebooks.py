@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
-from lakemill.demo.data import write_files
 from lakemill.pipelines.registry import mlflow_at
+from tests.frameworks.digits import write_digits
 
 ROOT = Path(__file__).parents[2]
-
-
-def write_digits(lake: Path) -> None:
-    """Write the demo's digits as ingest would."""
-    files = write_files(lake / "files")
-    images = sorted(path for path in files.digits.rglob("*.png") if re.fullmatch(r"\d{4}", path.stem))
-    rows = {
-        "path": [str(path) for path in images],
-        "label": [path.parent.name for path in images],
-        "content": [path.read_bytes() for path in images],
-    }
-    write_deltalake(lake / "images", pa.table(rows))
 
 
 def run(notebook: str, lake: Path) -> None:

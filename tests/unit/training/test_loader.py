@@ -18,6 +18,7 @@ from lakemill import ImageStep, Pipeline
 from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
 from lakemill.training.transform_spec import TransformSpec
 from lakemill_udfs.errors import LakemillError
+from tests.lake import png
 from tests.local.delta_tables import write_by_hand
 from tests.unit.training.training_tables import examples, write_examples
 
@@ -286,3 +287,33 @@ def test_leaving_a_loader_ends_its_threads(table: str) -> None:
         assert any(thread.name.startswith("lakemill-training") for thread in threading.enumerate())
     assert not any(thread.name.startswith("lakemill-training") for thread in threading.enumerate())
     assert code_of(lambda: iter(loader)) == "TRAINING_CLOSED"
+
+
+def test_large_images_are_read_by_their_path_below_the_table_s_roots(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(png(number))
+    rows = pa.table(
+        {
+            "path": [str(tmp_path / "photos" / f"{number}.png") for number in range(4)],
+            "content": pa.nulls(4, pa.binary()),
+        }
+    )
+    step = ImageStep(column="content", mode="L", size=(8, 8), dtype="uint8", layout="flat", output="pixels")
+    roots = {"lakemill.roots": json.dumps([str(tmp_path / "photos")])}
+    fields = [
+        {"name": name, "type": kind, "nullable": True, "metadata": {}}
+        for name, kind in (("path", "string"), ("content", "binary"))
+    ]
+    table = write_by_hand(tmp_path / "referenced", rows, fields, configuration=roots)
+    with make_spark_converter(table, images=step).make_loader(
+        schema_fields=["pixels"], shuffle_row_groups=False
+    ) as loader:
+        (batch,) = list(loader)
+    assert batch["pixels"][:, 0].tolist() == [0, 20, 40, 60]
+    write_deltalake(tmp_path / "elsewhere", rows)
+    with (
+        make_spark_converter(str(tmp_path / "elsewhere"), images=step).make_loader(schema_fields=["pixels"]) as loader,
+        pytest.raises(LakemillError, match=r"TRAINING_ROW.*PATH_NOT_ALLOWED"),
+    ):
+        list(loader)
