@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import pickle
 import threading
@@ -254,8 +255,10 @@ def test_a_row_without_a_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_tensor_is_named_and_not_dropped(table: str) -> None:
-    converter = make_spark_converter(table)
-    assert code_of(converter.make_loader) == "TRAINING_COLUMN"  # content: bytes without an image step
+    dated = examples(0, 3).append_column("day", pa.array([dt.date(2026, 1, 1)] * 3))
+    write_deltalake(table + "_dated", dated)
+    converter = make_spark_converter(table + "_dated")
+    assert code_of(converter.make_loader) == "TRAINING_COLUMN"
     assert code_of(lambda: converter.make_loader(schema_fields=["nothing"])) == "TRAINING_FIELD"
 
 
@@ -317,3 +320,11 @@ def test_large_images_are_read_by_their_path_below_the_table_s_roots(tmp_path: P
         pytest.raises(LakemillError, match=r"TRAINING_ROW.*PATH_NOT_ALLOWED"),
     ):
         list(loader)
+
+
+def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
+    with make_spark_converter(table).make_loader(8, schema_fields=["content"], shuffle_row_groups=False) as loader:
+        assert next(iter(loader))["content"].tolist() == examples(0, 8)["content"].to_pylist()
+    write_deltalake(table + "_null", pa.table({"content": pa.array([b"x", None])}))
+    with make_spark_converter(table + "_null").make_loader() as loader:
+        assert code_of(lambda: list(loader)) == "TRAINING_ROW"
