@@ -155,7 +155,7 @@ def test_progress_is_written_as_structured_streaming_does(tmp_path: Path) -> Non
     assert checkpoint.offset(1).version == 1
     assert checkpoint.offset(1).is_snapshot
     version, head, end = (tmp_path / "checkpoint/offsets/1").read_text().split("\n")
-    assert (version, json.loads(head)["conf"]) == ("v1", {})
+    assert (version, json.loads(head)["conf"]) == ("v1", {"spark.sql.shuffle.partitions": "16"})
     assert json.loads(end) == {
         "sourceVersion": 1,
         "reservoirId": "table-id",

@@ -143,7 +143,7 @@ class Checkpoint:
             end: Where it ends.
             table_id: Delta's id of the source.
         """
-        self._write(f"offsets/{batch_id}", end.offsets(table_id))
+        self._write(f"offsets/{batch_id}", end.offsets(table_id, self._read(f"offsets/{batch_id - 1}")))
 
     def finish(self, batch_id: int) -> None:
         """Write down that a batch is committed."""

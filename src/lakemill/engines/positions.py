@@ -32,13 +32,15 @@ class Position:
         offset: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
         return cls(int(offset["reservoirVersion"]), int(offset["index"]), bool(offset["isStartingVersion"]))
 
-    def offsets(self, table_id: str) -> str:
+    def offsets(self, table_id: str, before: str | None = None) -> str:
         """Return a file of ``offsets/`` that Structured Streaming goes on from.
 
         Args:
             table_id: Delta's id of the source.
+            before: The file of the batch before, whose settings are kept: Spark takes other ones for a repartition.
         """
-        head = {"batchWatermarkMs": 0, "batchTimestampMs": int(time.time() * 1000), "conf": {}}
+        conf = SETTINGS | (json.loads(before.strip().splitlines()[1])["conf"] if before is not None else {})
+        head = {"batchWatermarkMs": 0, "batchTimestampMs": int(time.time() * 1000), "conf": conf}
         end = {
             "sourceVersion": 1,
             "reservoirId": table_id,
@@ -48,6 +50,9 @@ class Position:
         }
         return "\n".join(["v1", *(json.dumps(part, separators=(",", ":")) for part in (head, end))])
 
+
+SETTINGS = {"spark.sql.shuffle.partitions": "16"}
+"""What Spark wants to know of a batch that it ends for us; a batch is about a gigabyte at most, and so is its MERGE."""
 
 COMMITTED = 'v1\n{"nextBatchWatermarkMs":0}'
 """A file of ``commits/``."""

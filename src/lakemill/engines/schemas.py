@@ -63,7 +63,11 @@ def predictions_schema(plan: PredictPlan, source: pa.Schema) -> pa.Schema:
         "anomaly": plan.anomaly_type,
     }
     carried = [known[name].with_name(name) for name in plan.passthrough]
-    made = [pa.field(part, parts[part]) for part in plan.parts]
+    made = []
+    for part in plan.parts:
+        made.append(pa.field(part, parts[part]))
+        if part == "out":
+            made += [pa.field(name, kind) for name, kind in plan.branch_types.items()]
     return pa.schema([*carried, *made, pa.field("error", ERROR), pa.field("metadata", METADATA)])
 
 
@@ -76,6 +80,11 @@ def lost_fields(old: pa.Schema, new: pa.Schema) -> list[str]:
     """
     extra = [f"{name} is new" for name in new.names if name not in old.names]
     return [*extra, *_lost(old, new, "")]
+
+
+def lacks_fields(table: pa.Schema, rows: pa.Schema) -> bool:
+    """Return whether a table lacks columns, or fields of structs, that rows have."""
+    return bool(_lost(rows, table, ""))
 
 
 def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list[str]:

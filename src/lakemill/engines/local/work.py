@@ -14,10 +14,11 @@ from lakemill.engines.local.pieces import Piece
 from lakemill.engines.local.pool import Tell, Workers, processors, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
-from lakemill_udfs.execution import PipelineRunner
+from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.flavors import releases_lock
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import model_steps
 
 TASK_COLUMN = "_task"
 
@@ -61,7 +62,8 @@ class PieceWork:
     def prepare(self) -> None:
         """Load the models, which threads then share."""
         if (plan := self._plan) is not None:
-            PipelineRunner(plan)
+            for model in plan.models:
+                CACHE.get(model, threads=plan.threads, device=plan.device)
 
     def __call__(self, item: Piece, tell: Tell) -> MadePiece:
         """Do one piece."""
@@ -138,7 +140,7 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
         return Workers("processes" if forced == "processes" else "threads", count, 1, "engine.workers says so")
     if not all(releases_lock(model.flavor) for model in plan.models):
         return Workers("processes", count, 1, "the model is called through Python, which runs one thread at a time")
-    kinds = {type(step) for step in plan.pipeline.steps}
+    kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}
     for step, (kind, reason) in reasons.items():
         if step in kinds:
             return Workers("processes" if kind == "processes" else "threads", count, 1, reason)
