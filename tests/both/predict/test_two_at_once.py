@@ -15,6 +15,7 @@ from deltalake import DeltaTable, Field
 
 from lakemill import LakemillError
 from lakemill.engines.choice import open_engine
+from lakemill.engines.needs import Needs
 from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_missing
 from lakemill.predict.preparing import prepare
@@ -89,7 +90,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
 def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, on: On) -> None:
     config = digits_job(lake, mode="missing")
     config = on.job(config)
-    runs = [prepare(config, open_engine(on.session, "digits", on.name), lambda _: None) for _ in range(2)]
+    runs = [prepare(config, open_engine(on.session, Needs("digits"), config.engine), lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
     assert codes in ([], ["RUN_OVERTAKEN"])
     assert len(paths(lake)) == 4
