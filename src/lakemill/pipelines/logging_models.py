@@ -196,6 +196,9 @@ def input_columns(resolved: Resolved) -> dict[str, Kind]:
             made.add(step.output)
         elif isinstance(step, ModelStep):
             model = next(models)
+            known = {spec.name: spec for spec in resolved.pipeline.inputs}
+            unsaid = [known[source] for source in step.inputs.values() if source in known and not model.inputs]
+            columns |= {spec.name: spec for spec in unsaid if spec.name not in made}
             for spec in model.inputs:
                 source = step.inputs.get(spec.name, spec.name)
                 if source not in made and not (spec.name not in step.inputs and len(model.inputs) == 1 and made):

@@ -127,7 +127,7 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
     if not found.described and not step.trust and flavors.runs_code(flavor, found.name, files.path, found.described):
         raise ModelError(
             "MODEL_NOT_TRUSTED",
-            f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
+            f"the model '{step.uri}' can run code when it is loaded (a pickle, Python, or skops' unknown types).",
             hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
         )
     inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)

@@ -21,6 +21,7 @@ RUNTIMES = {
     "keras": "keras_runtime",
     "tensorflow": "tensorflow_runtime",
     "huggingface": "huggingface_runtime",
+    "python": "python_runtime",
     "pyfunc": "pyfunc_runtime",
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
