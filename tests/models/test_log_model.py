@@ -243,6 +243,12 @@ def test_labels_that_differ_are_refused_whatever_the_tolerance(registry: str, mo
         converted(registry, model, "labels", frame, tolerance=10)
 
 
+def test_labels_that_are_booleans_compare_with_a_graphs_numbers(registry: str) -> None:
+    frame = FRAME.astype("float32")
+    logged = converted(registry, LogisticRegression().fit(frame, Y == 1), "booleans", frame)
+    assert (logged.certificate["equal_labels"], logged.outputs) == (1.0, ("predictions int64",))
+
+
 def test_a_conversion_needs_rows_and_a_model_that_can_be_converted(registry: str) -> None:
     with pytest.raises(LakemillError, match=r"^\[CONVERT_ROWS\]"):
         converted(registry, LinearRegression().fit(X, Y), "rows", None)
