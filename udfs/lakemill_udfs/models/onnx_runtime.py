@@ -172,9 +172,11 @@ class OnnxModel:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         chosen = providers(device)
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        # Where there is nothing else to run on, a "fallback" only prints the damaged file's words to stdout, and fails.
+        others = {"enable_fallback": int(len(chosen) > 1)}
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen, **others)
         if has_bfloat16([*self._session.get_inputs(), *self._session.get_outputs()]):
-            self._session = onnxruntime.InferenceSession(with_float_edges(path), options, providers=chosen)
+            self._session = onnxruntime.InferenceSession(with_float_edges(path), options, providers=chosen, **others)
         self.provider: str = self._session.get_providers()[0]
         nodes = [node for node in self._session.get_inputs() if node.name not in _initializers(self._session)]
         self._outputs = [output_of(node, path) for node in self._session.get_outputs()]
