@@ -100,8 +100,8 @@ def test_a_method_is_logged_with_the_model(registry: str) -> None:
     logged = lakemill.log_model(model, name="method", options={"method": "predict_proba"}, registry=registry)
     assert (logged.inputs, logged.outputs) == (("inputs float64[4]",), ("probabilities float64[2]",))
     result = Pipeline((ModelStep(logged.uri),)).infer({"inputs": X}, registry=registry)
-    np.testing.assert_array_equal(result["out.probabilities"], model.predict_proba(X))
-    np.testing.assert_array_equal(served(logged.uri, registry, X), model.predict_proba(X))
+    np.testing.assert_allclose(result["out.probabilities"], model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_allclose(served(logged.uri, registry, X), model.predict_proba(X), rtol=1e-12)
     labels = Pipeline((ModelStep(logged.uri, options={"method": "predict"}),)).infer({"inputs": X}, registry=registry)
     assert list(labels["out.predictions"]) == model.predict(X).tolist()
 
