@@ -10,9 +10,11 @@ import pytest
 from deltalake import write_deltalake
 
 from lakemill import PredictConfig
+from lakemill.config.base import EngineChoice
 from lakemill.engines.choice import open_engine
 from lakemill.pipelines.registry import mlflow_at
 from lakemill.predict.model_updates import ModelUpdates
+from lakemill.predict.needs import predict_needs
 from lakemill.predict.preparing import prepare
 from tests.lake import FORMAT_STEP, IMAGE_STEP, digits_job, image_rows, onnx_classifier
 
@@ -53,7 +55,9 @@ def job(lake: Path, step: dict[str, Any]) -> PredictConfig:
 )
 def test_a_moved_alias_changes_its_model_alone(lake: Path, step: dict[str, Any]) -> None:
     config, lines = job(lake, step), list[str]()
-    run = prepare(config, open_engine(None, config.name, "local"), lines.append, output=False)
+    run = prepare(
+        config, open_engine(None, predict_needs(config), EngineChoice(name="local")), lines.append, output=False
+    )
     updates = ModelUpdates(run)
     assert updates.apply(run) is run
     with mlflow_at(config.registry) as mlflow:
