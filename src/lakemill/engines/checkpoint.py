@@ -24,6 +24,9 @@ OWN_ENTRIES = ("commits", "offsets", "sources", "state", "metadata", IDENTITY_FI
 REMOVED = "removed"
 """Key in ``IDENTITY_FILE`` of a checkpoint that is being deleted where folders cannot be renamed."""
 
+UNFINISHED = "unfinished"
+"""Key in ``IDENTITY_FILE`` of a checkpoint that is being made anew."""
+
 REMOVED_SUFFIX = "~removed"
 """Of a checkpoint that is being deleted; no job's name has this letter."""
 
@@ -47,11 +50,23 @@ class Checkpoint:
         return None if text is None else dict(json.loads(text))
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Write down what a new checkpoint is made for, before the first batch."""
-        store, folder = filesystem(self.location)
-        store.create_dir(folder, recursive=True)
-        with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
-            stream.write(json.dumps(identity, indent=1).encode())
+        """Write down what the checkpoint is made for, and what goes with it."""
+        self._write(IDENTITY_FILE, json.dumps(identity, indent=1))
+
+    def restart(self, identity: dict[str, Any], end: Position, table_id: str) -> None:
+        """Make the checkpoint anew, as that of a query whose only batch ended there.
+
+        Args:
+            identity: What it is made for; a start that finds no such file, or only a part, is not misled by the rest.
+            end: Up to where all is done.
+            table_id: Delta's id of the source.
+        """
+        self.remove()
+        self.claim(identity | {UNFINISHED: True})
+        self.start(str(uuid.uuid4()))
+        self.begin(0, end, table_id)
+        self.finish(0)
+        self.claim(identity)
 
     def scored_version(self) -> int | None:
         """Return the source's version up to which all is scored; None if the checkpoint does not say."""
@@ -93,6 +108,8 @@ class Checkpoint:
             broken.append(IDENTITY_FILE)
         if not broken and REMOVED in (self.identity() or {}):
             broken.append("its removal was not ended")
+        if not broken and UNFINISHED in (self.identity() or {}):
+            broken.append("it was not made to its end")
         return ", ".join(broken) or None
 
     def _batches(self, log: str) -> list[int]:

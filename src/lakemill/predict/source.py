@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, opened
+from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Rows, Snapshot
 from lakemill_udfs.errors import ConfigError, TableError
 
@@ -24,6 +24,11 @@ class Source:
     snapshot: Snapshot
     rows: Rows
     key: tuple[str, ...]
+
+    @property
+    def location(self) -> str:
+        """Absolute path or URI of the table."""
+        return location_of(self.snapshot)
 
 
 def open_source(config: PredictConfig, engine: Engine) -> Source:

@@ -18,7 +18,6 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Transaction
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
 from lakemill.predict.locks import hold
@@ -98,10 +97,10 @@ def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSe
     runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
 
     def score(run: Run) -> None:
-        transaction = Transaction("digits/one", 0)
-        commit(run, run.source.rows, lambda scored: run.engine.append(scored, config.output.table, transaction))
+        table = config.output.table
+        commit(run, run.source.rows, lambda scored: run.state.commit(lambda own: run.engine.append(scored, table, own)))
 
-    assert at_once(*(functools.partial(score, run) for run in runs)) == []
+    assert at_once(*(functools.partial(score, run) for run in runs)) == ["RUN_OVERTAKEN"]
     assert len(paths(lake)) == 4
 
 
@@ -109,7 +108,7 @@ def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spa
     config = digits_job(lake, mode="missing")
     runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
-    assert codes in ([], ["RUN_OVERTAKEN"])
+    assert codes == ["RUN_OVERTAKEN"]
     assert len(paths(lake)) == 4
 
 

@@ -263,18 +263,25 @@ class LocalEngine:
         )
         return merged is not None
 
-    def delete(self, table: str, where: str) -> int:
-        """Delete rows; see ``Engine.delete``."""
-        return commits.delete(self._open(table), where)
+    def set_null(self, table: str, field: str, where: str, transaction: Transaction) -> bool:
+        """Make a struct's field null in some rows; see ``Engine.set_null``."""
+        return commits.set_null(self._open(table), field, where, transaction) is not None
 
-    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
+    def delete(self, table: str, where: str, transaction: Transaction | None = None) -> int | None:
+        """Delete rows; see ``Engine.delete``."""
+        return commits.delete(self._open(table), where, transaction)
+
+    def delete_orphans(
+        self, table: str, own: Own, source: Rows, key: Sequence[str], transaction: Transaction | None = None
+    ) -> int | None:
         """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
         snapshot = self._open(table)
         mine = LocalRows(self.room, tuple(snapshot.files()), snapshot.schema).where(cast(str, _owned(own)))
         orphans = mine.without(cast(LocalRows, source), key).select(key).to_arrow()
-        if orphans.num_rows:
-            commits.merge(snapshot, [], key, _owned(own), deleted=orphans)
-        return int(orphans.num_rows)
+        if not orphans.num_rows:
+            return None
+        merged = commits.merge(snapshot, [], key, _owned(own), transaction, deleted=orphans)
+        return None if merged is None else int(orphans.num_rows)
 
     def optimize(self, table: str) -> dict[str, int]:
         """Compact a table."""

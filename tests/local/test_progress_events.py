@@ -1,0 +1,37 @@
+"""Whatever people, tools and crashes do: after the next run each row of the source has one prediction."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.events import EVENTS, World
+
+NOT_UPSERT = {"missing", "where"}
+SEQUENCE = st.lists(st.sampled_from(sorted(EVENTS)), max_size=10)
+
+
+def live(world: World, events: list[str], seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 -- no secret
+    world.append(chance)
+    for event in events:
+        world.said.append(f"-- {event}")
+        EVENTS[event](world, chance)
+        if event == "check":
+            world.check()
+    world.check()
+    world.append(chance)
+    world.check()
+
+
+@pytest.mark.parametrize("keys", ["unique", "any"])
+@given(events=SEQUENCE, seed=st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+def test_each_row_has_one_prediction_whatever_happened(keys: str, events: list[str], seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        live(World(Path(folder), keys=keys), events, seed)
