@@ -85,6 +85,7 @@ class Slices:
         self.checkpoint, self.identity = checkpoint_of(run.config), identity_of(run)
         self.note = resume(run)
         self.models, self.rescoring = ModelUpdates(run), Rescoring()
+        self.is_compared = False
 
     def __call__(self, piece: Slice) -> None:
         """Score and commit one slice."""
@@ -151,7 +152,11 @@ class Slices:
         if note.compare_until is None or first > note.compare_until:
             return piece.rows
         if source.changes == "append":
-            return piece.rows.without(run.predictions("metadata.position.version IS NULL"), run.source.key)
+            known = run.predictions("metadata.position.version IS NULL")
+            if not self.is_compared:
+                check_keys(run.source.rows.only(known, run.source.key), run.source.key, source.table)
+                self.is_compared = True
+            return piece.rows.without(known, run.source.key)
         if note.done is None and source.deleted == "remove":
             run.tell("no prediction says how far the job is: every row is scored again, as any may have changed since")
             remove_orphans(run, piece.version)
