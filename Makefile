@@ -1,9 +1,9 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-frameworks chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 .venv/made.stamp: scripts/make_venv.sh
 	@scripts/make_venv.sh && touch $@
@@ -34,6 +34,12 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+
+.venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in
+	@scripts/make_frameworks_venv.sh && touch $@
+
+test-frameworks: setup .venv-frameworks/made.stamp ## tests with PyTorch and TensorFlow, in an environment of their own (7 GB)
+	@for file in tests/frameworks/test_*.py; do .venv-frameworks/bin/python -m pytest $$file || exit 1; done  # one process each: torch and TensorFlow do not stand each other
 
 KILLS := 100
 chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled

@@ -31,6 +31,7 @@ ROOMS = (  # of src/lakemill, from the top down: a room imports only rooms below
     "predict",
     "transform",
     "ingest",
+    "training",
     "pipelines",
     "in_process",
     "engines",

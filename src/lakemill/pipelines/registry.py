@@ -13,6 +13,7 @@ from typing import Any
 from lakemill.config.variables import masked
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
+from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
@@ -80,8 +81,8 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     """Return the model that a URI stands for now: aliases are resolved to versions.
 
     Args:
-        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file or an
-            ``.onnx`` file.
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/id/path``, a folder with an ``MLmodel`` file, or a
+            file or folder that one of ``flavors.RUNTIMES`` takes.
         registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
 
     Raises:
@@ -90,12 +91,14 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if (path.suffix == ".onnx" and path.is_file()) or (path / "MLmodel").is_file():
-        name = path.stem if path.is_file() else path.name
-        return FoundModel(path.absolute(), name, None, described=mlmodel(path))
+    if path.exists():
+        described = mlmodel(path)
+        if described or flavors.recognise(path, described) is not None:
+            name = path.stem if path.is_file() else path.name
+            return FoundModel(path.absolute(), name, None, described=described)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither an .onnx file nor a folder with an MLmodel file.",
+        f"'{masked(uri)}' is neither an .onnx file nor another file or folder that a runtime here takes.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )

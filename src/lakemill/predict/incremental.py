@@ -13,6 +13,7 @@ from lakemill.engines.marks import mark_of
 from lakemill.engines.positions import Position
 from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
 from lakemill.predict.progress import Note, checkpoint_of, source_replaced
 from lakemill.predict.rescore import Rescoring
@@ -67,6 +68,12 @@ def is_up_to_date(run: Run) -> bool:
     checkpoint = checkpoint_of(run.config)
     done = checkpoint.last_batch()
     return done is not None and done == checkpoint.begun() and checkpoint.position(done) == note.done
+
+
+COMPARED = (
+    "mode: full goes on. Some predictions do not say how far the job is (mode: where or an undone run left them), and "
+    "their rows are found by the key."
+)
 
 
 class Slices:
@@ -154,7 +161,8 @@ class Slices:
         if source.changes == "append":
             known = run.predictions("metadata.position.version IS NULL")
             if not self.is_compared:
-                check_keys(run.source.rows.only(known, run.source.key), run.source.key, source.table)
+                same = run.source.rows.only(known, run.source.key)
+                check_keys(same, run.source.key, source.table, hint=COMPARED)
                 self.is_compared = True
             return piece.rows.without(known, run.source.key)
         if note.done is None and source.deleted == "remove":

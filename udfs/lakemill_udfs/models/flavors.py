@@ -12,7 +12,14 @@ from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
 
-RUNTIMES = {"onnx": "onnx_runtime", "pyfunc": "pyfunc_runtime"}
+RUNTIMES = {
+    "onnx": "onnx_runtime",
+    "torch": "torch_runtime",
+    "keras": "keras_runtime",
+    "tensorflow": "tensorflow_runtime",
+    "huggingface": "huggingface_runtime",
+    "pyfunc": "pyfunc_runtime",
+}
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
+from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.tensors.spec import TensorSpec
 
@@ -169,12 +169,7 @@ class OnnxModel:
         """Run rows with one value of each input without rows; a fixed batch size is cut and padded to."""
         if self.fixed_batch is None:
             return self._run(inputs | single)
-        rows, size = len(next(iter(inputs.values()))), self.fixed_batch
-        parts = []
-        for start in range(0, rows, size):
-            part = {name: _padded(array[start : start + size], size) for name, array in inputs.items()} | single
-            parts.append({name: array[: min(size, rows - start)] for name, array in self._run(part).items()})
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
+        return in_batches_of(self.fixed_batch, inputs, lambda part: self._run(part | single))
 
     def _run(self, inputs: Arrays) -> Arrays:
         results = self._session.run(None, inputs)
@@ -214,8 +209,3 @@ def _spec(node: Any) -> TensorSpec:
             hint="export classifiers with zipmap=False",
         )
     return TensorSpec(node.name, kind, tuple(size if isinstance(size, int) else None for size in node.shape[1:]))
-
-
-def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
-    missing = size - len(array)
-    return array if not missing else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

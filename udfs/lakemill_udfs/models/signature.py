@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lakemill_udfs.errors import ModelError
@@ -40,6 +41,15 @@ def signature_specs(described: Mapping[str, Any]) -> tuple[Specs, Specs]:
         tuple(_spec(column, _name(inputs, at, "input"), "object") for at, column in enumerate(inputs)),
         tuple(_spec(column, _name(outputs, at, "output"), "string") for at, column in enumerate(outputs)),
     )
+
+
+def is_by_column(path: Path) -> bool:
+    """Return whether the signature of an MLflow model's folder is one of columns, as a DataFrame has them."""
+    import yaml  # comes with MLflow
+
+    described = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8")) or {}
+    inputs = json.loads((described.get("signature") or {}).get("inputs") or "[]")
+    return bool(inputs) and all(column["type"] != "tensor" for column in inputs)
 
 
 def _name(schema: list[dict[str, Any]], at: int, alone: str) -> str:

@@ -52,8 +52,7 @@ def form_of(function: Callable[..., Any], inputs: Collection[str]) -> str:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some builtins have no signature
         return "dict"
-    first = "" if not parameters or parameters[0].annotation is inspect.Parameter.empty else parameters[0].annotation
-    annotation = first if isinstance(first, str) else getattr(first, "__qualname__", str(first))
+    annotation = _annotation(parameters)
     for sign, form in FORMS.items():
         if annotation.partition("[")[0].endswith(sign):
             return form
@@ -77,6 +76,20 @@ def form_of(function: Callable[..., Any], inputs: Collection[str]) -> str:
         f"'{name_of(function)}' takes ({', '.join(one.name for one in parameters)}); its inputs: {', '.join(inputs)}.",
         hint="it takes one argument for each input, by name, or one dict, DataFrame or Table of them all.",
     )
+
+
+def _annotation(parameters: list[inspect.Parameter]) -> str:
+    """Return what the first parameter is annotated as; nothing without one."""
+    first = "" if not parameters or parameters[0].annotation is inspect.Parameter.empty else parameters[0].annotation
+    return first if isinstance(first, str) else str(getattr(first, "__qualname__", str(first)))
+
+
+def asks_for_dict(function: Callable[..., Any]) -> bool:
+    """Return whether a function's first parameter is annotated as a dict."""
+    try:
+        return DICT.match(_annotation(list(inspect.signature(function).parameters.values()))) is not None
+    except (TypeError, ValueError):  # some builtins have no signature
+        return False
 
 
 def must_travel(function: str | Callable[..., Any], where: str) -> str:

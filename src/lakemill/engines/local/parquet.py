@@ -41,3 +41,13 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
             f"the file '{path}' cannot be read ({type(error).__name__}).",
             hint="check the storage and its permissions; a damaged file is restored from a backup or scored as new.",
         ) from error
+
+
+def parquet_rows(path: str) -> int:
+    """Return how many rows a file holds, by its footer.
+
+    Raises:
+        RunError: as ``open_parquet``.
+    """
+    with open_parquet(path) as opened:
+        return int(opened.metadata.num_rows)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.groups import call_groups
-from lakemill.engines.local.parquet import open_parquet
+from lakemill.engines.local.parquet import parquet_rows
 from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
 from lakemill.engines.local.predicates import Predicate
@@ -28,7 +28,7 @@ from lakemill.engines.local.reading import POSITION, Scan, read_piece
 from lakemill.engines.local.tables import DataFile
 from lakemill.engines.local.work import MadePiece, PieceFunction, PieceWork, make_pieces
 from lakemill.engines.local.writing import FileWriter, WrittenFile
-from lakemill.engines.relations import Rows
+from lakemill.engines.relations import KeyFaults, Rows
 
 DEALT_FILE_BYTES, DEALT_WAITING_BYTES = 64 * 2**20, 4 * 2**20
 """Of a file with whole groups, about; and of its rows that wait in memory while they are dealt out."""
@@ -291,6 +291,14 @@ class LocalRows:
             return []
         return pl.concat(parts).group_by(names).agg(pl.col("rows").sum()).sort("rows", descending=True).to_dicts()
 
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Run, and return how many rows have a key that does not tell them apart."""
+        places = [f"c{place}" for place in range(len(key))]  # a name with a dot would be the field of a struct
+        keys = self.select(key).to_arrow().rename_columns(places)
+        whole = keys.drop_null()
+        counts = whole.group_by(places).aggregate([([], "count_all")])["count_all"].to_pylist()
+        return KeyFaults(keys.num_rows, keys.num_rows - whole.num_rows, sum(count for count in counts if count > 1))
+
     def to_arrow(self) -> pa.Table:
         """Run, and bring the rows here."""
         rows = self.settled()
@@ -333,10 +341,7 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
 
 
 def _physical_rows(file: DataFile) -> int:
-    if file.rows is not None:
-        return file.rows
-    with open_parquet(file.path) as opened:
-        return int(opened.metadata.num_rows)
+    return file.rows if file.rows is not None else parquet_rows(file.path)
 
 
 def _rows_of(file: DataFile) -> int:

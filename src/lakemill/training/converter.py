@@ -1,0 +1,211 @@
+"""``make_spark_converter``: a Delta table's rows for PyTorch, TensorFlow or numpy, under petastorm's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lakemill.training.arguments import filter_sql, reader_arguments
+from lakemill.training.fields import Fields
+from lakemill.training.loader import Loader, Reading
+from lakemill.training.snapshot import TrainingTable, open_training_table
+from lakemill.training.tensorflow_dataset import tensorflow_dataset
+from lakemill.training.torch_batches import import_torch, torch_batch
+from lakemill_udfs.errors import ConfigError, RunError
+from lakemill_udfs.files import RowFiles
+from lakemill_udfs.steps.declared import ImageStep
+
+ROW_GROUP_BYTES = 32 * 2**20
+DTYPES = (None, "float32", "float64")
+
+
+@dataclass
+class SparkDatasetConverter:
+    """The rows of one version of a table. It can be pickled, and be read without Spark.
+
+    Args:
+        table: The rows.
+        images: Steps that decode a column each.
+        dtype: Of float tensors.
+        cur_shard: The shard that loaders read if they are not told another; None is all rows.
+        shard_count: How many shards there are.
+
+    Attributes:
+        is_deleted: Whether ``delete`` was called.
+    """
+
+    table: TrainingTable
+    images: tuple[ImageStep, ...] = ()
+    dtype: str | None = "float32"
+    cur_shard: int | None = None
+    shard_count: int | None = None
+    is_deleted: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.table.rows
+
+    @property
+    def cache_dir_url(self) -> str:
+        """Where the files are: in the table itself, which is not copied."""
+        return _uri(self.table.location)
+
+    @property
+    def file_urls(self) -> list[str]:
+        """The files that hold the rows, as URIs."""
+        return [_uri(file.path) for file in self.table.files]
+
+    @property
+    def dataset_size(self) -> int:
+        """Bytes of these files."""
+        return sum(file.size for file in self.table.files)
+
+    def delete(self) -> None:
+        """End the converter's use. A table's own files stay as they are."""
+        self.is_deleted = True
+
+    def shard(self, cur_shard: int, shard_count: int) -> SparkDatasetConverter:
+        """Return a converter whose loaders read one shard if they are not told another."""
+        return replace(self, cur_shard=cur_shard, shard_count=shard_count)
+
+    def make_torch_dataloader(
+        self,
+        batch_size: int = 32,
+        num_epochs: int | None = 1,
+        workers_count: int | None = None,
+        shuffling_queue_capacity: int = 0,
+        data_loader_fn: Any = None,
+        **reader_kwargs: Any,
+    ) -> Loader:
+        """Return a context manager that iterates over batches as ``{name: torch.Tensor}``; strings are lists.
+
+        Args:
+            batch_size: Rows of a batch.
+            num_epochs: Epochs of one iteration; None is without end. Each iteration goes on with the next epoch.
+            workers_count: Threads that read and decode; None is 4.
+            shuffling_queue_capacity: Rows of several row groups that are shuffled together; 0 shuffles only row groups.
+            data_loader_fn: Not taken.
+            reader_kwargs: ``schema_fields``, ``cur_shard``, ``shard_count``, ``seed``, ``shuffle_rows``,
+                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters`` and ``transform_spec`` as
+                petastorm's ``make_batch_reader`` has them; ``last`` (``keep``, ``drop`` or ``pad`` the rows that fill
+                no batch) and ``ragged`` (``error``, ``pad`` or ``list``). Its others are an error.
+
+        Raises:
+            ModelError: ``EXTRA_MISSING`` without PyTorch.
+            LakemillError: as ``make_loader``.
+        """
+        import_torch()
+        given = reader_kwargs | {
+            "batch_size": batch_size,
+            "num_epochs": num_epochs,
+            "workers_count": workers_count,
+            "shuffling_queue_capacity": shuffling_queue_capacity,
+            "data_loader_fn": data_loader_fn,
+        }
+        return Loader(replace(self.reading(given), finish=torch_batch))
+
+    def make_tf_dataset(
+        self,
+        batch_size: int | None = None,
+        prefetch: int | None = None,
+        num_epochs: int | None = 1,
+        workers_count: int | None = None,
+        shuffling_queue_capacity: int | None = None,
+        **reader_kwargs: Any,
+    ) -> AbstractContextManager[Any]:
+        """Return a context manager of a ``tf.data.Dataset`` whose elements are named tuples of tensors.
+
+        Args:
+            batch_size: Rows of a batch; None is 32.
+            prefetch: Batches that TensorFlow keeps ready; None lets it choose.
+            num_epochs: Epochs of one iteration; None is without end, as ``fit(steps_per_epoch=...)`` needs it.
+            workers_count: As ``make_torch_dataloader``.
+            shuffling_queue_capacity: As ``make_torch_dataloader``.
+            reader_kwargs: As ``make_torch_dataloader``.
+
+        Raises:
+            ModelError: ``EXTRA_MISSING`` without TensorFlow.
+            LakemillError: as ``make_loader``.
+        """
+        given = reader_kwargs | {
+            "batch_size": batch_size,
+            "num_epochs": num_epochs,
+            "workers_count": workers_count,
+            "shuffling_queue_capacity": shuffling_queue_capacity,
+        }
+        return tensorflow_dataset(Loader(self.reading(given)), prefetch)
+
+    def make_loader(self, batch_size: int | None = None, **reader_arguments: Any) -> Loader:
+        """Return a context manager of batches as ``{name: array}``; the framework's loaders stand on it.
+
+        Args:
+            batch_size: Rows of a batch; None is 32.
+            reader_arguments: As ``make_torch_dataloader`` takes them.
+
+        Raises:
+            ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``TRAINING_SHARDS``, ``TRAINING_BATCHES``,
+                ``TRAINING_RANK``.
+            TableError: ``TRAINING_COLUMN``.
+            RunError: ``TRAINING_CLOSED`` after ``delete``.
+        """
+        return Loader(self.reading(reader_arguments | {"batch_size": batch_size}))
+
+    def reading(self, given: dict[str, Any]) -> Reading:
+        """Return what a loader with petastorm's arguments reads; raises as ``make_loader``."""
+        if self.is_deleted:
+            raise RunError("TRAINING_CLOSED", "the converter was deleted.", hint="make it again.")
+        if self.cur_shard is not None and given.get("cur_shard") is None:
+            given = given | {"cur_shard": self.cur_shard, "shard_count": self.shard_count}
+        asked, table = reader_arguments(given), self.table
+        if asked.filters:
+            both = [f"({where})" for where in (table.where, filter_sql(asked.filters)) if where]
+            table = open_training_table(table.location, table.version, " AND ".join(both))
+        selected = None if asked.schema_fields is None else tuple(asked.schema_fields)
+        fields = Fields(
+            table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, RowFiles(table.roots)
+        )
+        return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead)
+
+
+def make_spark_converter(
+    df: Any,
+    parquet_row_group_size_bytes: int = ROW_GROUP_BYTES,
+    compression_codec: str | None = None,
+    dtype: str | None = "float32",
+    *,
+    version: int | str | None = None,
+    where: str | None = None,
+    images: ImageStep | Sequence[ImageStep] = (),
+) -> SparkDatasetConverter:
+    """Make the rows of a Delta table ready for training, without a copy.
+
+    Args:
+        df: Path or URI of a Delta table.
+        parquet_row_group_size_bytes: Of a copy; a table is not copied, so it has the default only.
+        compression_codec: As the row groups' size.
+        dtype: ``float32`` or ``float64``, to which float columns and arrays are cast, or None.
+        version: The table's version, or a time in ISO 8601; None pins the newest one now.
+        where: SQL that keeps rows.
+        images: Image steps; the tensors are those of inference, bit for bit.
+
+    Raises:
+        ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``WHERE_INVALID``.
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``.
+        SetupError: ``ENGINE_LOCAL`` for a table that cannot be read without Spark.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError("TRAINING_ARGUMENT", f"'dtype' is float32, float64 or None; got {dtype!r}.")
+    if (parquet_row_group_size_bytes, compression_codec) != (ROW_GROUP_BYTES, None):
+        raise ConfigError(
+            "TRAINING_ARGUMENT",
+            "'parquet_row_group_size_bytes' and 'compression_codec' are of a copy, and a table is not copied.",
+            hint="leave them out.",
+        )
+    steps = (images,) if isinstance(images, ImageStep) else tuple(images)
+    return SparkDatasetConverter(open_training_table(df, version, where), steps, dtype)
+
+
+def _uri(path: str) -> str:
+    return path if "://" in path else f"file://{path}"

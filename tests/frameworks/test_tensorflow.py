@@ -1,0 +1,116 @@
+"""Keras and TensorFlow models give here what they give by themselves: files, folders, zips, MLflow's flavours."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lakemill import ModelStep, Pipeline
+from lakemill_udfs.errors import ModelError
+
+RNG = np.random.default_rng(0)
+A, B = RNG.random((5, 4), dtype="float32"), RNG.random((5, 2), dtype="float32")
+
+
+def one() -> Any:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,), name="a"), keras.layers.Dense(3)])
+
+
+def two() -> Any:
+    keras.utils.set_random_seed(0)
+    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+    return keras.Model([a, b], [keras.layers.Dense(3, name="x")(a), keras.layers.Dense(1, name="y")(b)])
+
+
+class Graph(tf.Module):
+    """Numbers and text in and out."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 4), tf.float32, name="a"), tf.TensorSpec((None,), tf.string, name="s")]
+    )
+    def __call__(self, a: Any, s: Any) -> dict[str, Any]:
+        return {"double": a * 2, "text": tf.strings.join([s, s])}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_keras_file_says_its_layers(tmp_path: Path, suffix: str) -> None:
+    one().save(tmp_path / f"one{suffix}")
+    got = Pipeline((ModelStep(tmp_path / f"one{suffix}"),)).infer({"a": A})
+    np.testing.assert_allclose(got["out.output"], one().predict(A, verbose=0), rtol=1e-6)
+
+
+def test_inputs_and_outputs_of_a_keras_model_go_by_name(tmp_path: Path) -> None:
+    two().save(tmp_path / "two.keras")
+    got = Pipeline((ModelStep(tmp_path / "two.keras"),)).infer({"b": B, "a": A})
+    x, y = two().predict([A, B], verbose=0)
+    np.testing.assert_allclose(got["out.x"], x, rtol=1e-6)
+    np.testing.assert_allclose(got["out.y"], y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["tensorflow", "keras"])
+def test_an_mlflow_model_runs_on_keras_itself(tmp_path: Path, form: str) -> None:
+    import mlflow
+    from mlflow.models import infer_signature
+
+    expected = one().predict(A, verbose=0)
+    options = {"signature": infer_signature(A, expected), "pip_requirements": ["tensorflow"]}
+    getattr(mlflow, form).save_model(one(), str(tmp_path / "m"), **options)
+    got = Pipeline((ModelStep(tmp_path / "m"),)).infer({"input": A})
+    np.testing.assert_allclose(got["out.output"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_saved_model_is_its_signature(tmp_path: Path, packed: bool) -> None:
+    graph = Graph()
+    tf.saved_model.save(graph, str(tmp_path / "m"), signatures={"serving_default": graph.__call__})
+    path = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "m")) if packed else tmp_path / "m"
+    got = Pipeline((ModelStep(path),)).infer({"a": A, "s": ["x", "yé", "", "z", "w"]})
+    np.testing.assert_allclose(got["out.double"], 2 * A, rtol=1e-6)
+    assert list(got["out.text"]) == ["xx", "yéyé", "", "zz", "ww"]
+
+
+def test_an_mlflow_module_is_a_saved_model(tmp_path: Path) -> None:
+    import mlflow.tensorflow
+
+    graph = Graph()
+    mlflow.tensorflow.save_model(graph, tmp_path / "m", pip_requirements=["tensorflow"], saved_model_kwargs={
+        "signatures": {"serving_default": graph.__call__}
+    })  # fmt: skip
+    got = Pipeline((ModelStep(tmp_path / "m"),)).infer({"a": A, "s": list("abcde")})
+    np.testing.assert_allclose(got["out.double"], 2 * A, rtol=1e-6)
+
+
+def test_what_is_wrong_with_a_graph_is_said(tmp_path: Path) -> None:
+    graph = Graph()
+    names = dict.fromkeys(("one", "two"), graph.__call__)
+    tf.saved_model.save(graph, str(tmp_path / "several"), signatures=names)
+    with pytest.raises(ModelError, match=r"^\[MODEL_SIGNATURE\] .*'serving_default'; it has: one, two"):
+        Pipeline((ModelStep(tmp_path / "several"),)).infer({"a": A, "s": list("abcde")})
+    two().export(str(tmp_path / "torn"), verbose=False)
+    (tmp_path / "torn" / "variables" / "variables.index").unlink()
+    with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\] .*its weights \(variables/\) are missing or damaged"):
+        Pipeline((ModelStep(tmp_path / "torn"),)).infer({"a": A, "b": B})
+
+
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("saved_model.pb", b"")
+        archive.writestr("../outside.txt", b"x")
+    with pytest.raises(ModelError, match=r"^\[MODEL_PATH\] the archive 'bad.zip' holds an entry that leads out"):
+        Pipeline((ModelStep(tmp_path / "bad.zip"),)).infer({"a": A})
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_layer_that_is_code_is_not_run(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x * 2)])
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\] model 'code' does not load \(keras\): .*a Lambda layer"):
+        Pipeline((ModelStep(tmp_path / "code.keras"),)).infer({"x": A})
