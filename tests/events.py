@@ -35,6 +35,7 @@ REFUSALS = {
     "SOURCE_REPLACED",
     "RUN_UNKNOWN",
     "TABLE_NOT_FOUND",
+    "CHECKPOINT_NOT_OURS",
 }
 """Codes that say a way on; the world follows it by a ``full`` run."""
 
@@ -270,6 +271,10 @@ class World:
             if error.code not in REFUSALS:
                 raise
             self.said.append(f"refused: {error}")
+            if error.code == "CHECKPOINT_NOT_OURS":
+                shutil.rmtree(self.checkpoint)
+                self.check()
+                return
             self.runs.append(predict_table(self.config(mode="full"), self.spark).run_id)
             self.deleted.clear()
         self.judge()

@@ -225,7 +225,8 @@ class Checkpoint:
             raise ConfigError(
                 "CHECKPOINT_NOT_OURS",
                 f"the folder '{self.location}' is not empty and no checkpoint of the job '{job}': {found}.",
-                hint="name an empty folder, or one that is not there yet, as output.checkpoint.",
+                hint="name an empty folder, or one that is not there yet, as output.checkpoint: the predictions say "
+                "how far the job is.",
             )
 
     def remove(self) -> None:
