@@ -56,6 +56,7 @@ class World:
         changes: ``append`` or ``upsert``.
         keys: What a new row's key is drawn from: ``unique``, or ``any`` for nulls and repeats too.
         spark: The session.
+        names: Of the source, the output and the job.
     """
 
     lake: Path
@@ -63,6 +64,7 @@ class World:
     changes: str = "append"
     keys: str = "unique"
     spark: Any = None
+    names: tuple[str, str, str] = ("source", "output", "job")
     rows: dict[int, int | None] = field(default_factory=dict)
     """The source: ``x``, which is unique, and the key."""
     deleted: set[int] = field(default_factory=set)
@@ -73,15 +75,15 @@ class World:
 
     @property
     def source(self) -> str:
-        return str(self.lake / "source")
+        return str(self.lake / self.names[0])
 
     @property
     def output(self) -> str:
-        return str(self.lake / "output")
+        return str(self.lake / self.names[1])
 
     @property
     def checkpoint(self) -> Path:
-        return self.lake / "output_checkpoint" / "job"
+        return self.lake / f"{self.names[1]}_checkpoint" / self.names[2]
 
     def config(self, name: str = "job", **more: Any) -> PredictConfig:
         outputs = {"y": {"dtype": "float64"}}

@@ -245,7 +245,9 @@ class Engine(Protocol):
             Whether a commit was made; not if its transaction was there.
         """
 
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace the rows for which ``where`` holds, all if None, in one commit; see ``append``."""
 
     def overwrite(self, rows: Rows, table: str, made_by: str) -> None:

@@ -84,10 +84,11 @@ def commits_after(location: str, mark: Mark, app: str) -> Iterator[After] | None
         mark: Of a commit that was its newest.
         app: The application whose transactions are looked for.
     """
-    return _after(location, mark.version + 1, app) if mark.is_in(location) else None
+    return commits_from(location, mark.version + 1, app) if mark.is_in(location) else None
 
 
-def _after(location: str, version: int, app: str) -> Iterator[After]:
+def commits_from(location: str, version: int, app: str) -> Iterator[After]:
+    """Yield what the commits from a version on did, as far as the log has them."""
     while (content := _commit(location, version)) is not None:
         actions = _actions(content)
         removed = any(action.get("remove", {}).get("dataChange") for action in actions)

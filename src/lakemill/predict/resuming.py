@@ -14,8 +14,9 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import opened
-from lakemill.engines.marks import Mark, mark_of
+from lakemill.engines.marks import Mark, commits_from, mark_of
 from lakemill.engines.positions import Position
+from lakemill.predict.commits import renew_quarantine
 from lakemill.predict.progress import (
     NOTE,
     Note,
@@ -26,6 +27,7 @@ from lakemill.predict.progress import (
     source_replaced,
 )
 from lakemill.predict.run import POSITION_COLUMNS, Run, own_rows
+from lakemill_udfs.errors import RunError
 from lakemill_udfs.plan import SourcePosition
 
 
@@ -38,6 +40,7 @@ class Truth:
         first: The smallest such position.
         tables: Ids of the sources that they are of.
         compare_until: The newest version of the source that rows are of which do not say how far the job is.
+        loose_from: The oldest such version.
         rows: How many there are.
     """
 
@@ -45,6 +48,7 @@ class Truth:
     first: Position | None
     tables: frozenset[str]
     compare_until: int | None
+    loose_from: int | None
     rows: int
 
 
@@ -67,7 +71,7 @@ def truth_in(counts: list[dict[str, Any]]) -> Truth:
             tables.add(said["table"])
     rows = sum(count["rows"] for count in counts)
     ends = (max(positions, default=None), min(positions, default=None))
-    return Truth(*ends, frozenset(tables), max(loose, default=None), rows)
+    return Truth(*ends, frozenset(tables), max(loose, default=None), min(loose, default=None), rows)
 
 
 def done_of(config: PredictConfig, state: TableState, truth: Truth) -> Position | None:
@@ -152,12 +156,32 @@ def resume(run: Run) -> Note:
             f"it has the id {identity['source_id']}, and predictions of this job are of {', '.join(sorted(others))}",
         )
     check_source(run, None, truth.position)
+    _check_loose(run, truth)
     state = run.state
     note = Note(state.mark, state.transaction, truth.position, None, truth.compare_until)
     if known is None or truth.position not in _ends(checkpoint):
         _restart(run, checkpoint, truth, identity)
     write_note(checkpoint, identity, note)
     return note
+
+
+def _check_loose(run: Run, truth: Truth) -> None:
+    """Refuse to start anew beside predictions of rows that may have gone since; a job that appends would keep them.
+
+    Raises:
+        RunError: ``SOURCE_CHANGED``.
+    """
+    if truth.position is not None or truth.loose_from is None or run.config.source.changes != "append":
+        return
+    newest = run.source.snapshot.version
+    for one in commits_from(run.source.location, truth.loose_from + 1, ""):
+        if one.has_removed and one.mark.version <= newest:
+            raise RunError(
+                "SOURCE_CHANGED",
+                f"rows of the source '{run.config.source.table}' were changed or deleted by its version "
+                f"{one.mark.version}, since the job scored some of them.",
+                hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
+            )
 
 
 def is_current(run: Run, note: Note) -> bool:
@@ -172,10 +196,18 @@ def _ends(checkpoint: Checkpoint) -> tuple[Position | None, ...]:
 
 
 def _restart(run: Run, checkpoint: Checkpoint, truth: Truth, identity: dict[str, Any]) -> None:
+    """Make the checkpoint say what the rows say, and the quarantine hold what they have."""
+    _rewrite(run, checkpoint, truth, identity)
+    renew_quarantine(run.engine, run.config)
+
+
+def _rewrite(run: Run, checkpoint: Checkpoint, truth: Truth, identity: dict[str, Any]) -> None:
     was = checkpoint.last_batch() is not None or checkpoint.identity() is not None
     if truth.position is None:
         checkpoint.remove()
-        if was or truth.rows:
+        if was and run.is_new_output:
+            run.tell("the predictions that the checkpoint was made with are gone: it starts anew")
+        elif was or truth.rows:
             run.tell("no prediction says how far the job is: it starts anew")
         elif not run.is_new_output:
             _tell_of_others(run)

@@ -229,9 +229,11 @@ class LocalEngine:
             discard(files)
         return is_made
 
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace rows in one commit; see ``Engine.replace``."""
-        self._fit(table, cast(LocalScored, scored).schema)
+        self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         files = self._files(scored, str(self.room.scratch))
         return commits.replace(self._open(table), files, where, transaction) is not None
 

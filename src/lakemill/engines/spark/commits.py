@@ -44,7 +44,7 @@ def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -
     return _write(frame.sparkSession, writer, table)
 
 
-def replace(scored: Scored, table: str, where: str | None, transaction: Transaction | None) -> bool:
+def replace(scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None) -> bool:
     """Replace rows in one commit; see ``Engine.replace``."""
     frame = _few_files(scored, table if where is not None else None)
     writer = frame.write.mode("overwrite")

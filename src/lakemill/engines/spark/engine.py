@@ -225,7 +225,9 @@ class SparkEngine:
         return commits.append(scored, table, transaction)
 
     @translated
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace rows in one commit; see ``Engine.replace``."""
         return commits.replace(scored, table, where, transaction)
 
