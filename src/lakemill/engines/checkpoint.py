@@ -16,6 +16,7 @@ from pyarrow import fs
 from lakemill.engines.positions import COMMITTED, WHOLE_VERSION, Position
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
+from lakemill_udfs.own_files import make_private
 
 IDENTITY_FILE = "lakemill.json"
 OWN_ENTRIES = ("commits", "offsets", "sources", "state", "metadata", IDENTITY_FILE)
@@ -171,6 +172,8 @@ class Checkpoint:
         store.create_dir(target.rpartition("/")[0], recursive=True)
         is_local = isinstance(store, fs.LocalFileSystem | fs.HadoopFileSystem)
         place = f"{target.rpartition('/')[0]}/.{name.rpartition('/')[2]}.{uuid.uuid4()}.tmp" if is_local else target
+        if name == IDENTITY_FILE:
+            make_private(store, place)
         with store.open_output_stream(place) as stream:
             stream.write(text.encode())
         if is_local:
@@ -261,6 +264,12 @@ class Checkpoint:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise ConfigError(
+                "CHECKPOINT_NOT_OURS",
+                f"the checkpoint '{self.location}' is another user's: only its owner may read it.",
+                hint="let one user run the job and ask for its status.",
+            ) from error
 
 
 def _delete_own(store: fs.FileSystem, folder: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.marks import Mark
 from lakemill.engines.positions import Position
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.masking import masked
+
+DIGESTS = "sha256"
+"""Key under which an identity has the digests of what it shows masked: by them it is compared."""
 
 NOTE = "note"
 """Key of ``Note`` in what a checkpoint was made for."""
@@ -91,14 +96,23 @@ def job_identity(config: PredictConfig, key: Sequence[str], source_id: str) -> d
     source = config.source
     return {
         "job": config.name,
-        "source": source.table,
+        "source": masked(source.table),
         "source_id": source_id,
-        "where": source.where,
+        "where": source.where and masked(source.where),
         "key": list(key),
-        "output": config.output.table,
+        "output": masked(config.output.table),
         "changes": source.changes,
         "change_column": source.change_column,
+        DIGESTS: {
+            "source": _digest(source.table),
+            "where": _digest(source.where or ""),
+            "output": _digest(config.output.table),
+        },
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any], output: str | None) -> None:
@@ -114,10 +128,16 @@ def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any], output
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` or ``SOURCE_REPLACED``.
     """
-    note, moved = Note.read(known), {"source", "source_id"}
+    note, digests = Note.read(known), known.get(DIGESTS, {})
+    apart = {"source", "source_id", DIGESTS}
     if note is not None and output is not None and note.commit.is_in(output):
-        moved.add("output")
-    changed = [key for key in identity if key not in moved and known.get(key) != identity[key]]
+        apart.add("output")
+    changed = [
+        key
+        for key in identity
+        if key not in apart
+        and (digests[key] != identity[DIGESTS][key] if key in digests else known.get(key) != identity[key])
+    ]
     if changed:
         raise ConfigError(
             "CHECKPOINT_OTHER_JOB",

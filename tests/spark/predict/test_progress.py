@@ -21,7 +21,7 @@ SEQUENCES = (
 )
 
 
-@pytest.mark.parametrize("events", SEQUENCES, ids=lambda events: "-".join(events))
+@pytest.mark.parametrize("events", SEQUENCES, ids="-".join)
 def test_each_row_has_one_prediction_whatever_happened(
     tmp_path: Path, spark: SparkSession, events: tuple[str, ...]
 ) -> None:
