@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
-from lakemill.engines.choice import open_engine
+from lakemill.engines.local.engine import LocalEngine
 from lakemill.predict.modes import MODES
 from lakemill.predict.preparing import prepare
 from lakemill.predict.redo import retry_errors, undo_run
@@ -164,7 +164,7 @@ def test_two_modes_at_once_never_both_land(world: World, modes: tuple[str, str])
     for x in world.rows:
         world.rows[x] = x  # `missing` needs a key
     keyed = {"source__key": ["x"], "output__table": f"{world.lake}/both"}
-    runs = [prepare(world.config(mode=mode, **keyed), open_engine(None, "job", "local"), print) for mode in modes]
+    runs = [prepare(world.config(mode=mode, **keyed), LocalEngine(), print) for mode in modes]
     MODES[modes[0]](runs[0])
     with pytest.raises(LakemillError, match=r"^\[RUN_OVERTAKEN\]"):
         MODES[modes[1]](runs[1])
@@ -174,7 +174,7 @@ def test_two_modes_at_once_never_both_land(world: World, modes: tuple[str, str])
 
 @pytest.mark.parametrize("event", ["restore_output", "lose_output", "delete_rows"])
 def test_an_output_that_changes_while_a_run_scores_gets_nothing_more(world: World, event: str) -> None:
-    run = prepare(world.config(), open_engine(None, "job", "local"), world.said.append)
+    run = prepare(world.config(), LocalEngine(), world.said.append)
     if event == "lose_output":
         world.lose_output(chance())
     elif event == "restore_output":
@@ -229,7 +229,7 @@ def test_status_counts_predictions_against_rows_of_the_source(world: World) -> N
 def test_two_incremental_runs_in_threads_lose_and_double_nothing(world: World) -> None:
     def attempt(_: int) -> str | None:
         try:
-            run = prepare(world.config(), open_engine(None, "job", "local"), lambda _: None)
+            run = prepare(world.config(), LocalEngine(), lambda _: None)
             MODES["incremental"](run)
         except LakemillError as error:
             return error.code
