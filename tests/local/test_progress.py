@@ -11,7 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
+from lakemill.engines.engine import Watch
 from lakemill.engines.local.engine import LocalEngine
+from lakemill.predict.incremental import Slices, following
 from lakemill.predict.modes import MODES
 from lakemill.predict.preparing import prepare
 from lakemill.predict.redo import retry_errors, undo_run
@@ -119,6 +121,16 @@ def test_a_copy_of_the_source_whose_history_went_another_way_is_refused(world: W
     world.append(chance())  # as many commits as before, other ones
     with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\] .*its version 3 is another one"):
         predict_table(world.config())
+
+
+def test_a_source_that_is_replaced_under_a_running_stream_is_refused(world: World) -> None:
+    slices = Slices(prepare(world.config(), LocalEngine(), print))
+    run = slices.run
+    run.engine.follow(following(run), slices, Watch())
+    slices.look_at_source()
+    world.replace_source(chance())
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\] .*its version 2 is not the one that was read"):
+        slices.look_at_source()
 
 
 def test_a_lake_that_is_moved_whole_goes_on(world: World, tmp_path: Path) -> None:
