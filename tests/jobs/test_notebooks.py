@@ -32,7 +32,7 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     with mlflow_at(demo.registry):
-        names = runpy.run_path(str(NOTEBOOKS / "02_pipelines.py"), run_name="__main__")
+        names = runpy.run_path(str(NOTEBOOKS / "05_pipelines.py"), run_name="__main__")
     assert len(names["scored"]) == 10
     assert all(labels == names["results"]["dict of an array"] for labels in names["results"].values())
     assert set(names["traced"]["out.weight"]) <= {"thin", "bold"}
@@ -47,7 +47,7 @@ def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("spark")
 def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
-    names = runpy.run_path(str(NOTEBOOKS / "03_streaming.py"), run_name="__main__")
+    names = runpy.run_path(str(NOTEBOOKS / "07_streaming.py"), run_name="__main__")
     assert [names[run].rows for run in ("first", "second", "third")] == [40, 10, 10]
     assert names["third"].rows_rescored == 50
     table = DeltaTable(demo.lake / "streaming").to_pandas()

@@ -99,6 +99,8 @@ def check_job(run: Run) -> dict[str, Any] | None:
         run.tell(f"the checkpoint is damaged ({damage}): the predictions say how far the job is")
         return None
     known = checkpoint.identity()
+    if known is not None and checkpoint.last_batch() is None and not truth_of(run).rows:
+        return None  # nothing is scored yet: the job may become another one
     if known is not None:
         check_identity(known, identity_of(run), run.state.location)
         note = Note.read(known)
