@@ -197,7 +197,7 @@ class EngineConfig(Strict):
         name: ``spark`` (also ``auto``), or ``local``: in this machine's processes, without Java.
         batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
         batch_bytes: Most bytes of source columns in a model batch.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; a device that is asked for and not there is an error.
         group_by: Score whole groups of these columns at once (``mode: full`` only).
         max_bytes_per_trigger: About how much of the source one incremental batch takes.
     """
@@ -205,7 +205,7 @@ class EngineConfig(Strict):
     name: Literal["auto", "local", "spark"] = "auto"
     batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     batch_bytes: Bytes = 64 * 2**20
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     group_by: tuple[str, ...] = ()
     max_bytes_per_trigger: Bytes = 2**30
 

@@ -32,7 +32,12 @@ class _Flavors(BaseModel, extra="allow"):
     python_function: _PythonFunction | None = None
 
 
+class _Certificate(BaseModel):
+    summary: str
+
+
 class _Noted(BaseModel):
+    certificate: _Certificate | None = None
     inputs: dict[str, dict[str, Any]] = {}
     outputs: dict[str, dict[str, Any]] = {}
     options: dict[str, Any] = {}

@@ -205,6 +205,7 @@ def input_columns(resolved: Resolved) -> dict[str, Kind]:
             given = frozenset(made)
             for name, one in zip(getattr(step, "members", [""]), own, strict=True):
                 model = next(models)
+                columns |= _declared_columns(one, model, resolved.pipeline, given)
                 columns |= _model_columns(one, model, given)
                 outputs = {
                     str(value) if isinstance(value := one.outputs.get(spec.name, spec.name), str) else spec.name
@@ -229,6 +230,13 @@ def input_columns(resolved: Resolved) -> dict[str, Kind]:
             }
             made |= {new for name in step.names if (new := step.outputs.get(name, name))}
     return columns
+
+
+def _declared_columns(step: ModelStep, model: ModelSpec, pipeline: Pipeline, made: Collection[str]) -> dict[str, Kind]:
+    """Return the columns of a model that does not say its inputs, as far as the pipeline declares them."""
+    known = {spec.name: spec for spec in pipeline.inputs}
+    sources = () if model.inputs else step.inputs.values()
+    return {source: known[source] for source in sources if source in known and source not in made}
 
 
 def _model_columns(step: ModelStep, model: ModelSpec, made: Collection[str]) -> dict[str, Kind]:

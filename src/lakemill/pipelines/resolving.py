@@ -142,7 +142,7 @@ def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpe
             if step.sha256
             else "what the registry holds is not what was registered; register it again.",
         )
-    options = flavors.options(flavor, found.name, found.described, step.options)
+    options = flavors.options(flavor, found.name, files.path, found.described, step.options)
     inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
         uri=step.uri,
