@@ -155,11 +155,11 @@ def check_same_source(known: Mapping[str, Any], identity: Mapping[str, Any]) -> 
     Raises:
         ConfigError: ``SOURCE_REPLACED``.
     """
-    if known.get("source_id") not in (None, identity["source_id"]):
+    was = known.get("source_id")
+    if was is not None and was != identity["source_id"]:
         raise source_replaced(
             identity["source"],
-            f"it has the id {identity['source_id']}, and the job had read {known.get('source')!r} with the id "
-            f"{known['source_id']}",
+            f"it has the id {identity['source_id']}, and the job had read {known.get('source')!r} with the id {was}",
         )
 
 
