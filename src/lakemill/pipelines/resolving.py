@@ -13,7 +13,9 @@ from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
+from lakemill_udfs.models.isolated_environment import requirements_of
 from lakemill_udfs.models.model import ModelSpec
+from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep, Step
 from lakemill_udfs.tensors.spec import TensorSpec, declared
@@ -130,7 +132,11 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
             f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
             hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
         )
-    inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
+    if step.env == "isolated":  # it may not load here at all: what its signature says must do
+        requirements_of(files.path)
+        inputs, outputs = signature_specs(found.described)
+    else:
+        inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
         uri=step.uri,
         location=_location(found, files.path),
@@ -143,6 +149,7 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
         beside=files.beside,
         options=options,
         certificate=_certificate(found),
+        env=step.env,
     )
 
 
