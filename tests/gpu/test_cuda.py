@@ -1,4 +1,4 @@
-"""What needs a GPU: results equal to the CPU's, real out of memory, devices by number. ``make test-gpu``, on such a machine."""
+"""What needs a GPU: the CPU's results, real out of memory, devices by number. ``make test-gpu``, where there is one."""
 
 from __future__ import annotations
 
