@@ -228,11 +228,14 @@ def test_changes_come_to_one_state_a_key(engine: LocalEngine, tmp_path: Path) ->
     versions: dict[int, int] = {}
 
     def on_slice(new: Slice) -> None:
-        there, gone = engine.latest(new.rows, ["id"], "x < 50")
-        with engine.scored(there, plan) as scored:
+        nothing = engine.given(rows.slice(0, 0))
+        latest = engine.latest(new.rows, ["id"], "x < 50", nothing)
+        with engine.scored(latest.rows, plan) as scored:
             found = scored.to_arrow().to_pylist()
         versions.update({row["id"]: row["metadata"]["source_version"] for row in found})
-        seen_states.append(({row["id"]: row["out"]["y"] for row in found}, sorted(gone.to_arrow()["id"].to_pylist())))
+        seen_states.append(
+            ({row["id"]: row["out"]["y"] for row in found}, sorted(latest.gone.to_arrow()["id"].to_pylist()))
+        )
 
     what = following(engine, source, tmp_path / "c", changes=True)
     engine.follow(what, on_slice, Watch())
@@ -313,7 +316,7 @@ def test_a_copy_knows_its_own_commit(engine: LocalEngine, tmp_path: Path) -> Non
     found: list[dict[str, Any]] = []
 
     def on_slice(new: Slice) -> None:
-        there, _ = engine.latest(new.rows, ["id"], None)
+        there = engine.latest(new.rows, ["id"], None, engine.given(rows.slice(0, 0))).rows
         with engine.scored(there, plan, once=Once(("id",))) as scored:
             found.extend(scored.to_arrow().to_pylist())
 

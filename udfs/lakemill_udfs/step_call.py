@@ -33,8 +33,7 @@ class StepCall:
         stage: Of its failures.
         max_rows: Rows of one call at most; halved when there is no memory.
         halves: Whether a call that fails is halved; without it all its rows fail.
-        foreign: Whether the code is not ours: then it gets read-only arrays, and what it gives is tried for one row
-            too.
+        foreign: Whether the code is not ours: then it gets read-only arrays, and a task's first row goes alone.
         stop_at_first: Whether one row alone shows that the step does not keep its declaration, as in ``infer``.
     """
 
@@ -86,9 +85,8 @@ class StepCall:
                 if size < len(members):
                     here = members[start : start + size]
                     part = {name: array[start : start + size] for name, array in group.items()}
-                results, errors = self._attempt(part, size)
-                if size > 1 and not errors and not self._tried:
-                    results = self._try_one_row(part, results)
+                attempt = self._attempt if self._tried or size == 1 else self._first_attempt
+                results, errors = attempt(part, size)
                 parts += results
                 places.append(np.delete(here, list(errors)) if errors else here)
                 failed.update({int(here[at]): error for at, error in errors.items()})
@@ -164,27 +162,52 @@ class StepCall:
         self._writes = True
         return result
 
-    def _try_one_row(self, inputs: Arrays, results: list[Arrays]) -> list[Arrays]:
-        """Find outputs that have as many values as the batch has rows by coincidence: for one row they have not.
+    def _first_attempt(self, inputs: Arrays, rows: int) -> tuple[list[Arrays], Failures]:
+        """Call for the first row alone, then for the others, so that each is scored once.
 
-        Returns:
-            The results; as they were, if the step uses one array for all that it gives.
+        So outputs are found that have as many values as the batch has rows by coincidence: for one row they have not.
+        ``infer`` gives a result without copying it: there all rows go in one call, and the first one once more.
+
+        Raises:
+            ModelError: ``OUTPUT_ROWS`` if the step gives as many values for one row as for all.
         """
+        if self.stop_at_first:
+            results, failed = self._attempt(inputs, rows)
+            return results if failed else self._try_first_row(inputs, results), failed
+        first, wrong = self._first_row(inputs)
+        if first is not None:
+            self._tried = True
+            others, failed = self._attempt({name: array[1:] for name, array in inputs.items()}, rows - 1)
+            return [first, *others], {1 + at: error for at, error in failed.items()}
+        results, failed = self._attempt(inputs, rows)
+        if wrong is not None and not failed:
+            raise wrong
+        self._tried = not failed
+        return results, failed
+
+    def _first_row(self, inputs: Arrays) -> tuple[Arrays | None, ModelError | None]:
+        """Return the outputs for the first row alone, if there are any, and what is wrong with their number of rows."""
+        try:
+            return self._result({name: array[:1] for name, array in inputs.items()}, 1), None
+        except RowError as error:
+            if error.code != "OUTPUT_ROWS":
+                return None, None
+            text = error.message.replace("1 rows went in", "one row went in").removesuffix(".")
+            return None, ModelError(
+                "OUTPUT_ROWS",
+                f"{text}; the first axis of an output is the row.",
+                hint="turn or repeat it in the model or the function.",
+            )
+        except Exception:  # a model may want two rows at least, or no such row alone; then nothing is learnt
+            return None, None
+
+    def _try_first_row(self, inputs: Arrays, results: list[Arrays]) -> list[Arrays]:
+        """Return the results; as they were, if the step uses one array for all that it gives."""
         self._tried = True
         kept = [{name: array.copy() for name, array in part.items()} for part in results]
-        try:
-            result = self._called({name: array[:1] for name, array in inputs.items()})
-        except Exception:  # a model may want two rows at least, or no such row alone; then nothing is learnt
-            result = {}
-        for name in kept[0].keys() & result.keys():
-            got = np.asarray(result[name])
-            if not got.ndim or len(got) != 1:
-                raise ModelError(
-                    "OUTPUT_ROWS",
-                    f"{name}: one row went in, {len(got) if got.ndim else 'one value'} came out; "
-                    "the first axis of an output is the row.",
-                    hint="turn or repeat it in the model or the function.",
-                )
+        _, wrong = self._first_row(inputs)
+        if wrong is not None:
+            raise wrong
         same = (
             array.dtype == object or np.array_equal(part[name], array)
             for part, was in zip(results, kept, strict=True)

@@ -1,39 +1,65 @@
-"""``deduplicate: content``: which column's content says that two rows have the same input."""
+"""``deduplicate: content``: what says that two rows have the same input, and so the same result."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.steps.check_fit import inputs_read
+from lakemill_udfs.steps.checks import compile_check
 from lakemill_udfs.steps.declared import ImageStep
 
-CONTENT, DIGEST_OF_CONTENT = "content", "sha256"
-"""Ingest's columns: an image's bytes, and their digest."""
+BYTES_OR_TEXT = (pa.binary(), pa.string(), pa.large_binary(), pa.large_string())
 
 
-def digested_column(plan: PredictPlan, schema: pa.Schema) -> tuple[str, bool]:
-    """Return the column that rows are compared by, and whether it is the digest already.
+@dataclass(frozen=True)
+class Compared:
+    """What rows are compared by.
+
+    Args:
+        column: The one column that the steps read. Its digest is always computed: a column that is called ``sha256``
+            may say anything.
+        beside: Carried columns that checks read, whose verdict depends on them too.
+    """
+
+    column: str
+    beside: tuple[str, ...] = ()
+
+
+def compared(plan: PredictPlan, schema: pa.Schema) -> Compared:
+    """Return what the rows of a source are compared by.
 
     Args:
         plan: Says which columns the pipeline reads.
         schema: Of the source.
 
     Raises:
-        ConfigError: ``DEDUPLICATE_COLUMNS`` if the pipeline reads something else than one column of bytes or text.
+        ConfigError: ``DEDUPLICATE_COLUMNS`` if the steps read something else than one column of bytes or text, or if a
+            check may read anything.
     """
     # An image step reads its file's path only where the row has no content.
     paths = {step.path_column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
-    read = {*plan.wiring.raw_columns, *(column.spec.name for column in plan.wiring.columns)} - paths
+    images = {step.column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
+    read = {*plan.input_columns, *(name for name in plan.wiring.raw_columns if name in images or name not in paths)}
     names = [name for name in plan.source_columns if name in read]
-    kinds = (pa.binary(), pa.string(), pa.large_binary(), pa.large_string())
-    if len(names) != 1 or schema.field(names[0]).type not in kinds:
+    if len(names) != 1 or names[0] not in schema.names or schema.field(names[0]).type not in BYTES_OR_TEXT:
         raise ConfigError(
             "DEDUPLICATE_COLUMNS",
             f"deduplicate: content needs a pipeline that reads one column of bytes or text; it reads: "
             f"{', '.join(names)}.",
             hint="leave deduplicate out.",
         )
-    if names == [CONTENT] and DIGEST_OF_CONTENT in schema.names:
-        return DIGEST_OF_CONTENT, True  # computing it would read every image once more
-    return names[0], False
+    unknown = [check.name for check in plan.pipeline.checks if check.code is not None]
+    if unknown:
+        raise ConfigError(
+            "DEDUPLICATE_COLUMNS",
+            f"deduplicate: content needs checks whose columns are known; '{unknown[0]}' is a function of the logged "
+            "pipeline.",
+            hint="leave deduplicate out.",
+        )
+    checks = [compile_check(check) for check in plan.pipeline.checks]
+    beside = inputs_read(checks, [name for name in plan.passthrough if name != names[0]])
+    return Compared(names[0], beside)

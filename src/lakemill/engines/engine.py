@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
-from lakemill.engines.relations import Rows, Scored, Snapshot
+from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill_udfs.plan import PredictPlan
 
 Own = Mapping[str, str]
@@ -166,17 +166,14 @@ class Engine(Protocol):
             pieces: For each row, the piece of work that it belongs to; None for one piece.
         """
 
-    def latest(self, changes: Rows, key: Sequence[str], where: str | None) -> tuple[Rows, Rows]:
+    def latest(self, changes: Rows, key: Sequence[str], where: str | None, known: Rows) -> Latest:
         """Return what a source's changes come to: one state for each key.
 
         Args:
             changes: As ``Slice`` has them.
             key: Columns that tell rows apart.
             where: The predicate of the job; a row that does not fulfil it is not in the source for it.
-
-        Returns:
-            The rows that are in the source after the changes, which remember the version that made them; and the keys
-            of those that are not.
+            known: Rows with the keys that earlier changes left.
         """
 
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
@@ -101,8 +102,45 @@ class Rows(Protocol):
             columns: Columns, or fields of structs as ``error.code``; the result names them so.
         """
 
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Run, and return how many rows have a key that does not tell them apart."""
+
     def to_arrow(self) -> pa.Table:
         """Run, and bring the rows here."""
+
+
+@dataclass(frozen=True)
+class KeyFaults:
+    """How well a key tells rows apart.
+
+    Args:
+        rows: All rows.
+        nulls: Of those, rows with null in their key.
+        repeated: Of the others, rows that share theirs with another one.
+    """
+
+    rows: int
+    nulls: int
+    repeated: int
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What a source's changes come to.
+
+    Args:
+        rows: The rows that are in the source after them, one state for each key; each remembers the version that made
+            it.
+        gone: Keys of rows that are not.
+        keys: All keys that the changes name.
+        doubtful: Those of them of which the source may have, or have had, several rows at once: what came and went does
+            not add up to one row or none; and those with null.
+    """
+
+    rows: Rows
+    gone: Rows
+    keys: Rows
+    doubtful: Rows
 
 
 class Scored(Protocol):
@@ -120,8 +158,8 @@ class Scored(Protocol):
     def tasks(self) -> tuple[Mapping[str, Any], ...]:
         """What each task measured (``lakemill_udfs.plan.TASK``)."""
 
-    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
-        """Run, and return how many rows have null in their key, and how many others share theirs with another row."""
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Run, and return how many rows have a key that does not tell them apart."""
 
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""

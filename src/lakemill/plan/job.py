@@ -87,7 +87,7 @@ def plan_job(
 
 def _look_at_source(config: PredictConfig, engine: Engine, source: Snapshot, report: PlanReport) -> None:
     columns = source.schema.names
-    for error in source_problems(config, columns):
+    for error in source_problems(config, source.schema):
         report.add(error)
     with report.noting():
         kept_rows(config, engine, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Transaction, opened
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.schemas import lost_fields, unlike_fields
+from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Run
 from lakemill_udfs.errors import TableError, TooManyErrorsError
@@ -62,31 +63,6 @@ def judged(run: Run, rows: Rows, *, anew: bool = False, **origin: Any) -> Iterat
     with run.scored(rows, anew=anew, **origin) as scored:
         judge(scored, run.config.quarantine.max_ratio)
         yield scored
-
-
-def check_keys(batch: Scored, key: Sequence[str], source: str) -> None:
-    """Stop a batch whose keys do not tell its rows apart.
-
-    Raises:
-        TableError: ``KEY_NULL`` or ``KEY_NOT_UNIQUE``, with counts.
-    """
-    named = ", ".join(key)
-    nulls, repeated = batch.key_faults(key)
-    if nulls:
-        raise TableError(
-            "KEY_NULL",
-            f"{nulls} of {batch.rows} rows to score of '{source}' have null in their key ({named}); nothing of this "
-            "batch was written.",
-            hint="leave them out with source.where, or name other columns in source.key; source.changes: append needs "
-            "no key.",
-        )
-    if repeated:
-        raise TableError(
-            "KEY_NOT_UNIQUE",
-            f"{repeated} of {batch.rows} rows to score of '{source}' have the same key ({named}) as another one; "
-            "nothing of this batch was written.",
-            hint="source: {key: [...]} must name columns that tell rows apart; source.changes: append needs no key.",
-        )
 
 
 def judge(batch: Scored, max_ratio: float | None) -> None:

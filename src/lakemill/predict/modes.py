@@ -8,6 +8,7 @@ from lakemill.engines.engine import Transaction, Watch, opened
 from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
+from lakemill.predict.keys import check_keys
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import Run, own_rows
 from lakemill.predict.upserts import run_change_column
@@ -72,12 +73,16 @@ def run_where(run: Run) -> None:
             f"{where!r} uses another.",
             hint="name its columns in source: {columns: [...]} and run once with mode: full.",
         ) from error
+    # The predicate may hold for one of several rows with a key only, and the MERGE would replace the others' too.
+    there = run.engine.rows(run.source.snapshot).only(run.source.rows, run.source.key)
+    check_keys(there, run.source.key, config.source.table)
     _replace(run, run.source.rows, replaces=where)
 
 
 def run_missing(run: Run) -> None:
     """Score the rows that have no prediction of this pipeline's version, in one commit."""
     scored = run.predictions(f"metadata.pipeline_version = '{run.result.pipeline_version}'")
+    check_keys(run.source.rows, run.source.key, run.config.source.table)  # a second row has a prediction by its key
     _replace(run, run.source.rows.without(scored, run.source.key))
 
 

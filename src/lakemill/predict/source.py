@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, opened
 from lakemill.engines.relations import Rows, Snapshot
+from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import ConfigError, TableError
 
 
@@ -30,11 +33,11 @@ def open_source(config: PredictConfig, engine: Engine) -> Source:
     """Open the source table and check what is said of it.
 
     Raises:
-        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``.
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``KEY_TYPE``.
         ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
     snapshot = opened(engine, config.source.table, config.source.version)
-    for problem in source_problems(config, snapshot.schema.names):
+    for problem in source_problems(config, snapshot.schema):
         raise problem
     return Source(snapshot, kept_rows(config, engine, snapshot), source_key(config, snapshot.schema.names))
 
@@ -64,13 +67,14 @@ def passed_columns(config: PredictConfig, columns: Sequence[str]) -> tuple[str, 
     return tuple(dict.fromkeys((*source_key(config, columns), *config.source.carried, *config.engine.group_by)))
 
 
-def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[ConfigError]:
+def source_problems(config: PredictConfig, schema: pa.Schema) -> Iterator[ConfigError]:
     """Yield what is wrong with the columns that a job names.
 
     Args:
         config: The job.
-        columns: Of the source.
+        schema: Of the source.
     """
+    columns = schema.names
     table, key = config.source.table, source_key(config, columns)
     if not key:
         yield ConfigError(
@@ -85,3 +89,41 @@ def source_problems(config: PredictConfig, columns: Sequence[str]) -> Iterator[C
                 f"source '{table}' has no column '{name}'; it has: {', '.join(columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
+    yield from unfit_keys(schema, [name for name in (*key, *config.engine.group_by) if name in columns], table)
+
+
+def unfit_keys(schema: pa.Schema, key: Sequence[str], table: str) -> Iterator[TableError]:
+    """Yield an error for each column of a key whose values cannot be compared.
+
+    Args:
+        schema: Of the source.
+        key: Columns that tell rows apart; all are in it.
+        table: The source, for messages.
+    """
+    for name in key:
+        if not _is_comparable(schema.field(name)):
+            kind = "variant" if _is_variant(schema.field(name)) else type_text(schema.field(name).type)
+            yield TableError(
+                "KEY_TYPE",
+                f"column '{name}' of '{table}' is no key: values of type {kind} cannot be compared.",
+                hint="name other columns in source.key: numbers, texts, bytes, dates, times.",
+            )
+
+
+def _is_comparable(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        return not _is_variant(field) and all(_is_comparable(inner) for inner in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_comparable(kind.value_field)
+    return not (pa.types.is_map(kind) or pa.types.is_null(kind))
+
+
+def _is_variant(field: pa.Field) -> bool:
+    """Return whether a struct is Spark's or Delta's variant."""
+    kind = field.type
+    return (
+        pa.types.is_struct(kind)
+        and {inner.name for inner in kind} == {"value", "metadata"}
+        and all(pa.types.is_binary(inner.type) or pa.types.is_large_binary(inner.type) for inner in kind)
+    )

@@ -12,6 +12,7 @@ from lakemill.engines import table_names
 from lakemill.engines.engine import Transaction, opened
 from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.keys import check_keys
 from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
 from lakemill.predict.run import Committed, Run
 from lakemill.predict.source import kept_rows
@@ -44,12 +45,19 @@ def score_changes(run: Run, changes: Rows, transaction: Transaction, **origin: A
         **origin: Completes the rows' provenance.
 
     Raises:
+        TableError: ``KEY_NOT_UNIQUE`` also where an earlier batch had the other row; nothing was scored.
         LakemillError: as ``commit`` and ``Engine.merge``.
     """
     key, source = run.source.key, run.config.source
-    rows, gone = run.engine.latest(changes, key, source.where)
-    removed = gone if source.deleted == "remove" else None
-    return _merge(run, rows, removed, transaction, **origin)
+    latest = run.engine.latest(changes, key, source.where, run.predictions())
+    rows, gone = latest.rows, latest.gone
+    # Of several rows at once, only the source tells what is left: as it is now, so that a mended source goes on.
+    there = kept_rows(run.config, run.engine, opened(run.engine, source.table))
+    if not (latest.doubtful.is_empty() and gone.only(there, key).is_empty()):
+        rows = there.only(latest.keys, key)
+        check_keys(rows, key, source.table)
+        gone = latest.keys.without(there, key)
+    return _merge(run, rows, gone if source.deleted == "remove" else None, transaction, **origin)
 
 
 def _merge(run: Run, rows: Rows, removed: Rows | None, transaction: Transaction, **origin: Any) -> Committed:
@@ -95,7 +103,9 @@ def run_change_column(run: Run) -> None:
     transaction = Transaction(f"{config.name}/upsert", opened(engine, config.output.table).version)
     state = tuple(dict.fromkeys((*key, str(config.source.change_column))))
     gone = predictions.select(key).without(source, key) if config.source.deleted == "remove" else None
-    batch = _merge(run, source.without(predictions, state), gone, transaction, source_version=source_version)
+    changed = source.without(predictions, state)
+    check_keys(source.only(changed, key), key, config.source.table)
+    batch = _merge(run, changed, gone, transaction, source_version=source_version)
     if batch.rows:
         run.result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")

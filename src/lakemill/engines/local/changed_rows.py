@@ -10,38 +10,57 @@ import polars as pl
 import pyarrow as pa
 
 from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
-from lakemill.engines.local.predicates import Predicate
 from lakemill.engines.local.rows import LocalRows, given
+from lakemill.engines.relations import Latest
 
 GONE = ("delete", "update_preimage")
+THERE, LEFT_OVER = "__there", "__left_over"
 
 
-def latest(changes: LocalRows, key: Sequence[str], where: str | None) -> tuple[LocalRows, LocalRows]:
+def latest(changes: LocalRows, key: Sequence[str], where: str | None, known: LocalRows) -> Latest:
     """Return each key's last state; see ``Engine.latest``. Only narrow columns are held here."""
-    names = list(key)
-    predicate = None if where is None else Predicate.read(where, changes.file_schema)
-    looked_at = [CHANGE_TYPE, COMMIT_VERSION, *names]
-
-    def states(rows: LocalRows) -> pl.DataFrame:
-        batches = list(rows.select(looked_at).batches())
-        table = pa.Table.from_batches(batches, pa.schema([changes.file_schema.field(name) for name in looked_at]))
-        return cast(pl.DataFrame, pl.from_arrow(table))
-
-    everything = states(changes)
-    there = (
-        everything.filter(~pl.col(CHANGE_TYPE).is_in(GONE))
-        if predicate is None
-        else states(changes.where(f"{CHANGE_TYPE} NOT IN ('delete', 'update_preimage')").where(cast(str, where)))
-    )
-    there = there.select(*names, COMMIT_VERSION).unique()
-    # A commit may delete a row and add it again: then it is there.
-    last = everything.group_by(names).agg(pl.col(COMMIT_VERSION).max())
-    present = last.join(there, on=[*names, COMMIT_VERSION], how="semi", nulls_equal=True)
-    gone = last.join(present, on=names, how="anti", nulls_equal=True).select(names)
-    kept = changes.where(f"{CHANGE_TYPE} NOT IN ('delete', 'update_preimage')")
+    names, kept = list(key), changes if where is None else changes.where(where)
+    last = _last_states(kept, names)
+    present = last.filter(THERE).select(*names, COMMIT_VERSION)
     on = [*names, COMMIT_VERSION]
-    kept = kept.chosen(on, lambda frame: frame.join(present, on=on, how="semi", nulls_equal=True))
-    if where is not None:
-        kept = kept.where(where)
-    schema = pa.schema([changes.file_schema.field(name) for name in names])
-    return replace(kept, has_versions=True), given(changes.room, gone.to_arrow().cast(schema))
+    rows = kept.where(f"{CHANGE_TYPE} NOT IN ('delete', 'update_preimage')")
+    rows = rows.chosen(on, lambda frame: frame.join(present, on=on, how="semi", nulls_equal=True))
+
+    def keys(frame: pl.DataFrame) -> LocalRows:
+        schema = pa.schema([changes.file_schema.field(name) for name in names])
+        return given(changes.room, frame.select(names).to_arrow().cast(schema))
+
+    gone, doubtful = last.filter(~pl.col(THERE)), _doubtful(last, names, known)
+    return Latest(replace(rows, has_versions=True), keys(gone), keys(last), keys(doubtful))
+
+
+def _last_states(changes: LocalRows, names: list[str]) -> pl.DataFrame:
+    """Return for each key the version of its last change, whether it is in the source after it, and ``LEFT_OVER``.
+
+    That is how many rows came less those that went, without the one that is there: of one row at a time it is -1 where
+    the key was there before, else 0.
+    """
+    looked_at = [CHANGE_TYPE, COMMIT_VERSION, *names]
+    schema = pa.schema([changes.file_schema.field(name) for name in looked_at])
+    table = pa.Table.from_batches(list(changes.select(looked_at).batches()), schema)
+    came, version = ~pl.col(CHANGE_TYPE).is_in(GONE), pl.col(COMMIT_VERSION)
+    is_there = came.filter(version == version.max()).any()  # a commit may delete a row and add it again
+    return (
+        cast(pl.DataFrame, pl.from_arrow(table))
+        .group_by(names)
+        .agg(
+            version.max(),
+            is_there.alias(THERE),
+            (pl.when(came).then(1).otherwise(-1).sum() - is_there.cast(pl.Int64)).alias(LEFT_OVER),
+        )
+    )
+
+
+def _doubtful(last: pl.DataFrame, names: list[str], known: LocalRows) -> pl.DataFrame:
+    is_null = pl.any_horizontal(pl.col(names).is_null())
+    unfit, new = last.filter(~pl.col(LEFT_OVER).is_in([-1, 0]) | is_null), last.filter(pl.col(LEFT_OVER) == 0)
+    keys = [] if new.is_empty() else [pl.DataFrame(pl.from_arrow(batch)) for batch in known.select(names).batches()]
+    if keys:
+        there = pl.concat(keys).cast(new.select(names).schema)
+        unfit = pl.concat([unfit, new.join(there, on=names, how="semi", nulls_equal=True)])
+    return unfit

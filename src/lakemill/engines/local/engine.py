@@ -28,7 +28,7 @@ from lakemill.engines.local.tables import open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.local.writing import WrittenFile, discard
-from lakemill.engines.relations import Rows, Scored, Snapshot
+from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lost_fields
 from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
@@ -154,9 +154,9 @@ class LocalEngine:
         """Return rows that the driver holds."""
         return given(self.room, table, pieces)
 
-    def latest(self, changes: Rows, key: Sequence[str], where: str | None) -> tuple[LocalRows, LocalRows]:
+    def latest(self, changes: Rows, key: Sequence[str], where: str | None, known: Rows) -> Latest:
         """Return each key's last state; see ``Engine.latest``."""
-        return latest(cast(LocalRows, changes), key, where)
+        return latest(cast(LocalRows, changes), key, where, cast(LocalRows, known))
 
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:
         """Make a table unless there is one; see ``Engine.make``."""

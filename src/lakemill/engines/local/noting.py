@@ -22,15 +22,29 @@ class Note:
         column: Of the source.
         field: Of ``metadata``.
         digest: Note the SHA-256 of the value, not the value.
+        beside: Columns that the digest depends on too.
     """
 
     column: str
     field: str
     digest: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it reads."""
+        return (self.column, *self.beside)
 
     def of(self, batch: pa.RecordBatch) -> pa.Array:
         """Return the note of each row."""
-        return digests(batch[self.column]) if self.digest else batch[self.column]
+        if not self.digest:
+            return batch[self.column]
+        content = digests(batch[self.column])
+        if not self.beside:
+            return content
+        beside = batch.select(list(self.beside)).to_pylist()
+        both = zip(content.to_pylist(), beside, strict=True)
+        return digests(pa.array([None if own is None else own + repr(row) for own, row in both], pa.string()))
 
 
 def digests(values: pa.Array) -> pa.Array:

@@ -37,7 +37,7 @@ class Inputs:
         """Read the carried columns, and the digests of the inputs."""
         parts = []
         versions = [COMMIT_VERSION] if rows.has_versions else []
-        columns = list(dict.fromkeys((*plan.passthrough, note.column, *versions)))
+        columns = list(dict.fromkeys((*plan.passthrough, *note.columns, *versions)))
         for number, batch in rows.numbered(columns):
             carried = batch.select([*plan.passthrough, *versions])
             places = {

@@ -28,7 +28,7 @@ from lakemill.engines.local.reading import POSITION, Scan, read_piece
 from lakemill.engines.local.tables import DataFile
 from lakemill.engines.local.work import MadePiece, PieceFunction, PieceWork, make_pieces
 from lakemill.engines.local.writing import FileWriter, WrittenFile
-from lakemill.engines.relations import Rows
+from lakemill.engines.relations import KeyFaults, Rows
 
 DEALT_FILE_BYTES, DEALT_WAITING_BYTES = 64 * 2**20, 4 * 2**20
 """Of a file with whole groups, about; and of its rows that wait in memory while they are dealt out."""
@@ -290,6 +290,14 @@ class LocalRows:
         if not parts:
             return []
         return pl.concat(parts).group_by(names).agg(pl.col("rows").sum()).sort("rows", descending=True).to_dicts()
+
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Run, and return how many rows have a key that does not tell them apart."""
+        places = [f"c{place}" for place in range(len(key))]  # a name with a dot would be the field of a struct
+        keys = self.select(key).to_arrow().rename_columns(places)
+        whole = keys.drop_null()
+        counts = whole.group_by(places).aggregate([([], "count_all")])["count_all"].to_pylist()
+        return KeyFaults(keys.num_rows, keys.num_rows - whole.num_rows, sum(count for count in counts if count > 1))
 
     def to_arrow(self) -> pa.Table:
         """Run, and bring the rows here."""

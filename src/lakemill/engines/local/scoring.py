@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from lakemill.engines.digests import digested_column
+from lakemill.engines.digests import compared
 from lakemill.engines.engine import Once
 from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.commits import rows_of
@@ -19,6 +19,7 @@ from lakemill.engines.local.once import Inputs, copies_of, known_results
 from lakemill.engines.local.rows import LocalRows, Room, of_files
 from lakemill.engines.local.work import MadePiece
 from lakemill.engines.local.writing import FileWriter, WrittenFile, discard, joined
+from lakemill.engines.relations import KeyFaults
 from lakemill.engines.schemas import predictions_schema
 from lakemill_udfs.plan import PredictPlan
 
@@ -61,12 +62,9 @@ class LocalScored:
         self.rows += batch.num_rows
         self.rows_error += batch.num_rows - batch["error"].null_count
 
-    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
-        """Return how many rows have null in their key, and how many others share theirs with another row."""
-        keys = of_files(self.room, self.files, self.schema).select(key).to_arrow()
-        whole = keys.drop_null()
-        counts = whole.group_by(list(key)).aggregate([([], "count_all")])["count_all"].to_pylist()
-        return keys.num_rows - whole.num_rows, sum(count for count in counts if count > 1)
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Return how many rows have a key that does not tell them apart."""
+        return of_files(self.room, self.files, self.schema).key_faults(key)
 
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""
@@ -115,7 +113,7 @@ class Scoring:
     def _each(
         self, scored: LocalScored, source: LocalRows, notes: tuple[Note, ...], group_by: Sequence[str] = ()
     ) -> None:
-        columns = list(dict.fromkeys((*self.plan.source_columns, *(note.column for note in notes))))
+        columns = list(dict.fromkeys((*self.plan.source_columns, *(name for note in notes for name in note.columns))))
         todo = replace(source.select(columns), room=self.room)
         if group_by:
             todo = todo.dealt(group_by).map(predicting_groups(self.plan, group_by), scored.schema)
@@ -126,8 +124,8 @@ class Scoring:
             scored.add(piece)
 
     def _once(self, scored: LocalScored, source: LocalRows, notes: tuple[Note, ...], once: Once) -> None:
-        column, is_digest = digested_column(self.plan, source.file_schema)
-        note = Note(column, "input_sha256", digest=not is_digest)
+        by = compared(self.plan, source.file_schema)
+        note = Note(by.column, "input_sha256", digest=True, beside=by.beside)
         inputs = Inputs.read(self.plan, source, note)
         known = None if once.earlier is None else known_results(inputs, cast(LocalRows, once.earlier))
         todo = inputs.without(known)

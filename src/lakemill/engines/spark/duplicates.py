@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lakemill.engines.digests import compared
+from lakemill.engines.spark.schemas import arrow_schema, column_of
 from lakemill.engines.sql import quoted
-from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps.declared import ImageStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,19 +122,10 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
 
 def _digest(rows: DataFrame, plan: PredictPlan) -> Column:
     from pyspark.sql import functions as fn
-    from pyspark.sql.types import BinaryType, StringType
 
-    # An image step reads its file's path only where the row has no content.
-    paths = {step.path_column for step in plan.pipeline.steps if isinstance(step, ImageStep)}
-    read = {*plan.wiring.raw_columns, *(column.spec.name for column in plan.wiring.columns)} - paths
-    names = [name for name in plan.source_columns if name in read]
-    if len(names) != 1 or not isinstance(rows.schema[names[0]].dataType, BinaryType | StringType):
-        raise ConfigError(
-            "DEDUPLICATE_COLUMNS",
-            f"deduplicate: content needs a pipeline that reads one column of bytes or text; it reads: "
-            f"{', '.join(names)}.",
-            hint="leave deduplicate out.",
-        )
-    if names == ["content"] and "sha256" in rows.columns:
-        return fn.col("sha256")  # ingest's; computing it would read every image once more
-    return fn.sha2(fn.col(quoted(names[0])), 256)
+    by = compared(plan, arrow_schema(rows.schema))
+    content = fn.sha2(column_of(rows, by.column), 256)
+    if not by.beside:
+        return content
+    beside = fn.struct(*(column_of(rows, name).alias(f"c{place}") for place, name in enumerate(by.beside)))
+    return fn.sha2(fn.concat(content, fn.to_json(beside)), 256)

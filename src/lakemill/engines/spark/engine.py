@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lakemill.engines import table_names
 from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
-from lakemill.engines.relations import Rows, Scored, Snapshot
+from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.spark import changes, commits, tables
 from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
 from lakemill.engines.spark.following import follow
@@ -156,9 +156,10 @@ class SparkEngine:
         rows = spark.createDataFrame(numbered).repartitionById(max(pieces, default=0) + 1, fn.col("__piece"))
         return SparkRows(rows.drop("__piece"))
 
-    def latest(self, changes_: Rows, key: Sequence[str], where: str | None) -> tuple[SparkRows, SparkRows]:
+    @translated
+    def latest(self, changes_: Rows, key: Sequence[str], where: str | None, known: Rows) -> Latest:
         """Return each key's last state; see ``Engine.latest``."""
-        return changes.latest(frame_of(changes_), key, where)
+        return changes.latest(frame_of(changes_), key, where, frame_of(known))
 
     @translated
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:

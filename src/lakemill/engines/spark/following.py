@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
+from lakemill.engines.delta_log import actions
 from lakemill.engines.engine import Following, Slice, Watch
+from lakemill.engines.positions import WHOLE_VERSION, Position
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.engines.spark.rows import SparkRows
@@ -93,6 +95,18 @@ def _added_rows(spark: SparkSession, following: Following) -> DataFrame:
     return stream if following.changes else tables.filtered(stream, following.where)
 
 
+def _changes_of(spark: SparkSession, following: Following, first: int, last: int) -> DataFrame:
+    """Return what commits of the source changed, all of it."""
+    table = following.source.table
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", str(first)).option("endingVersion", str(last))
+    return (
+        reader.load(table_names.location(table))
+        if table_names.is_path(table)
+        else reader.table(table_names.in_sql(table))
+    )
+
+
 def _until_ended(query: StreamingQuery, slices: _Slices, watch: Watch) -> None:
     while not query.awaitTermination(POLL_SECONDS):  # the pause also lets a waiting batch of new rows go first
         if watch.stop.is_set():
@@ -154,9 +168,9 @@ class _Slices:
                 if self.is_ended:  # to return would tell Spark that the batch is done
                     raise RunError("STREAM_ENDED", f"batch {batch_id} is left to the next start.")
                 self.reach(rows.sparkSession)
-                checkpoint = self.following.checkpoint
-                end = checkpoint.offset(batch_id)
-                self.on_slice(Slice(batch_id, SparkRows(rows), end.version, end.is_snapshot))
+                piece = self._whole(rows, batch_id)
+                if piece is not None:
+                    self.on_slice(piece)
         except LakemillError as error:
             cause = error.__cause__
             self.failure = error
@@ -166,6 +180,38 @@ class _Slices:
         except SPARK_FAILURES as error:
             self.failure = source_failure(error, self.following.source.table)
             raise self.failure from error
+
+    def _whole(self, rows: DataFrame, batch_id: int) -> Slice | None:
+        """Return the slice of a micro-batch; of changes, whole commits only.
+
+        Delta ends a micro-batch within a large commit, between the rows that it deletes and those that it adds. Such a
+        commit belongs to the micro-batch that it ends in, which reads it from its beginning.
+
+        Returns:
+            None if no commit ends in the micro-batch.
+        """
+        checkpoint = self.following.checkpoint
+        end, at = checkpoint.offset(batch_id), checkpoint.position(batch_id)
+        if not self.following.changes or at is None or at.is_snapshot:
+            return Slice(batch_id, SparkRows(rows), end.version, end.is_snapshot)
+        first_open = self._first_open(at)
+        before = checkpoint.position(batch_id - 1) if batch_id else None
+        if before is not None and not before.is_snapshot:
+            first = self._first_open(before)
+            if first == first_open:
+                return None
+            if before.index != WHOLE_VERSION and first == before.version:
+                rows = _changes_of(rows.sparkSession, self.following, first, first_open - 1)
+        if at.index != WHOLE_VERSION:
+            rows = rows.where(f"_commit_version < {first_open}")
+        return Slice(batch_id, SparkRows(rows), first_open - 1, end.is_snapshot)
+
+    def _first_open(self, at: Position) -> int:
+        """Return the first version of which something is left after a position; change files are never split."""
+        if at.index == WHOLE_VERSION:
+            return at.version
+        said = actions(self.following.source.location, at.version) or []
+        return at.version + any("cdc" in action for action in said)
 
     def end(self) -> None:
         """Wait for the running batch, and let no other begin."""

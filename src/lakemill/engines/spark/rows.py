@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import pyarrow as pa
 
+from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.spark.schemas import arrow_schema, column_of, spark_struct
@@ -119,6 +120,22 @@ class SparkRows:
         )
         counted = named.groupBy(*places).agg(fn.count("*").alias("rows")).orderBy(fn.desc("rows")).collect()
         return [dict(zip((*columns, "rows"), row, strict=True)) for row in counted]
+
+    @translated
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Run, and return how many rows have a key that does not tell them apart."""
+        from pyspark.sql import functions as fn
+
+        places = [f"c{place}" for place in range(len(key))]
+        keys = self.frame.select(
+            *(column_of(self.frame, name).alias(place) for name, place in zip(key, places, strict=True))
+        )
+        is_null = fn.expr(" OR ".join(f"{place} IS NULL" for place in places))
+        counted = keys.groupBy(*places).agg(fn.count("*").alias("rows"))
+        nulls = fn.sum(fn.when(is_null, fn.col("rows")))
+        repeated = fn.sum(fn.when(~is_null & (fn.col("rows") > 1), fn.col("rows")))
+        found = counted.agg(fn.sum("rows"), nulls, repeated).collect()[0]
+        return KeyFaults(*(count or 0 for count in found))
 
     @translated
     def to_arrow(self) -> pa.Table:

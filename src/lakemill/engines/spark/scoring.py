@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
@@ -39,21 +40,9 @@ class SparkScored:
     rows_error: int
     tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
-    @translated
-    def key_faults(self, key: Sequence[str]) -> tuple[int, int]:
-        """Return how many rows have null in their key, and how many share theirs; see ``Scored.key_faults``."""
-        from pyspark.sql import functions as fn
-
-        places = [f"c{place}" for place in range(len(key))]
-        keys = self.frame.select(
-            *(column_of(self.frame, name).alias(place) for name, place in zip(key, places, strict=True))
-        )
-        is_null = fn.expr(" OR ".join(f"{place} IS NULL" for place in places))
-        counted = keys.groupBy(*places).agg(fn.count("*").alias("rows"))
-        nulls = fn.sum(fn.when(is_null, fn.col("rows")))
-        repeated = fn.sum(fn.when(~is_null & (fn.col("rows") > 1), fn.col("rows")))
-        found = counted.agg(nulls, repeated).collect()[0]
-        return found[0] or 0, found[1] or 0
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Return how many rows have a key that does not tell them apart."""
+        return SparkRows(self.frame).key_faults(key)
 
     @translated
     def to_arrow(self) -> pa.Table:
