@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-frameworks test-gpu chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-all test-frameworks test-gpu chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,8 +32,12 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 	@.venv/bin/python -m lakemill.engines.spark.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
 	@touch $@
 
-test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a small Spark cluster and in a browser
+test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-all: test ## the same, then what both engines mean alike on Spark too, and longer chaos
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup -m matrix
+	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in
 	@scripts/make_frameworks_venv.sh && touch $@
@@ -49,8 +53,12 @@ chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILL
 	@.venv/bin/python -m tests.chaos.random_kills --kills $(KILLS)
 
 FUZZ := 2000
-fuzz: .venv/lakemill.stamp ## mutated images through every way that opens images (FUZZ=100000 for more)
+fuzz: .venv/lakemill.stamp ## mutated images, model folders, jobs' YAML and paths through all that reads them (FUZZ=100000 for more)
 	@.venv/bin/python -m tests.fuzz.images --count $(FUZZ)
+	@.venv/bin/python -m tests.fuzz.run_texts --count $(FUZZ)
+
+audit: .venv/made.stamp ## known vulnerabilities of the pinned packages, and a bill of materials (dist/lakemill.cdx.json)
+	@scripts/audit.sh
 
 borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py

@@ -78,6 +78,11 @@ def lost_fields(old: pa.Schema, new: pa.Schema) -> list[str]:
     return [*extra, *_lost(old, new, "")]
 
 
+def lacks_fields(table: pa.Schema, rows: pa.Schema) -> bool:
+    """Return whether a table lacks columns, or fields of structs, that rows have."""
+    return bool(_lost(rows, table, ""))
+
+
 def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list[str]:
     coming, lost = {field.name: field.type for field in new}, []
     for field in old:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Transaction, opened
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.schemas import lost_fields, unlike_fields
+from lakemill.engines.schemas import lacks_fields, unlike_fields
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Run
@@ -107,7 +107,7 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
     if there is not None:
         if not replaces_table:
             check_output("output.table", table, there.schema, schema)
-            if lost_fields(schema, there.schema):
+            if lacks_fields(there.schema, schema):
                 engine.add_fields(table, schema)
         return False
     try:

@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Transaction
+from lakemill.engines.local.conforming import conformed
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
@@ -147,6 +148,7 @@ def merge(
     own: str | None,
     transaction: Transaction | None = None,
     *,
+    columns: Sequence[str] | None = None,
     deleted: pa.Table | None = None,
     replaces: str | None = None,
 ) -> Snapshot | None:
@@ -158,6 +160,8 @@ def merge(
         key: Columns that tell rows apart; each key at most once in ``files`` and ``deleted`` together.
         own: Predicate on the table: only rows for which it holds are touched; None for all.
         transaction: Of the job.
+        columns: Which of the table's columns are written, null where the files have none; the others keep their
+            values. None for all.
         deleted: Keys of rows to take out.
         replaces: Predicate on the table: of the job's own other rows, those for which it holds are taken out too.
 
@@ -174,7 +178,7 @@ def merge(
     snapshot.check_writable()
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
-    values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
+    values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names if columns is None or name in columns}
 
     def write(table: DeltaTable) -> None:
         rows = _marked(rows_of(files, snapshot.schema), deleted)
@@ -238,7 +242,7 @@ def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchRe
             store, inside = filesystem(file.path)
             with pq.ParquetFile(inside, filesystem=store) as opened:
                 for batch in opened.iter_batches(use_threads=False):
-                    yield batch.select(schema.names).cast(schema)
+                    yield conformed(batch, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
