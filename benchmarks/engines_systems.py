@@ -52,6 +52,7 @@ def reading(work: str, folder: Path, output: Path) -> None:
 
 def daft(work: str, folder: Path, output: Path) -> None:
     import daft as d
+    from deltalake import write_deltalake
 
     frame = d.read_deltalake(str(folder / "source"))
     if work == "photos":
@@ -61,7 +62,7 @@ def daft(work: str, folder: Path, output: Path) -> None:
         names = [name for name in frame.column_names if name.startswith("feature_")]
         function = d.udf(return_dtype=d.DataType.float64(), batch_size=ROWS_A_BATCH)(daft_rows)
         scored = frame.select(frame["id"], function(str(folder), names, *(frame[n] for n in names)).alias("out"))
-    scored.write_deltalake(str(output))
+    write_deltalake(str(output), scored.to_arrow())
 
 
 def ray(work: str, folder: Path, output: Path) -> None:
@@ -238,4 +239,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from engines_systems import main as importable_main  # what is pickled for workers must have a name there
+
+    importable_main()

@@ -100,8 +100,8 @@ def test_a_method_is_logged_with_the_model(registry: str) -> None:
     logged = lakemill.log_model(model, name="method", options={"method": "predict_proba"}, registry=registry)
     assert (logged.inputs, logged.outputs) == (("inputs float64[4]",), ("probabilities float64[2]",))
     result = Pipeline((ModelStep(logged.uri),)).infer({"inputs": X}, registry=registry)
-    np.testing.assert_array_equal(result["out.probabilities"], model.predict_proba(X))
-    np.testing.assert_array_equal(served(logged.uri, registry, X), model.predict_proba(X))
+    np.testing.assert_allclose(result["out.probabilities"], model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_allclose(served(logged.uri, registry, X), model.predict_proba(X), rtol=1e-12)
     labels = Pipeline((ModelStep(logged.uri, options={"method": "predict"}),)).infer({"inputs": X}, registry=registry)
     assert list(labels["out.predictions"]) == model.predict(X).tolist()
 
@@ -241,6 +241,12 @@ def test_labels_that_differ_are_refused_whatever_the_tolerance(registry: str, mo
     monkeypatch.setitem(converting.CONVERTERS, "sklearn", lambda _, spec: honest(other, spec))
     with pytest.raises(ModelError, match=r"^\[CONVERT_DISAGREES\] .* 0.00% of labels equal"):
         converted(registry, model, "labels", frame, tolerance=10)
+
+
+def test_labels_that_are_booleans_compare_with_a_graphs_numbers(registry: str) -> None:
+    frame = FRAME.astype("float32")
+    logged = converted(registry, LogisticRegression().fit(frame, Y == 1), "booleans", frame)
+    assert (logged.certificate["equal_labels"], logged.outputs) == (1.0, ("predictions int64",))
 
 
 def test_a_conversion_needs_rows_and_a_model_that_can_be_converted(registry: str) -> None:

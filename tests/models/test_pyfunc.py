@@ -174,3 +174,33 @@ def test_a_pickle_of_another_class_says_which(tmp_path: Path) -> None:
     (path / "code.py").write_text("import nowhere_to_be_found\n")
     with pytest.raises(ModelError, match=r"^\[MODEL_MODULE_MISSING\] .* 'nowhere_to_be_found'"):
         Pipeline((ModelStep(path),)).infer({"x": np.array([1.0])})
+
+
+def test_params_and_model_config_reach_the_model(tmp_path: Path) -> None:
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema
+
+    expression = "x['x'] * (params or {}).get('factor', 2) + context.model_config['bias']"
+    (tmp_path / "code.py").write_text(MODEL.format(expression=expression))
+    mlflow.pyfunc.save_model(
+        tmp_path / "model",
+        python_model=str(tmp_path / "code.py"),
+        signature=ModelSignature(
+            Schema([column("double", "x")]),
+            Schema([column("double", "y")]),
+            ParamSchema([ParamSpec("factor", "double", 3.0)]),
+        ),
+        model_config={"bias": 1.0},
+        pip_requirements=["mlflow"],
+    )
+
+    def result(**options: Any) -> Any:
+        step = ModelStep(str(tmp_path / "model"), options=options)
+        return Pipeline((step,)).infer({"x": np.array([1.0, 2.0])})["out.y"]
+
+    assert result() == [4.0, 7.0]
+    assert result(params={"factor": 10.0}) == [11.0, 21.0]
+    assert result(model_config={"bias": 0.0}) == [3.0, 6.0]
+    with pytest.raises(ModelError, match=r"^\[MODEL_OPTION\] .* no parameter 'fcator'; it has: factor"):
+        result(params={"fcator": 1.0})

@@ -68,6 +68,14 @@ def out(path: Path, data: Any, **options: Any) -> dict[str, np.ndarray[Any, Any]
     return {name: np.array(table[name].to_pylist()) for name in table.column_names}
 
 
+def same(found: Any, expected: Any) -> None:
+    """Compare results: numbers but for the last bits, which depend on how many rows one call has."""
+    if np.asarray(expected).dtype.kind == "f":
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
 def as_array(frame: pd.DataFrame) -> pa.Table:
     """Return the frame's columns as one array ``inputs``."""
     return pa.table({"inputs": list(frame.to_numpy())})
@@ -85,7 +93,7 @@ def test_a_classifier_gives_what_its_method_gives(
     model = LogisticRegression().fit(FRAME, THREE)
     result = out(saved(model, tmp_path, suffix), FRAME if form == "columns" else as_array(FRAME), method=method)
     assert result.keys() == {f"out.{name}"}
-    np.testing.assert_array_equal(result[f"out.{name}"], getattr(model, method)(FRAME))
+    same(result[f"out.{name}"], getattr(model, method)(FRAME))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +109,7 @@ def test_a_classifier_gives_what_its_method_gives(
 def test_a_model_without_names_takes_one_array(tmp_path: Path, model: Any, method: str, name: str) -> None:
     fitted = model.fit(X, Y)
     result = out(saved(fitted, tmp_path, ".pkl"), as_array(FRAME), method=method)
-    np.testing.assert_allclose(result[f"out.{name}"], getattr(fitted, method)(X), rtol=1e-15)
+    np.testing.assert_allclose(result[f"out.{name}"], getattr(fitted, method)(X), rtol=1e-9)
 
 
 def test_columns_of_text_nulls_and_categories_go_by_name_in_any_order(tmp_path: Path) -> None:
@@ -112,7 +120,7 @@ def test_columns_of_text_nulls_and_categories_go_by_name_in_any_order(tmp_path: 
     inputs = resolve(Pipeline((ModelStep(path, trust=True),))).models[0].inputs
     assert [str(spec) for spec in inputs] == ["age float64", "city string", "size string"]
     result = out(path, MIXED[["size", "age", "city"]], method="predict_proba")
-    np.testing.assert_array_equal(result["out.probabilities"], model.predict_proba(MIXED))
+    same(result["out.probabilities"], model.predict_proba(MIXED))
 
 
 def test_missing_numbers_reach_a_model_that_takes_them_and_no_other(tmp_path: Path) -> None:
@@ -291,4 +299,4 @@ def test_a_logged_pipeline_holds_a_native_model_with_its_options(tmp_path: Path)
     from lakemill.pipelines.registry import find
 
     served = mlflow.pyfunc.load_model(str(find(logged, uri).path)).predict(FRAME)
-    np.testing.assert_array_equal(np.stack(served["out.probabilities"]), model.predict_proba(FRAME))
+    same(np.stack(served["out.probabilities"]), model.predict_proba(FRAME))

@@ -14,7 +14,11 @@ from lakemill.config.trust import NAMED, Trust
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.steps.declared import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.cascade import CascadeStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import STEP_KINDS
+from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.spec import TensorSpec
 
 
@@ -25,6 +29,11 @@ class _Kinds(Strict):
     model: ModelStep | None = None
     python: PythonStep | None = None
     format: FormatStep | None = None
+    split: SplitStep | None = None
+    shadow: ShadowStep | None = None
+    ensemble: EnsembleStep | None = None
+    models: KeyedStep | None = None
+    cascade: CascadeStep | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -188,7 +197,7 @@ class EngineConfig(Strict):
         name: ``spark`` (also ``auto``), or ``local``: in this machine's processes, without Java.
         batch_rows: Rows of a model batch; ``auto`` works it out from the tensors' size.
         batch_bytes: Most bytes of source columns in a model batch.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; a device that is asked for and not there is an error.
         group_by: Score whole groups of these columns at once (``mode: full`` only).
         max_bytes_per_trigger: About how much of the source one incremental batch takes.
     """
@@ -196,7 +205,7 @@ class EngineConfig(Strict):
     name: Literal["auto", "local", "spark"] = "auto"
     batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     batch_bytes: Bytes = 64 * 2**20
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     group_by: tuple[str, ...] = ()
     max_bytes_per_trigger: Bytes = 2**30
 

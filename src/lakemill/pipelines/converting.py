@@ -168,7 +168,7 @@ def compared(spec: ModelSpec, original: Arrays, other: Arrays, *, form: str, by:
             errors = np.maximum(errors, error.max(axis=1))
             is_outside = is_outside or bool((error > tolerance * (1 + np.abs(one))).any())
         else:
-            differ |= (one.astype(str) != two.astype(str)).any(axis=1)
+            differ |= (_labels(one) != _labels(two)).any(axis=1)
     worst = np.argsort(-(errors + differ * 1e30), kind="stable")[:WORST_ROWS]
     certificate = Certificate(
         spec.sha256,
@@ -188,6 +188,11 @@ def compared(spec: ModelSpec, original: Arrays, other: Arrays, *, form: str, by:
             hint="leave convert out: it runs on its own framework; or allow more with tolerance.",
         )
     return certificate
+
+
+def _labels(array: NDArray[Any]) -> NDArray[Any]:
+    """Return labels so that they compare: a graph may give numbers for booleans, never for texts."""
+    return (array.astype("int64") if array.dtype.kind in "biu" else array).astype(str)
 
 
 def _difference(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.float64]:

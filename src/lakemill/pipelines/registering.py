@@ -275,7 +275,11 @@ def _registered(
 def _as_pipeline(spec: ModelSpec, name: str, alias: str | None, registry: str | None) -> LoggedModel:
     """Log a model for which MLflow has no flavor: as a pipeline of one step, which plain MLflow loads too."""
     step = ModelStep(
-        spec.location, outputs={one.name: one.to_dict() for one in spec.outputs}, options=spec.options, trust=True
+        spec.location,
+        inputs={one.name: one.name for one in spec.inputs},
+        outputs={one.name: one.to_dict() for one in spec.outputs},
+        options=spec.options,
+        trust=True,
     )
     pipeline = Pipeline((step,), inputs=spec.inputs)
     uri = log_pipeline(pipeline, name=name, registered_model_name=name, alias=alias, registry=registry)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from lakemill.config.predict import PipelineConfig, PredictConfig
 from lakemill.engines import table_names
 from lakemill.pipelines import registry
-from lakemill_udfs.steps.declared import ModelStep
 
 
 def check_before_engine(config: PredictConfig) -> None:
@@ -23,6 +22,5 @@ def check_before_engine(config: PredictConfig) -> None:
 
 def local_models(pipeline: PipelineConfig) -> list[str]:
     """Return the pipeline's models that are files of this machine."""
-    steps = () if pipeline.uri else pipeline.declared().steps
-    uris = [pipeline.uri] if pipeline.uri else [step.uri for step in steps if isinstance(step, ModelStep)]
+    uris = [pipeline.uri] if pipeline.uri else [step.uri for step in pipeline.declared().model_steps]
     return [uri for uri in uris if uri is not None and not uri.startswith(registry.MLFLOW_SCHEMES) and "#" not in uri]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from lakemill import PredictConfig, predict_table
@@ -63,7 +63,7 @@ def test_hostile_rows_are_their_own_errors_and_any_name_is_one(spark: SparkSessi
     file = job(tmp_path / "other", ["a"], "same")
     settings = {"source__table": f"{names}/rows", "output__table": f"{names}/predictions"}
     predict_table(PredictConfig.load(file, (), source__key=["[/x]"], source__columns=NAMES[1:], **settings), spark)
-    rows = DeltaTable(names / "predictions").to_pyarrow_table().to_pylist()
+    rows = spark.read.format("delta").load(f"{names}/predictions").collect()  # delta-rs reads no mapped columns
     assert sorted(row["out"]["y"] for row in rows) == sorted([CONTROL, "b"])
     assert sorted(row[NAMES[0]] for row in rows) == ["[/x] 1", "[/x] 2"]
 

@@ -20,6 +20,7 @@ RUNTIMES = {
     "keras": "keras_runtime",
     "tensorflow": "tensorflow_runtime",
     "huggingface": "huggingface_runtime",
+    "python": "python_runtime",
     "pyfunc": "pyfunc_runtime",
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
@@ -70,11 +71,14 @@ def recognise(path: Path, described: Mapping[str, Any], forced: str | None = Non
     return None
 
 
-def options(flavor: str, name: str, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def options(
+    flavor: str, name: str, path: Path, described: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the options that a model runs with.
 
     Raises:
-        ModelError: ``MODEL_OPTION`` if its runtime has no option of a name that is given.
+        ModelError: ``MODEL_OPTION`` if its runtime has no option of a name that is given; ``MODEL_LOAD`` and others of
+            ``loading``.
     """
     unknown = sorted(set(given) - set(runtime(flavor).OPTIONS))
     if unknown:
@@ -84,7 +88,8 @@ def options(flavor: str, name: str, described: Mapping[str, Any], given: Mapping
             f"it has: {', '.join(runtime(flavor).OPTIONS) or 'none'}.",
         )
     logged = dict(logged_with(described).get("options") or {})
-    return runtime(flavor).options(described, logged | dict(given))
+    with loading(flavor, name, path):
+        return runtime(flavor).options(described, logged | dict(given))
 
 
 def logged_with(described: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,10 +116,15 @@ def specs(
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
     noted = logged_with(described)
-    if noted and all(options.get(key) == value for key, value in noted["options"].items()):
-        return tuple(tuple(declared(one, raw) for one, raw in noted[side].items()) for side in ("inputs", "outputs"))  # type: ignore[return-value]  # two sides
     with loading(flavor, name, path):
+        if noted and all(options.get(key) == value for key, value in noted.get("options", {}).items()):
+            inputs, outputs = (noted.get(side, {}) for side in ("inputs", "outputs"))
+            return _declared(inputs), _declared(outputs)
         return runtime(flavor).specs(path, described, options)
+
+
+def _declared(tensors: Mapping[str, Any]) -> Specs:
+    return tuple(declared(name, raw) for name, raw in tensors.items())
 
 
 def written(value: Any, folder: Path) -> tuple[str, Path]:

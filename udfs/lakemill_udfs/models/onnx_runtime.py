@@ -14,11 +14,7 @@ from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
-from lakemill_udfs.tensors.spec import TensorSpec
-
-ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "string"} | {
-    f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
-}
+from lakemill_udfs.models.onnx_values import has_bfloat16, input_spec, output_of, with_float_edges
 
 RELEASES_LOCK = True
 
@@ -179,9 +175,14 @@ class OnnxModel:
         # Where there is nothing else to run on, a "fallback" only prints the damaged file's words to stdout, and fails.
         others = {"enable_fallback": int(len(chosen) > 1)}
         self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen, **others)
+        if has_bfloat16([*self._session.get_inputs(), *self._session.get_outputs()]):
+            self._session = onnxruntime.InferenceSession(with_float_edges(path), options, providers=chosen, **others)
         self.provider: str = self._session.get_providers()[0]
         nodes = [node for node in self._session.get_inputs() if node.name not in _initializers(self._session)]
-        self.inputs, self.outputs = tuple(map(_spec, nodes)), tuple(map(_spec, self._session.get_outputs()))
+        self._outputs = [output_of(node, path) for node in self._session.get_outputs()]
+        self.inputs = tuple(map(input_spec, nodes))
+        self.outputs = tuple(spec for output in self._outputs for spec in output.specs)
+        self._optional = {node.name: None for node in nodes if node.type.startswith("optional(")}
         self._without_rows = {node.name for node in nodes if not node.shape}
         first = next((node.shape[0] for node in nodes if node.shape), None)
         self.fixed_batch: int | None = first if isinstance(first, int) else None
@@ -209,12 +210,15 @@ class OnnxModel:
         return in_batches_of(self.fixed_batch, inputs, lambda part: self._run(part | single))
 
     def _run(self, inputs: Arrays) -> Arrays:
-        results = self._session.run(None, inputs)
-        return {spec.name: np.asarray(value) for spec, value in zip(self.outputs, results, strict=True)}
+        results = self._session.run(None, self._optional | inputs)
+        named: Arrays = {}
+        for output, value in zip(self._outputs, results, strict=True):
+            named |= output.tensors(value)
+        return named
 
 
-def providers(device: str) -> list[str]:
-    """Return ONNX Runtime's execution providers for ``auto``, ``cpu`` or ``cuda``.
+def providers(device: str) -> list[Any]:
+    """Return ONNX Runtime's execution providers for ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises:
         ModelError: ``DEVICE_MISSING`` if ``cuda`` is asked for and this build has none.
@@ -222,27 +226,17 @@ def providers(device: str) -> list[str]:
     import onnxruntime
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
+    if device.startswith("cuda") and not has_cuda:
         raise ModelError(
             "DEVICE_MISSING",
-            "engine.device is cuda, but this onnxruntime has no CUDA.",
+            f"engine.device is {device}, but this onnxruntime has no CUDA.",
             hint="pip install onnxruntime-gpu",
         )
-    return (
-        ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
-    )
+    if not has_cuda or device == "cpu":
+        return ["CPUExecutionProvider"]
+    number = int(device.partition(":")[2] or 0)
+    return [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"]
 
 
 def _initializers(session: Any) -> set[str]:
     return {node.name for node in session.get_overridable_initializers()}
-
-
-def _spec(node: Any) -> TensorSpec:
-    kind = ONNX_DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
-    if not node.type.startswith("tensor(") or kind is None:
-        raise ModelError(
-            "MODEL_INPUT_TYPE",
-            f"'{node.name}' is a {node.type}; only tensors are supported.",
-            hint="export classifiers with zipmap=False",
-        )
-    return TensorSpec(node.name, kind, tuple(size if isinstance(size, int) else None for size in node.shape[1:]))

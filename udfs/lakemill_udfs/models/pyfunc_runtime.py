@@ -5,26 +5,44 @@ MLflow's own messages print the rows they are about; they are never passed on (`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lakemill_udfs.errors import missing_extra
+from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import pickles, plain_runtime
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.models.threads import limiter
-from lakemill_udfs.tensors.spec import TensorSpec
 
 RELEASES_LOCK = False
 
 DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
 
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("params", "model_config")
+"""``params`` of the signature, the same for every row; ``model_config``, for models from code."""
 
-options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+native, write, log = plain_runtime.native, plain_runtime.write, plain_runtime.log
+
+
+def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given.
+
+    Raises:
+        ModelError: ``MODEL_OPTION`` for a parameter that the signature does not have: MLflow drops it with a warning.
+    """
+    raw = (described.get("signature") or {}).get("params")
+    known = [str(one["name"]) for one in json.loads(raw or "[]")]
+    unknown = sorted(set(given.get("params") or {}) - set(known))
+    if unknown:
+        raise ModelError(
+            "MODEL_OPTION",
+            f"the model's signature has no parameter '{unknown[0]}'; it has: {', '.join(known) or 'none'}.",
+        )
+    return dict(given)
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -44,7 +62,7 @@ def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) 
 
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> PyfuncModel:
     """Load a model through MLflow."""
-    return PyfuncModel(path, spec.inputs, spec.outputs, threads=threads)
+    return PyfuncModel(path, spec.inputs, spec.outputs, threads=threads, options=spec.options)
 
 
 def cause(error: Exception, path: Path) -> str:
@@ -60,19 +78,28 @@ class PyfuncModel:
         inputs: Its inputs, from its signature; empty without one.
         outputs: Its outputs, from its signature or as declared.
         threads: Threads of the numerical libraries inside one call; 0 leaves their default.
+        options: ``params`` and ``model_config``.
 
     Raises:
         ModelError: ``EXTRA_MISSING`` without MLflow.
     """
 
     def __init__(
-        self, path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, threads: int = 0
+        self,
+        path: Path,
+        inputs: Specs,
+        outputs: Specs,
+        *,
+        threads: int = 0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         try:
             import mlflow.pyfunc
         except ImportError as error:
             raise missing_extra("mlflow", "mlflow") from error
-        self._model = mlflow.pyfunc.load_model(str(path))
+        given = options or {}
+        self._model = mlflow.pyfunc.load_model(str(path), model_config=given.get("model_config"))
+        self._params = {"params": given["params"]} if given.get("params") else {}
         self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
         self.inputs, self.outputs, self._limited = inputs, outputs, limiter(threads)
         schema = self._model.metadata.get_input_schema()
@@ -88,7 +115,7 @@ class PyfuncModel:
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's result as tensors by name."""
         with self._limited():
-            return to_arrays(self._predict(self._argument(inputs)), self.outputs)
+            return to_arrays(self._predict(self._argument(inputs), **self._params), self.outputs)
 
     def _argument(self, inputs: Arrays) -> Any:
         if self._is_tensor:
