@@ -41,6 +41,8 @@ def layout(report: PlanReport) -> Group:
                 f"on {model['runtime']}",
             )
         )
+        if model["env"]:
+            parts.append(_line("", f"env: {model['env']}, in a process with the model's own packages"))
         if model["certificate"]:
             parts.append(_line("", f"converted: {model['certificate']}"))
     if len(report.models) > MOST_MODELS:
