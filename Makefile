@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-frameworks chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-all test-frameworks test-gpu chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -44,6 +44,9 @@ test-all: test ## the same, then what both engines mean alike on Spark too, and 
 
 test-frameworks: setup .venv-frameworks/made.stamp ## tests with PyTorch and TensorFlow, in an environment of their own (7 GB)
 	@for file in tests/frameworks/test_*.py; do .venv-frameworks/bin/python -m pytest $$file || exit 1; done  # one process each: torch and TensorFlow do not stand each other
+
+test-gpu: setup .venv-frameworks/made.stamp ## what needs a GPU, on a machine that has one
+	@.venv-frameworks/bin/python -m pytest tests/gpu
 
 KILLS := 100
 chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILLS=20 for fewer), and count what is lost or doubled

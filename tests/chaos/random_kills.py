@@ -1,17 +1,32 @@
-"""``make chaos``: a job is killed at random times, again and again; in the end nothing may be lost or doubled.
+"""``make chaos``: a job is killed at random times, again and again, and things happen to its tables between its lives.
 
-Each life runs on an engine that chance takes: Spark, or this machine's processes.
+Each life runs on an engine that chance takes: Spark, or this machine's processes. In the end nothing may be lost or
+doubled.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
 from tests.chaos.lake import LIFE_SECONDS, judge, kill, make_lake, start_life
+from tests.events import EVENTS, World
+
+BETWEEN = (
+    *["nothing"] * 4,
+    "restore_output",
+    "lose_output",
+    "lose_checkpoint",
+    "keep_checkpoint",
+    "older_checkpoint",
+    "cut_checkpoint",
+    "optimize",
+)
+"""What happens to the tables and the checkpoint between two lives."""
 
 LONGEST_LIFE_SECONDS = {"spark": 20.0, "local": 5.0}
 """From the start of the session: long enough to recover, in a cold JVM, and to score some more."""
@@ -31,7 +46,9 @@ def main() -> int:
             engine = chance.choice(sorted(LONGEST_LIFE_SECONDS))
             after = chance.uniform(0, LONGEST_LIFE_SECONDS[engine])
             live(lake, engine, after)
-            print(f"kill {number} of {arguments.kills}: {engine}, {after:.2f} s after its start", flush=True)
+            event = happen(lake, chance)
+            said = f"kill {number} of {arguments.kills}: {engine}, {after:.2f} s after its start, then {event}"
+            print(said, flush=True)
         last = start_life(lake, "none")
         if last.wait(LIFE_SECONDS):
             print((lake / "log").read_text()[-3000:])
@@ -39,6 +56,16 @@ def main() -> int:
         verdict = judge(lake)
     print(f"lost: {len(verdict.lost)}, doubled: {len(verdict.doubled)}, wrong: {len(verdict.wrong)}")
     return 1 if verdict.lost or verdict.doubled or verdict.wrong else 0
+
+
+def happen(lake: Path, chance: random.Random) -> str:
+    """Let something happen to the lake; return its name."""
+    event, world = chance.choice(BETWEEN), World(lake, names=("numbers", "predictions", "chaos"))
+    if event != "nothing":
+        EVENTS[event](world, chance)
+    if not (world.checkpoint / "lakemill.json").exists():  # the rest of a checkpoint is refused, as it says nothing
+        shutil.rmtree(world.checkpoint, ignore_errors=True)
+    return event
 
 
 def live(lake: Path, engine: str, seconds: float) -> None:

@@ -244,6 +244,7 @@ def describe(
             "sha256": model.sha256,
             "runtime": model.flavor,
             "certificate": model.certificate,
+            "env": model.env,
         }
         for model in models
         if model is not None

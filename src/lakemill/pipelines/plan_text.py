@@ -34,19 +34,7 @@ def layout(report: PlanReport) -> Group:
         parts.append(_line("engine", report.engine))
     if report.pipeline is not None:
         parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
-    for model in report.models[:MOST_MODELS]:
-        version = f"version {model['version']}, " if model["version"] else ""
-        parts.append(
-            _line(
-                "model",
-                f"{model['uri']} is {model['name']}, {version}sha256 {str(model['sha256'])[:12]}, "
-                f"on {model['runtime']}",
-            )
-        )
-        if model["certificate"]:
-            parts.append(_line("", f"converted: {model['certificate']}"))
-    if len(report.models) > MOST_MODELS:
-        parts.append(_line("model", f"and {len(report.models) - MOST_MODELS} more"))
+    parts += _models(report)
     if report.inputs:
         parts.append(_inputs(report))
     if report.waiting is not None:
@@ -73,6 +61,22 @@ def layout(report: PlanReport) -> Group:
         Text(f"{count} problem{'s' * (count > 1)}" if count else "no problems", style="red" if count else "green")
     )
     return Group(*parts)
+
+
+def _models(report: PlanReport) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for model in report.models[:MOST_MODELS]:
+        version = f"version {model['version']}, " if model["version"] else ""
+        sha256 = str(model["sha256"])[:12]
+        said = f"{model['uri']} is {model['name']}, {version}sha256 {sha256}, on {model['runtime']}"
+        parts.append(_line("model", said))
+        if model["env"]:
+            parts.append(_line("", f"env: {model['env']}, in a process with the model's own packages"))
+        if model["certificate"]:
+            parts.append(_line("", f"converted: {model['certificate']}"))
+    if len(report.models) > MOST_MODELS:
+        parts.append(_line("model", f"and {len(report.models) - MOST_MODELS} more"))
+    return parts
 
 
 def probe_yaml(probe: dict[str, dict[str, Any]]) -> str:

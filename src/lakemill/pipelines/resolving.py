@@ -16,7 +16,9 @@ from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
+from lakemill_udfs.models.isolated_environment import requirements_of
 from lakemill_udfs.models.model import ModelSpec
+from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep
 from lakemill_udfs.steps.keyed import KeyedStep
@@ -143,7 +145,11 @@ def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpe
             else "what the registry holds is not what was registered; register it again.",
         )
     options = flavors.options(flavor, found.name, files.path, found.described, step.options)
-    inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
+    if step.env == "isolated":  # it may not load here at all: what its signature says must do
+        requirements_of(files.path)
+        inputs, outputs = signature_specs(found.described)
+    else:
+        inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
         uri=step.uri,
         location=_location(found, files.path),
@@ -156,6 +162,7 @@ def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpe
         beside=files.beside,
         options=options,
         certificate=_certificate(found),
+        env=step.env,
     )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lakemill.engines.choice import SparkSession
 
 MODELS_SECONDS = 5.0
-"""How often a registry is asked for new models while there are no new rows."""
+"""How often a registry is asked for new models, and the source whether it is the same, while there are no new rows."""
 
 RUN_ROW_SECONDS = 60.0
 
@@ -115,6 +115,7 @@ class _Stream:
         now = time.monotonic()
         if now - self.models_looked >= MODELS_SECONDS:
             self.slices.look_for_models()
+            self.slices.look_at_source()
             self.models_looked = now
         if self.every_seconds is not None and now - self.files_looked >= self.every_seconds:
             self.ingest()

@@ -17,6 +17,7 @@ from typing import Any
 
 from lakemill_udfs.models.files import changed, locate, size_bytes, stamp
 from lakemill_udfs.models.flavors import loading, runtime
+from lakemill_udfs.models.isolated_model import IsolatedModel
 from lakemill_udfs.models.model import Model, ModelSpec
 
 CACHED_MODELS = 4
@@ -59,7 +60,7 @@ class ModelCache:
             ModelError: ``MODEL_LOAD`` if it does not load, ``MODEL_CHANGED`` if its files are not those of the plan,
                 ``EXTRA_MISSING`` if its runtime is not installed.
         """
-        key = (spec.flavor, spec.sha256, spec.inputs, spec.outputs, repr(spec.options), threads, device)
+        key = (spec.flavor, spec.sha256, spec.inputs, spec.outputs, repr(spec.options), spec.env, threads, device)
         if key in self.entries:
             self.entries.move_to_end(key)
             return self.entries[key], False
@@ -67,7 +68,8 @@ class ModelCache:
         files = locate(spec)
         before = stamp(files)
         with loading(spec.flavor, spec.name, files.path), _no_bytecode():
-            model = runtime(spec.flavor).load(files.path, spec, threads=threads, device=device)
+            load = IsolatedModel if spec.env == "isolated" else runtime(spec.flavor).load
+            model: Model = load(files.path, spec, threads=threads, device=device)
         if stamp(files) != before:
             raise changed(spec, "other files while they were read")
         loaded = LoadedModel(model, time.perf_counter() - started, size_bytes(files))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lakemill_udfs.errors import LakemillError, ModelError
-from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
+from lakemill_udfs.models.model import ModelFiles, ModelSpec, Runtime, Specs
 from lakemill_udfs.tensors.spec import declared
 
 RUNTIMES = {
@@ -46,9 +46,9 @@ def runtime(flavor: str) -> Runtime:
     return cast("Runtime", importlib.import_module(f"lakemill_udfs.models.{RUNTIMES[flavor]}"))
 
 
-def releases_lock(flavor: str) -> bool:
-    """Return whether a flavor's runtime works without Python's lock, so that threads can share one model."""
-    return runtime(flavor).RELEASES_LOCK
+def shares_threads(spec: ModelSpec) -> bool:
+    """Return whether threads can share a model: its runtime works without Python's lock, in this process."""
+    return spec.env is None and runtime(spec.flavor).RELEASES_LOCK
 
 
 def recognise(path: Path, described: Mapping[str, Any], forced: str | None = None) -> tuple[str, ModelFiles] | None:

@@ -58,6 +58,7 @@ class ModelSpec:
         beside: As in ``ModelFiles``.
         options: As the runtime's ``options`` gave them.
         certificate: How a converted model agrees with the original, in one line.
+        env: ``isolated`` for one with an environment and a process of its own.
     """
 
     uri: str
@@ -72,6 +73,7 @@ class ModelSpec:
     beside: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     certificate: str | None = None
+    env: str | None = None
 
 
 class Runtime(Protocol):

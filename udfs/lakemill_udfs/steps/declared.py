@@ -120,6 +120,8 @@ class ModelStep:
         runtime: Which runtime runs it, for example ``pyfunc``; null takes the model's own framework.
         options: The runtime's options, for example ``{method: predict_proba}``.
         trust: Whether a file that is code itself, as a pickle, may be loaded.
+        env: ``isolated`` runs an MLflow model in an environment made from its own requirements, in a process of its
+            own; null runs it in the worker.
 
     Raises:
         ConfigError: ``MODEL_STEP`` if an argument is of the wrong type.
@@ -134,6 +136,7 @@ class ModelStep:
     runtime: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     trust: bool = False
+    env: Literal["isolated"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", as_text(self.uri))

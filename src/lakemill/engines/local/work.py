@@ -15,7 +15,7 @@ from lakemill.engines.local.pool import Tell, Workers, processors, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
 from lakemill_udfs.models.cache import CACHE
-from lakemill_udfs.models.flavors import releases_lock
+from lakemill_udfs.models.flavors import shares_threads
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.kinds import model_steps
@@ -138,7 +138,7 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
     }
     if forced is not None:
         return Workers("processes" if forced == "processes" else "threads", count, 1, "engine.workers says so")
-    if not all(releases_lock(model.flavor) for model in plan.models):
+    if not all(shares_threads(model) for model in plan.models):
         return Workers("processes", count, 1, "the model is called through Python, which runs one thread at a time")
     kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}
     for step, (kind, reason) in reasons.items():

@@ -28,6 +28,8 @@ END_SECONDS = 10.0
 
 CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
 
+OTHER_TABLE = "DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE"
+
 GONE = (
     "DELTA_MISSING_CHANGE_DATA",
     "DELTA_CHANGE_DATA_FILE_NOT_FOUND",
@@ -129,6 +131,12 @@ def _await_end(query: StreamingQuery) -> None:
 def source_failure(error: Exception, table: str) -> LakemillError:
     """Return the error to raise for one of Spark's, with what it says of the source's history."""
     text = spark_text(error)
+    if OTHER_TABLE in text:
+        return RunError(
+            "SOURCE_REPLACED",
+            f"the source '{table}' is another table than the one that this job has read.",
+            hint="mode: full scores this table and replaces the job's predictions; or put the former table back.",
+        )
     if any(sign in text for sign in CHANGED):
         return RunError(
             "SOURCE_CHANGED",
@@ -139,7 +147,8 @@ def source_failure(error: Exception, table: str) -> LakemillError:
         return RunError(
             "SOURCE_VERSIONS_GONE",
             f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-            hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
+            hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
+            "mode: missing, which scores rows without a prediction.",
         )
     return spark_failure(error)
 
