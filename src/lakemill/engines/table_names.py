@@ -48,6 +48,21 @@ def not_found(table: str) -> TableError:
     )
 
 
+def not_delta(table: str, kind: str) -> TableError:
+    """Return the error for something that has rows but no versions.
+
+    Args:
+        table: Its name.
+        kind: What it is: ``view``, ``parquet`` ...
+    """
+    what = "a view" if kind == "view" else f"a {kind} table"
+    return TableError(
+        "SOURCE_NOT_DELTA",
+        f"'{table}' is {what}: it keeps no versions by which a job could tell what is new, read or written.",
+        hint="mode: full scores a view or another table whole; or name the Delta table behind it.",
+    )
+
+
 def check_path(table: str) -> None:
     """Refuse a path on this machine's disk where no Delta table is, before an engine starts.
 
@@ -59,7 +74,11 @@ def check_path(table: str) -> None:
     """
     if not is_path(table) or SCHEME.match(table) or _has_engine():
         return
-    if not (Path(location(table)) / "_delta_log").is_dir():
+    try:
+        is_there = (Path(location(table)) / "_delta_log").is_dir()
+    except (OSError, ValueError):  # a name that no file system takes
+        is_there = False
+    if not is_there:
         raise not_found(table)
 
 

@@ -91,7 +91,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if path.exists():
+    if _exists(path):
         described = mlmodel(path)
         if described or flavors.recognise(path, described) is not None:
             name = path.stem if path.is_file() else path.name
@@ -102,6 +102,13 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def _find_registered(uri: str, registry: str | None) -> FoundModel:

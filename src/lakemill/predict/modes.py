@@ -28,7 +28,7 @@ def run_full(run: Run) -> None:
         made = engine.replace(scored, config.output.table, own, transaction)
         return _landed(run, made or not scored.rows)
 
-    version = run.source.snapshot.version
+    version = run.source.snapshot.version if run.source.snapshot.kind == "delta" else None
     batch = commit(run, run.source.rows, write, anew=True, source_version=version)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")

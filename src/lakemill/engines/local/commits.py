@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Transaction
+from lakemill.engines.full_text import kept_text
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
@@ -333,7 +334,7 @@ def _coded(snapshot: Snapshot, key: Sequence[str] = ()) -> Iterator[None]:
         raise RunError(
             "COMMIT_FAILED",
             f"delta-rs did not write to '{snapshot.location}' ({type(error).__name__}).",
-            hint="its own text can hold row data and is left out here; it is this error's __cause__.",
+            hint=kept_text(str(error), "delta-rs's"),
         ) from error
 
 

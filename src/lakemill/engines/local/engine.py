@@ -46,6 +46,7 @@ class LocalSnapshot:
 
     table: str
     opened: Opened
+    kind: str = "delta"
 
     @property
     def schema(self) -> pa.Schema:

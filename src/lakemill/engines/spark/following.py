@@ -128,7 +128,11 @@ def _await_end(query: StreamingQuery) -> None:
 
 def source_failure(error: Exception, table: str) -> LakemillError:
     """Return the error to raise for one of Spark's, with what it says of the source's history."""
-    text = spark_text(error)
+    return history_failure(spark_text(error), table) or spark_failure(error)
+
+
+def history_failure(text: str, table: str) -> LakemillError | None:
+    """Return the error that Spark's text says of the source's history; None if it says something else."""
     if any(sign in text for sign in CHANGED):
         return RunError(
             "SOURCE_CHANGED",
@@ -141,7 +145,7 @@ def source_failure(error: Exception, table: str) -> LakemillError:
             f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
             hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
         )
-    return spark_failure(error)
+    return None
 
 
 class _Slices:
@@ -175,7 +179,7 @@ class _Slices:
             cause = error.__cause__
             self.failure = error
             if isinstance(cause, SPARK_FAILURES):
-                self.failure = source_failure(cause, self.following.source.table)
+                self.failure = history_failure(spark_text(cause), self.following.source.table) or error
             raise self.failure from cause
         except SPARK_FAILURES as error:
             self.failure = source_failure(error, self.following.source.table)

@@ -177,6 +177,23 @@ def set_property(spark: SparkSession, table: str, name: str, value: str) -> None
     spark.sql(f"ALTER TABLE {table_names.in_sql(table)} SET TBLPROPERTIES ({sql_text(name)} = {sql_text(value)})")
 
 
-def version(spark: SparkSession, table: str) -> int:
-    """Return the newest version of an existing Delta table."""
-    return int(spark.sql(f"DESCRIBE HISTORY {table_names.in_sql(table)} LIMIT 1").collect()[0]["version"])
+def version(spark: SparkSession, table: str, asked: int | str | None = None) -> int:
+    """Return the version of an existing Delta table that is read where a version or a time is asked for."""
+    from pyspark.sql import functions as fn
+
+    if asked is not None and str(asked).isdigit():
+        return int(asked)
+    history = f"DESCRIBE HISTORY {table_names.in_sql(table)}"
+    if asked is None:
+        return int(spark.sql(f"{history} LIMIT 1").collect()[0]["version"])
+    until = spark.sql(history).where(fn.col("timestamp") <= fn.lit(asked).cast("timestamp"))
+    return int(until.agg(fn.max("version")).collect()[0][0])
+
+
+def kind(spark: SparkSession, table: str) -> str:
+    """Return ``delta``, or what else a catalog has under this name: ``view``, ``parquet`` ..."""
+    if table_names.is_path(table):
+        return "delta"
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {table_names.in_sql(table)}").collect()
+    said = {row["col_name"]: row["data_type"] for row in rows}
+    return str(said.get("Provider") or "view").lower()
