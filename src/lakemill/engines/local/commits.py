@@ -26,6 +26,7 @@ from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
+from lakemill_udfs.plan import RESERVED
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.1
@@ -176,13 +177,14 @@ def merge(
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
+    updates = {name: value for name, value in values.items() if name not in _only_there(files, snapshot.schema)}
 
     def write(table: DeltaTable) -> None:
         rows = _marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
         )
-        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(values)
+        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(updates)
         merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
         if replaces is not None:
             others = delta_rs_sql(replaces, snapshot.schema, table="t")
@@ -190,6 +192,15 @@ def merge(
         merger.execute()
 
     return _commit(snapshot, transaction, write, key)
+
+
+def _only_there(files: Sequence[WrittenFile], schema: pa.Schema) -> set[str]:
+    """Return, quoted, the columns that somebody added to a table; a prediction's own are null where files lack them."""
+    if not files:
+        return set()
+    store, inside = filesystem(files[0].path)
+    given = pq.read_schema(inside, filesystem=store).names
+    return {quoted(name) for name in schema.names if name not in given and name not in RESERVED}
 
 
 def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int:
@@ -232,14 +243,18 @@ def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
 
 
 def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchReader:
-    """Return the rows of written files, one batch in memory at a time."""
+    """Return the rows of written files, one batch in memory at a time; columns that they lack are null."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for file in files:
             store, inside = filesystem(file.path)
             with pq.ParquetFile(inside, filesystem=store) as opened:
                 for batch in opened.iter_batches(use_threads=False):
-                    yield batch.select(schema.names).cast(schema)
+                    columns = [
+                        batch[field.name] if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+                        for field in schema
+                    ]
+                    yield pa.RecordBatch.from_arrays(columns, names=schema.names).cast(schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
