@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.schema import PrimitiveType
@@ -100,3 +101,34 @@ def test_a_column_that_a_user_added_to_the_predictions_stays(tmp_path: Path, cha
     assert predict_table(job(tmp_path, source__changes=changes, mode="missing")).rows == 0
     assert predict_table(job(tmp_path, source__changes=changes, mode="full")).rows == 5
     assert "note" in DeltaTable(tmp_path / "predictions").schema().to_arrow().names
+
+
+@pytest.mark.parametrize("changes", ["append", "upsert"])
+def test_a_carried_column_that_widened_is_widened(tmp_path: Path, changes: str) -> None:
+    narrow = pa.schema([("id", pa.int32()), ("x", pa.float64()), ("c", pa.int32()), ("f", pa.float32())])
+    wide = pa.schema([("id", pa.int64()), ("x", pa.float64()), ("c", pa.int64()), ("f", pa.float64())])
+    first = pa.table({"id": [0, 1], "x": [0.0, 1.0], "c": [5, 5], "f": [0.5, 0.5]}).cast(narrow)
+    write_deltalake(tmp_path / "source", first, configuration=FEED)
+    write_deltalake(tmp_path / "small", first.slice(0, 1), configuration=FEED)
+    config = job(tmp_path, source__columns=["c", "f"], source__changes=changes)
+    other = job(tmp_path, name="other", source__table=f"{tmp_path}/small", source__columns=["c", "f"])
+    predict_table(config)
+    predict_table(other)
+    large = pa.table({"id": [2**40, 0], "x": [2.0, 0.0], "c": [2**40, 6], "f": [0.1, 0.5]}, schema=wide)
+    write_deltalake(tmp_path / "source", large, mode="overwrite", schema_mode="overwrite")
+    widened = job(tmp_path, source__columns=["c", "f"], source__changes=changes, mode="full")
+    predict_table(config if changes == "upsert" else widened)
+    write_deltalake(tmp_path / "small", first.slice(1, 1), mode="append")
+    predict_table(other)  # its own column is as narrow as it was
+    table = DeltaTable(tmp_path / "predictions").to_pyarrow_table()
+    assert [str(table.schema.field(name).type) for name in ("id", "c", "f")] == ["int64", "int64", "double"]
+    assert table.schema.field("out").type.field("y").metadata[b"lakemill.dtype"] == b"float64"
+    rows = {(row["metadata"]["job"], row["id"]): (row["c"], row["f"], row["out"]["y"]) for row in table.to_pylist()}
+    assert rows == {
+        ("moved", 2**40): (2**40, 0.1, 4.0),
+        ("moved", 0): (6, 0.5, 0.0),
+        ("other", 0): (5, 0.5, 0.0),
+        ("other", 1): (5, 0.5, 2.0),
+    }
+    written = [pq.read_schema(uri.removeprefix("file://")) for uri in DeltaTable(tmp_path / "predictions").file_uris()]
+    assert {str(schema.field("c").type) for schema in written} == {"int64"}

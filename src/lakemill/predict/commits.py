@@ -13,7 +13,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Transaction, opened
 from lakemill.engines.output_rules import rule_problems
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.schemas import lost_fields, unlike_fields
+from lakemill.engines.schemas import lost_fields, unlike_fields, widened
 from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
@@ -85,7 +85,8 @@ def judge(batch: Scored, max_ratio: float | None) -> None:
 def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, replaces_table: bool = False) -> bool:
     """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
 
-    Columns, outputs and checks that the table lacks are added to it, and earlier rows have null there. What only the
+    Columns, outputs and checks that the table lacks are added to it, and earlier rows have null there; a carried column
+    that is wider in the rows, as the source's became, is widened. What only the
     table has, of another job or added by somebody, stays, and is null in the rows to come.
 
     Args:
@@ -114,6 +115,9 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
             check_output("output.table", table, there.schema, schema)
             for problem in rule_problems(there, schema, replaces=_replaces(config)):
                 raise problem
+            if wider := widened(there.schema, schema):
+                engine.widen(table, wider)
+                there = opened(engine, table)
             if lost_fields(schema, there.schema):
                 engine.add_fields(table, schema)
         return False

@@ -30,8 +30,8 @@ def lake(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
-def add(spark: SparkSession, lake: Path, values: str, columns: str = "id, x, c, e") -> None:
-    spark.sql(f"INSERT INTO delta.`{lake}/source` ({columns}) VALUES {values}")  # noqa: S608 -- of this test
+def add(spark: SparkSession, lake: Path, values: str, columns: str = "id, x, c, e", table: str = "source") -> None:
+    spark.sql(f"INSERT INTO delta.`{lake}/{table}` ({columns}) VALUES {values}")  # noqa: S608 -- of this test
 
 
 def alter(spark: SparkSession, table: Path, *changes: str) -> None:
@@ -160,3 +160,24 @@ def test_columns_that_a_job_does_not_use_may_come_and_go(lake: Path, spark: Spar
     error = refusal(job(lake, source__changes=changes), spark)
     assert error.code == "MODEL_INPUT_MISSING"
     assert count(lake) == 7
+
+
+def test_a_carried_column_that_widened_is_widened(lake: Path, spark: SparkSession) -> None:
+    config = job(lake, source__columns=["c"], source__changes="upsert")
+    predict_table(config, spark)
+    spark.sql(f"CREATE TABLE delta.`{lake}/small` (id INT, x DOUBLE, c INT) USING delta")
+    add(spark, lake, "(8, 8, 8)", "id, x, c", "small")
+    other = job(lake, name="other", source__table=f"{lake}/small", source__columns=["c"])
+    predict_table(other, spark)
+    changes = ("SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')", "ALTER COLUMN c TYPE BIGINT")
+    alter(spark, lake / "source", *changes)
+    add(spark, lake, "(4, 4, 5000000000, 'd')")
+    assert predict_table(config, spark).rows == 1
+    add(spark, lake, "(9, 9, 9)", "id, x, c", "small")
+    assert predict_table(other, spark).rows == 1  # its own column is as narrow as it was
+    table = DeltaTable(lake / "predictions").to_pyarrow_table()
+    assert str(table.schema.field("c").type) == "int64"
+    assert table.schema.field("out").type.field("y").metadata[b"lakemill.dtype"] == b"float64"
+    found = {row["id"]: (row["c"], row["out"]["y"]) for row in table.to_pylist()}
+    assert found == {1: (1, 2.0), 2: (2, 4.0), 3: (3, 6.0), 4: (5_000_000_000, 8.0), 8: (8, 16.0), 9: (9, 18.0)}
+    assert predict_table(config, spark).rows == 0

@@ -24,6 +24,7 @@ from lakemill.engines.full_text import kept_text
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
+from lakemill.engines.schemas import is_wider
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
 from lakemill_udfs.plan import RESERVED
@@ -80,6 +81,26 @@ def add_fields(snapshot: Snapshot, schema: pa.Schema) -> Snapshot:
     return _newest(snapshot)
 
 
+def widen(snapshot: Snapshot, rows: pa.RecordBatchReader) -> None:
+    """Replace all rows by themselves with other types of columns, in one commit.
+
+    Args:
+        snapshot: Of the table.
+        rows: All of them.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    snapshot.check_writable()
+    base = DeltaTable(snapshot.location, version=snapshot.version)
+    try:
+        with _coded(snapshot):
+            write_deltalake(base, rows, mode="overwrite", schema_mode="overwrite", **_options(snapshot, None))
+    except CommitFailedError as error:
+        raise _conflict(snapshot, 1) from error
+
+
 def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transaction | None) -> Snapshot | None:
     """Add files that workers wrote; those that lie elsewhere, or belong into partitions, are copied and stay there.
 
@@ -100,7 +121,7 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transa
     snapshot.check_writable()
 
     def write(table: DeltaTable) -> None:
-        if snapshot.partition_columns or not is_inside(snapshot, files):
+        if snapshot.partition_columns or not may_be_taken(snapshot, files):
             write_deltalake(table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot, transaction))
         else:
             actions: list[Any] = [_action(snapshot.location, file) for file in files]
@@ -231,9 +252,20 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
     return deleted
 
 
-def is_inside(snapshot: Snapshot, files: Iterable[WrittenFile]) -> bool:
-    """Return whether all files lie in the table's folder."""
-    return all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files)
+def may_be_taken(snapshot: Snapshot, files: Sequence[WrittenFile]) -> bool:
+    """Return whether files may become the table's as they are: they lie in its folder and have its columns' types."""
+    if not all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files):
+        return False
+    return not files or not narrower(snapshot, files[0])
+
+
+def narrower(snapshot: Snapshot, file: WrittenFile) -> bool:
+    """Return whether a file's columns are narrower than the table's: one that carries an earlier type."""
+    store, inside = filesystem(file.path)
+    given = pq.read_schema(inside, filesystem=store)
+    return any(
+        is_wider(field.type, given.field(field.name).type) for field in snapshot.schema if field.name in given.names
+    )
 
 
 def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
@@ -314,11 +346,7 @@ def _commit(
             if SAME_TRANSACTION.search(str(error)):
                 raise _overtaken(snapshot) from error
             if attempt == ATTEMPTS:
-                raise RunError(
-                    "COMMIT_CONFLICT",
-                    f"other jobs changed '{snapshot.location}' in all {ATTEMPTS} attempts to write to it.",
-                    hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
-                ) from error
+                raise _conflict(snapshot, ATTEMPTS) from error
             time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
             base = DeltaTable(snapshot.location)
             if _last(Snapshot(snapshot.location, base), transaction) != last:
@@ -351,6 +379,14 @@ def _coded(snapshot: Snapshot, key: Sequence[str] = ()) -> Iterator[None]:
             f"delta-rs did not write to '{snapshot.location}' ({type(error).__name__}).",
             hint=kept_text(str(error), "delta-rs's"),
         ) from error
+
+
+def _conflict(snapshot: Snapshot, attempts: int) -> RunError:
+    return RunError(
+        "COMMIT_CONFLICT",
+        f"other jobs changed '{snapshot.location}' in all {attempts} attempts to write to it.",
+        hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
+    )
 
 
 def _overtaken(snapshot: Snapshot) -> RunError:

@@ -177,6 +177,14 @@ class LocalEngine:
         """Add what a table lacks; see ``Engine.add_fields``."""
         commits.add_fields(self._open(table), schema)
 
+    def widen(self, table: str, columns: pa.Schema) -> None:
+        """Write a table again with wider types; see ``Engine.widen``."""
+        snapshot = self._open(table)
+        rows = LocalRows(self.room, tuple(snapshot.files()), snapshot.schema)
+        wider = {field.name: field for field in columns}
+        schema = pa.schema([wider.get(field.name, field) for field in snapshot.schema])
+        commits.widen(snapshot, pa.RecordBatchReader.from_batches(schema, (b.cast(schema) for b in rows.batches())))
+
     def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
         """Say how many threads a model may use in each worker; files and modules are on this machine."""
         return replace(plan, threads=plan.threads or self.threads)
@@ -220,7 +228,7 @@ class LocalEngine:
         self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         snapshot = self._open(table)
         files = self._files(scored, self._folder(table))
-        may_be_taken = not snapshot.partition_columns and commits.is_inside(snapshot, files)
+        may_be_taken = not snapshot.partition_columns and commits.may_be_taken(snapshot, files)
         if isinstance(scored, LocalScored):
             scored.is_taken = may_be_taken  # until it is known: a commit that fails may have been made all the same
         is_made = commits.append(snapshot, files, transaction) is not None

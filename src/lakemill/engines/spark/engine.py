@@ -190,6 +190,11 @@ class SparkEngine:
         commits.append(SparkRows(self.user_session.createDataFrame([], spark_struct(schema))), table, None)
 
     @translated
+    def widen(self, table: str, columns: pa.Schema) -> None:
+        """Write a table again with wider types; see ``Engine.widen``."""
+        tables.widen(self.session, table, spark_struct(columns))
+
+    @translated
     def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
         """Tune the session for a source, and send models and modules to the executors."""
         for setting, (value, _) in scan_settings(self.session, source.schema, plan).items():
