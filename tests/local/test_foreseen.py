@@ -14,7 +14,9 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltala
 from deltalake.schema import PrimitiveType
 
 from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill.config.ingest import IngestConfig
 from lakemill.engines.full_text import kept_text
+from lakemill.ingest.job import ingest_images
 from lakemill.predict.redo import reset_job, retry_errors
 from lakemill.predict.status import job_status
 
@@ -47,7 +49,7 @@ def job(lake: Path, **values: Any) -> PredictConfig:
     return PredictConfig.load(**usual | values)
 
 
-def refusal(config: PredictConfig, call: Any = predict_table) -> LakemillError:
+def refusal(config: PredictConfig | IngestConfig, call: Any = predict_table) -> LakemillError:
     with pytest.raises(LakemillError) as raised:
         call(config)
     return raised.value
@@ -78,6 +80,13 @@ def test_a_name_that_no_file_system_takes_is_refused(lake: Path, key: str, name:
     assert [path.name for path in lake.iterdir()] == ["source"]
     if key == "source__table":
         assert refusal(job(lake, **{key: value}), job_status).code == "TABLE_NOT_FOUND"
+
+
+def test_an_ingest_from_a_name_that_no_file_system_takes_is_refused(lake: Path) -> None:
+    (lake / "photos").mkdir()
+    for name, output, code in (("x" * 300, "images", "SOURCE_NOT_FOUND"), ("photos", "y" * 250, "PATH_INVALID")):
+        config = IngestConfig.load(source__path=f"{lake}/{name}", output__table=f"{lake}/{output}")
+        assert refusal(config, ingest_images).code == code
 
 
 def test_the_name_of_a_side_table_counts_too(lake: Path) -> None:

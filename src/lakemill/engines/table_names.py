@@ -11,6 +11,7 @@ from typing import Any
 from lakemill.config.base import LONGEST_NAME
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.files import is_there
 
 ENGINE_ELSEWHERE = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "HADOOP_CONF_DIR")
 """Variables of an environment in which a plain path need not be one on this disk."""
@@ -74,11 +75,7 @@ def check_path(table: str) -> None:
     """
     if not is_path(table) or SCHEME.match(table) or _has_engine():
         return
-    try:
-        is_there = (Path(location(table)) / "_delta_log").is_dir()
-    except (OSError, ValueError):  # a name that no file system takes
-        is_there = False
-    if not is_there:
+    if not is_there(Path(location(table)) / "_delta_log"):
         raise not_found(table)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from lakemill.config.variables import masked
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
+from lakemill_udfs.files import is_there
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import check_paths
 
@@ -91,7 +92,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if _exists(path):
+    if is_there(path):
         described = mlmodel(path)
         if described or flavors.recognise(path, described) is not None:
             name = path.stem if path.is_file() else path.name
@@ -102,13 +103,6 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no file system takes
-        return False
 
 
 def _find_registered(uri: str, registry: str | None) -> FoundModel:

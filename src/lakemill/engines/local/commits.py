@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
@@ -22,17 +21,14 @@ from deltalake.transaction import Transaction as DeltaTransaction
 from lakemill.engines.engine import Transaction
 from lakemill.engines.full_text import kept_text
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
+from lakemill.engines.local.staged import DELETED, marked, may_be_taken, only_there, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
-from lakemill.engines.schemas import is_wider
 from lakemill_udfs.errors import RunError, TableError
-from lakemill_udfs.files import filesystem
-from lakemill_udfs.plan import RESERVED
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.1
 SAME_TRANSACTION = re.compile("Concurrent transaction failed|ConcurrentTransaction")
-DELETED = "_deleted"
 
 Result = TypeVar("Result")
 
@@ -198,10 +194,10 @@ def merge(
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
-    updates = {name: value for name, value in values.items() if name not in _only_there(files, snapshot.schema)}
+    updates = {name: value for name, value in values.items() if name not in only_there(files, snapshot.schema)}
 
     def write(table: DeltaTable) -> None:
-        rows = _marked(rows_of(files, snapshot.schema), deleted)
+        rows = marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
         )
@@ -213,15 +209,6 @@ def merge(
         merger.execute()
 
     return _commit(snapshot, transaction, write, key)
-
-
-def _only_there(files: Sequence[WrittenFile], schema: pa.Schema) -> set[str]:
-    """Return, quoted, the columns that somebody added to a table; a prediction's own are null where files lack them."""
-    if not files:
-        return set()
-    store, inside = filesystem(files[0].path)
-    given = pq.read_schema(inside, filesystem=store).names
-    return {quoted(name) for name in schema.names if name not in given and name not in RESERVED}
 
 
 def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int:
@@ -252,62 +239,10 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
     return deleted
 
 
-def may_be_taken(snapshot: Snapshot, files: Sequence[WrittenFile]) -> bool:
-    """Return whether files may become the table's as they are: they lie in its folder and have its columns' types."""
-    if not all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files):
-        return False
-    return not files or not narrower(snapshot, files[0])
-
-
-def narrower(snapshot: Snapshot, file: WrittenFile) -> bool:
-    """Return whether a file's columns are narrower than the table's: one that carries an earlier type."""
-    store, inside = filesystem(file.path)
-    given = pq.read_schema(inside, filesystem=store)
-    return any(
-        is_wider(field.type, given.field(field.name).type) for field in snapshot.schema if field.name in given.names
-    )
-
-
 def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
     """Return whether the table has this transaction, or a later one of the application."""
     last = None if transaction is None else snapshot.transaction_version(transaction.app)
     return transaction is not None and last is not None and last >= transaction.version
-
-
-def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchReader:
-    """Return the rows of written files, one batch in memory at a time; columns that they lack are null."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for file in files:
-            store, inside = filesystem(file.path)
-            with pq.ParquetFile(inside, filesystem=store) as opened:
-                for batch in opened.iter_batches(use_threads=False):
-                    columns = [
-                        batch[field.name] if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
-                        for field in schema
-                    ]
-                    yield pa.RecordBatch.from_arrays(columns, names=schema.names).cast(schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-def _marked(rows: pa.RecordBatchReader, deleted: pa.Table | None) -> pa.RecordBatchReader:
-    """Return the rows with ``DELETED``, and after them one row, but for the key null, for each deleted key."""
-    schema = rows.schema.append(pa.field(DELETED, pa.bool_()))
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows:
-            yield batch.append_column(DELETED, pa.repeat(pa.scalar(False), batch.num_rows))
-        for batch in deleted.to_batches() if deleted is not None else ():
-            columns: list[Any] = [
-                batch[field.name].cast(field.type)
-                if field.name in batch.schema.names
-                else pa.nulls(len(batch), field.type)
-                for field in rows.schema
-            ]
-            yield pa.RecordBatch.from_arrays([*columns, pa.repeat(pa.scalar(True), len(batch))], schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _action(location: str, file: WrittenFile) -> AddAction:

@@ -23,6 +23,7 @@ from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
+from lakemill.engines.local.staged import may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot as Opened
 from lakemill.engines.local.tables import open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
@@ -228,13 +229,13 @@ class LocalEngine:
         self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         snapshot = self._open(table)
         files = self._files(scored, self._folder(table))
-        may_be_taken = not snapshot.partition_columns and commits.may_be_taken(snapshot, files)
+        is_takable = not snapshot.partition_columns and may_be_taken(snapshot, files)
         if isinstance(scored, LocalScored):
-            scored.is_taken = may_be_taken  # until it is known: a commit that fails may have been made all the same
+            scored.is_taken = is_takable  # until it is known: a commit that fails may have been made all the same
         is_made = commits.append(snapshot, files, transaction) is not None
         if isinstance(scored, LocalScored):
-            scored.is_taken = may_be_taken and is_made
-        elif not (may_be_taken and is_made):
+            scored.is_taken = is_takable and is_made
+        elif not (is_takable and is_made):
             discard(files)
         return is_made
 
@@ -247,7 +248,7 @@ class LocalEngine:
     def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
         """Make a table of these rows alone; see ``Engine.overwrite``."""
         made = self._files(rows, str(self.room.scratch))
-        reader = commits.rows_of(made, rows.schema)
+        reader = rows_of(made, rows.schema)
         properties = {"delta.enableChangeDataFeed": "true", MADE_BY: made_by}
         location = table_names.location(table)
         write_deltalake(location, reader, mode="overwrite", schema_mode="overwrite", configuration=properties)
