@@ -23,6 +23,7 @@ _HOME = {
     "predict_stream": "lakemill.predict.stream",
     "IngestConfig": "lakemill.config.ingest",
     "ingest_images": "lakemill.ingest.job",
+    "log_model": "lakemill.pipelines.registering",
     "get_session": "lakemill.engines.spark.session",
     "LakemillError": "lakemill_udfs.errors",
     "ConfigError": "lakemill_udfs.errors",
@@ -54,6 +55,7 @@ __all__ = [  # a test compares it with _HOME
     "TooManyErrorsError",
     "get_session",
     "ingest_images",
+    "log_model",
     "predict_stream",
     "predict_table",
 ]

@@ -64,7 +64,7 @@ def test_an_exported_program_says_its_tensors_and_takes_any_number_of_rows(tmp_p
     example = torch.from_numpy(X[:rows])
     sizes = None if rows else {"x": {0: torch.export.Dim("n")}}
     torch.export.save(torch.export.export(Linear(), (example,), dynamic_shapes=sizes), tmp_path / "m.pt2")
-    known = flavors.specs("torch", "m", tmp_path / "m.pt2", {})
+    known = flavors.specs("torch", "m", tmp_path / "m.pt2", {}, {})
     assert known == ((TensorSpec("x", "float32", (4,)),), (TensorSpec("output", "float32", (3,)),))
     result = Pipeline((ModelStep(tmp_path / "m.pt2"),)).infer({"x": X})["out.output"]
     np.testing.assert_allclose(result, direct(Linear()), rtol=1e-6)

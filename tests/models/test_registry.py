@@ -72,7 +72,7 @@ def test_a_registrys_address_is_named_without_what_a_variable_stands_for(
         ("models:/digit@production", r"^\[MODEL_NOT_FOUND\] there is no model 'models:/digit@production' in"),
         ("models:/digits/7", r"^\[MODEL_NOT_FOUND\] there is no model 'models:/digits/7' in"),
         ("runs:/0123456789abcdef0123456789abcdef/model", r"^\[MODEL_NOT_FOUND\]"),
-        ("nowhere", r"^\[MODEL_NOT_FOUND\] 'nowhere' is neither an .onnx file nor"),
+        ("nowhere", r"^\[MODEL_NOT_FOUND\] 'nowhere' is neither a file nor a folder that"),
     ],
 )
 def test_a_model_that_is_not_there(registry: Registry, uri: str, message: str) -> None:

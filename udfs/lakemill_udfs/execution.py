@@ -15,6 +15,7 @@ from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import Failure, ImageDecoder
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
+from lakemill_udfs.models.one_array import spread
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.step_call import StepCall
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
@@ -113,7 +114,7 @@ class PipelineRunner:
         self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
         self.measures.models_loaded += fresh
         self.measures.model_bytes += loaded.model_bytes
-        return loaded.model.predict
+        return spread(loaded.model.predict, spec.inputs)
 
     def _add(self, step: Step, wiring: StepWiring, call: Callable[[Arrays], Arrays]) -> None:
         self._calls.append(

@@ -9,6 +9,8 @@ import numpy as np
 
 from lakemill_udfs.errors import LakemillError, ModelError, TableError
 from lakemill_udfs.models.model import ModelSpec
+from lakemill_udfs.models.one_array import NAME as ONE_ARRAY
+from lakemill_udfs.models.one_array import one_array
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
 from lakemill_udfs.steps.formats import format_specs
@@ -191,6 +193,7 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
     wanted: Mapping[str, TensorSpec | None] = (
         {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(builder.leaves)
     )
+    wanted = _as_one_array(builder, step, model) or wanted
     unknown = sorted(set(step.inputs) - set(wanted))
     if unknown:
         raise ModelError("MODEL_INPUT_UNKNOWN", f"{who} has no input '{unknown[0]}'; it has: {', '.join(wanted)}.")
@@ -205,6 +208,8 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
         is_named = name in step.inputs or name in builder.made or name in builder.table
         if not is_named and len(wanted) == 1 and len(builder.leaves) == 1:
             source = builder.leaves[0]  # the only value there is feeds the only input there is, whatever it is called
+        elif not is_named and len(wanted) == 1 and ONE_ARRAY in builder.table:
+            source = ONE_ARRAY
         if spec is not None and spec.nullable and source not in builder.made and source not in builder.table:
             continue  # an optional input that nothing feeds
         cast = builder.feed(source, spec, who)
@@ -213,6 +218,15 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
             casts[name] = cast
     outputs = _declared(step, model, who)
     return StepWiring(tuple(inputs), casts, tuple(builder.make(spec, name, who) for spec, name in outputs))
+
+
+def _as_one_array(builder: _Builder, step: ModelStep, model: ModelSpec) -> Mapping[str, TensorSpec | None]:
+    """Return the one array ``inputs`` that may feed a model of several numbers, if that is what there is."""
+    spec = one_array(model.inputs)
+    there = {*step.inputs, *builder.made, *builder.table}
+    if spec is None or spec.name not in there or there & {one.name for one in model.inputs}:
+        return {}
+    return {spec.name: spec}
 
 
 def _declared(step: ModelStep, model: ModelSpec, who: str) -> list[tuple[TensorSpec, str]]:

@@ -64,4 +64,43 @@ def schema(
     return 0
 
 
-COMMANDS = (doctor, init, schema)
+def register(  # noqa: PLR0917 -- typer makes each an option by name
+    model: Annotated[str, typer.Argument(help="A model's file or folder: .onnx, .skops, .pkl, XGBoost's .json, ...")],
+    name: Annotated[str, typer.Option(help="What it is registered as.")],
+    alias: Annotated[str | None, typer.Option(help="Alias of the new version.", show_default=False)] = None,
+    framework: Annotated[str, typer.Option(help="Which runtime takes it.")] = "auto",
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the runtime, as method=predict_proba.", show_default=False)
+    ] = None,
+    example: Annotated[
+        Path | None, typer.Option(help="Rows to try it on: .parquet, .arrow or .json.", show_default=False)
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Load a file that is code itself, as a pickle.")] = False,
+    convert: Annotated[str | None, typer.Option(help="onnx, if it agrees on the rows.", show_default=False)] = None,
+    quantize: Annotated[str | None, typer.Option(help="int8, if it agrees on the rows.", show_default=False)] = None,
+    tolerance: Annotated[float, typer.Option(help="By how much converted numbers may differ.")] = 1e-4,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> int:
+    """Look at a model, run it once and register it as an ordinary MLflow model."""
+    from lakemill.in_process.files import read_data
+    from lakemill.pipelines.registering import log_model
+
+    pairs = [one.partition("=") for one in option or ()]
+    logged = log_model(
+        model,
+        name=name,
+        framework=framework,
+        input_example=None if example is None else read_data(example),
+        options={key: value for key, _, value in pairs},
+        alias=alias,
+        registry=registry,
+        trust=trust,
+        convert=convert,
+        quantize=quantize,
+        tolerance=tolerance,
+    )
+    return finish(logged.summary(), logged.to_dict(), as_json=as_json)
+
+
+COMMANDS = (doctor, init, schema, register)

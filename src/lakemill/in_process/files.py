@@ -19,13 +19,13 @@ UNREADABLE = (ValueError, TypeError, LookupError, OSError, RecursionError, pa.Ar
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def read_data(path: str | Path, pipeline: Pipeline) -> Any:
+def read_data(path: str | Path, pipeline: Pipeline | None = None) -> Any:
     """Return a file's content as ``infer`` takes it.
 
     Args:
         path: ``.arrow`` (file or stream) and ``.parquet`` give a table, ``.df.json`` (pandas' records) a DataFrame,
             ``.json`` (a dict of batches, or a list of records) a dict, an image a dict of one row.
-        pipeline: Its image step names the columns of an image.
+        pipeline: Its image step names the columns of an image; None takes no images.
 
     Raises:
         ConfigError: ``FILE_NOT_FOUND``, ``FILE_FORMAT`` for another ending, ``FILE_CONTENT`` if it does not parse.
@@ -94,8 +94,8 @@ def _json(content: Any) -> dict[str, Any]:
     return {name: [record.get(name) for record in content] for name in names}
 
 
-def _image(file: Path, pipeline: Pipeline) -> dict[str, Any]:
-    step = next((step for step in pipeline.steps if isinstance(step, ImageStep)), None)
+def _image(file: Path, pipeline: Pipeline | None) -> dict[str, Any]:
+    step = next((step for step in (pipeline.steps if pipeline else ()) if isinstance(step, ImageStep)), None)
     if step is None:
         raise ConfigError("FILE_FORMAT", f"'{file.name}' is an image, and the pipeline has no image step.")
     return {step.path_column: [str(file)], step.column: [file.read_bytes()]}

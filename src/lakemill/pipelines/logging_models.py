@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lakemill.engines.packages import packages_of
 from lakemill.in_process.inputs import given
+from lakemill.pipelines.model_schemas import MLFLOW_COLUMNS
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import mlflow_at
 from lakemill.pipelines.resolving import LOGGED_KEY, Resolved, resolve
@@ -26,23 +27,6 @@ from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.callables import must_travel
 from lakemill_udfs.steps.declared import Check, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
-
-MLFLOW_COLUMNS = {
-    "bool": "boolean",
-    "int8": "integer",
-    "int16": "integer",
-    "int32": "integer",
-    "int64": "long",
-    "uint8": "integer",
-    "uint16": "integer",
-    "uint32": "long",
-    "float16": "float",
-    "float32": "float",
-    "float64": "double",
-    "string": "string",
-    "binary": "binary",
-    "datetime": "datetime",
-}
 
 
 def log_pipeline(
@@ -140,6 +124,7 @@ def _identities(resolved: Resolved) -> list[dict[str, Any]]:
             "sha256": model.sha256,
             "file": Path(model.location).name if model.beside else None,
             "beside": list(model.beside),
+            "options": dict(model.options),
             "inputs": {spec.name: spec.to_dict() for spec in model.inputs},
             "outputs": {spec.name: spec.to_dict() for spec in model.outputs},
         }
@@ -158,10 +143,11 @@ def _requirements(resolved: Resolved) -> list[str]:
                 for line in requirements.read_text(encoding="utf-8").splitlines()
                 if line.strip() and not line.startswith("#")
             ]
-    return [_pinned(name) for name in dict.fromkeys(names) if not name.startswith("mlflow=")]
+    return [pinned(name) for name in dict.fromkeys(names) if not name.startswith("mlflow=")]
 
 
-def _pinned(requirement: str) -> str:
+def pinned(requirement: str) -> str:
+    """Return a requirement with the version that is installed here, unless it says one or is not installed."""
     try:
         return (
             requirement

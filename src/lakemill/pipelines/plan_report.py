@@ -229,7 +229,14 @@ def describe(
         The plan; None if there is a problem.
     """
     report.models = [
-        {"uri": model.uri, "name": model.name, "version": model.version, "sha256": model.sha256}
+        {
+            "uri": model.uri,
+            "name": model.name,
+            "version": model.version,
+            "sha256": model.sha256,
+            "runtime": model.flavor,
+            "certificate": model.certificate,
+        }
         for model in models
         if model is not None
     ]

@@ -31,7 +31,15 @@ def layout(report: PlanReport) -> Group:
         parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
     for model in report.models:
         version = f"version {model['version']}, " if model["version"] else ""
-        parts.append(_line("model", f"{model['uri']} is {model['name']}, {version}sha256 {str(model['sha256'])[:12]}"))
+        parts.append(
+            _line(
+                "model",
+                f"{model['uri']} is {model['name']}, {version}sha256 {str(model['sha256'])[:12]}, "
+                f"on {model['runtime']}",
+            )
+        )
+        if model["certificate"]:
+            parts.append(_line("", f"converted: {model['certificate']}"))
     if report.inputs:
         parts.append(_inputs(report))
     if report.waiting is not None:

@@ -19,6 +19,9 @@ from lakemill_udfs.models.content import check_paths
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 
+SHA256_TAG = "lakemill.sha256"
+"""Tag of a registered version with the sha256 of what runs; another content is refused."""
+
 NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 """MLflow's codes for a registry that failed to answer, and for one that does not let this user see a model."""
@@ -29,11 +32,12 @@ class FoundModel:
     """A model's files and identity.
 
     Args:
-        path: The ``.onnx`` file or the MLflow model's folder, on this machine.
+        path: The model's file or the MLflow model's folder, on this machine.
         name: Registered name, or the file's.
         version: Registered version; None for files.
         remote: URI from which workers can fetch it themselves; None if it is on this machine's disk only.
         described: What its ``MLmodel`` file holds; empty for a file.
+        sha256: What it was when ``lakemill.log_model`` registered it.
     """
 
     path: Path
@@ -41,6 +45,7 @@ class FoundModel:
     version: str | None
     remote: str | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 class Finder:
@@ -99,7 +104,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
             return FoundModel(path.absolute(), name, None, described=described)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither an .onnx file nor another file or folder that a runtime here takes.",
+        f"'{masked(uri)}' is neither a file nor a folder that a runtime here takes.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -121,11 +126,12 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
                 if named and version and version.isdigit()
                 else None
             )
+            tags = client.get_model_version(name, version).tags if named and remote is not None else {}
             path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
-    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path))
+    return FoundModel(path, name, version, None if is_local else remote, mlmodel(path), tags.get(SHA256_TAG))
 
 
 def alias_version(uri: str, registry: str | None = None) -> str:

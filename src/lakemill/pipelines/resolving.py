@@ -103,22 +103,34 @@ def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
 
 
 def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
-    known = flavors.recognise(found.path, found.described)
+    known = flavors.recognise(found.path, found.described, step.runtime)
     if known is None:
         raise ModelError(
             "MODEL_NOT_FOUND",
-            f"no runtime here takes the model '{masked(step.uri)}'.",
-            hint="an .onnx file, or a folder with an MLmodel file.",
+            f"no runtime here takes the model '{step.uri}'."
+            if step.runtime is None
+            else f"the runtime '{step.runtime}' does not take the model '{step.uri}'.",
+            hint="a model's file, as .onnx, .skops, .pkl or XGBoost's .json, or a folder with an MLmodel file.",
         )
     flavor, files = known
     sha256 = content_sha256(files.path, files.beside)
-    if step.sha256 is not None and step.sha256 != sha256:
+    expected = step.sha256 or found.sha256
+    if expected is not None and expected != sha256:
         raise ModelError(
             "MODEL_CHANGED",
-            f"model '{masked(step.uri)}': expected sha256 {step.sha256[:12]}..., got {sha256[:12]}....",
-            hint="take the sha256 out of the pipeline if the new content is wanted.",
+            f"model '{masked(step.uri)}': expected sha256 {expected[:12]}..., got {sha256[:12]}....",
+            hint="take the sha256 out of the pipeline if the new content is wanted."
+            if step.sha256
+            else "what the registry holds is not what was registered; register it again.",
         )
-    inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described)
+    options = flavors.options(flavor, found.name, found.described, step.options)
+    if not found.described and not step.trust and flavors.runs_code(flavor, found.name, files.path, found.described):
+        raise ModelError(
+            "MODEL_NOT_TRUSTED",
+            f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
+            hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
+        )
+    inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
         uri=step.uri,
         location=_location(found, files.path),
@@ -129,7 +141,15 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
         inputs=inputs,
         outputs=_with_declared(outputs, step.outputs),
         beside=files.beside,
+        options=options,
+        certificate=_certificate(found),
     )
+
+
+def _certificate(found: FoundModel) -> str | None:
+    """Return how a converted model agrees with the original, as it was logged."""
+    noted = flavors.logged_with(found.described).get("certificate")
+    return str(noted["summary"]) if noted else None
 
 
 def _location(found: FoundModel, path: Path) -> str:

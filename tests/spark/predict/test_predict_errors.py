@@ -61,7 +61,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "MODEL_NOT_FOUND",
         {"pipeline__steps": [IMAGE_STEP, {"model": {"uri": "{lake}/modle.onnx"}}]},
-        "neither an .onnx file nor another file or folder",
+        "neither a file nor a folder that a runtime here takes",
     ),
     (
         "MODEL_NOT_FOUND",

@@ -11,9 +11,12 @@ from typing import Any, cast
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
+from lakemill_udfs.tensors.spec import declared
 
 RUNTIMES = {
     "onnx": "onnx_runtime",
+    "xgboost": "xgboost_runtime",
+    "sklearn": "sklearn_runtime",
     "torch": "torch_runtime",
     "keras": "keras_runtime",
     "tensorflow": "tensorflow_runtime",
@@ -21,6 +24,9 @@ RUNTIMES = {
     "pyfunc": "pyfunc_runtime",
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
+
+NOTED_KEY = "lakemill_model"
+"""Key in an MLflow model's metadata."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -45,28 +51,86 @@ def releases_lock(flavor: str) -> bool:
     return runtime(flavor).RELEASES_LOCK
 
 
-def recognise(path: Path, described: Mapping[str, Any]) -> tuple[str, ModelFiles] | None:
+def recognise(path: Path, described: Mapping[str, Any], forced: str | None = None) -> tuple[str, ModelFiles] | None:
     """Return the flavor that runs a model and the files it runs; None if no runtime takes it.
 
     Args:
         path: A file, or a folder.
         described: Content of the folder's ``MLmodel`` file; empty for a file.
+        forced: The flavor that the user asks for.
+
+    Raises:
+        ModelError: ``MODEL_FLAVOR`` if no runtime is called as the one that is forced.
     """
-    for flavor in RUNTIMES:
+    for flavor in RUNTIMES if forced is None else (forced,):
         files = runtime(flavor).find(path, described)
         if files is not None:
             return flavor, files
     return None
 
 
-def specs(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def options(flavor: str, name: str, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a model runs with.
+
+    Raises:
+        ModelError: ``MODEL_OPTION`` if its runtime has no option of a name that is given.
+    """
+    unknown = sorted(set(given) - set(runtime(flavor).OPTIONS))
+    if unknown:
+        raise ModelError(
+            "MODEL_OPTION",
+            f"model '{name}' runs on {flavor}, which has no option '{unknown[0]}'; "
+            f"it has: {', '.join(runtime(flavor).OPTIONS) or 'none'}.",
+        )
+    logged = dict(logged_with(described).get("options") or {})
+    return runtime(flavor).options(described, logged | dict(given))
+
+
+def logged_with(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what ``lakemill.log_model`` noted of a model: its exact ``inputs``, ``outputs`` and ``options``."""
+    return (described.get("metadata") or {}).get(NOTED_KEY) or {}
+
+
+def runs_code(flavor: str, name: str, path: Path, described: Mapping[str, Any]) -> bool:
+    """Return whether loading a model runs code that came with it.
+
+    Raises:
+        ModelError: ``MODEL_LOAD`` and others of ``loading``.
+    """
+    with loading(flavor, name, path):
+        return runtime(flavor).runs_code(path, described)
+
+
+def specs(
+    flavor: str, name: str, path: Path, described: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Specs, Specs]:
     """Return a model's inputs and outputs, as far as it says them.
 
     Raises:
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
+    noted = logged_with(described)
+    if noted and all(options.get(key) == value for key, value in noted["options"].items()):
+        return tuple(tuple(declared(one, raw) for one, raw in noted[side].items()) for side in ("inputs", "outputs"))  # type: ignore[return-value]  # two sides
     with loading(flavor, name, path):
-        return runtime(flavor).specs(path, described)
+        return runtime(flavor).specs(path, described, options)
+
+
+def written(value: Any, folder: Path) -> tuple[str, Path]:
+    """Write a model that is a Python object as its framework's file; return the flavor and the file.
+
+    Raises:
+        ModelError: ``MODEL_FLAVOR`` if it is no model of a framework that is known here.
+    """
+    for flavor in RUNTIMES:
+        path = runtime(flavor).write(value, folder)
+        if path is not None:
+            return flavor, path
+    raise ModelError(
+        "MODEL_FLAVOR",
+        f"a {type(value).__name__} is no model of a framework that is known here; there are: {', '.join(RUNTIMES)}.",
+        hint="save it to a file or folder and give its path.",
+    )
 
 
 @contextmanager

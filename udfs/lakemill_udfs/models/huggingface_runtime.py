@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.huggingface_tasks import TASKS, Task, task_named, task_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
@@ -24,6 +25,10 @@ from lakemill_udfs.tensors.spec import TensorSpec
 RELEASES_LOCK = False  # tokenizers and Python around the network hold it most of the time
 
 DISTRIBUTIONS: tuple[str, ...] = ("transformers", "torch")
+
+OPTIONS: tuple[str, ...] = ()
+
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -36,7 +41,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(path) if "architectures" in _config(path) else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: code that a folder brings is not run."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return the inputs and outputs of the task, and what else a signature names for ``generate``."""
     task = TASKS[_task(path, described)]
     known = {spec.name for spec in task.inputs}

@@ -11,6 +11,7 @@ import numpy as np
 
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.failures import foreign
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
@@ -24,6 +25,10 @@ RELEASES_LOCK = False  # predict_on_batch builds its graph at its first call and
 
 DISTRIBUTIONS: tuple[str, ...] = ("tensorflow",)
 
+OPTIONS: tuple[str, ...] = ()
+
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return a Keras file, or an MLflow model that holds one."""
@@ -34,7 +39,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(path) if path.suffix in SUFFIXES else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: Keras' safe mode loads no Python code."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what MLflow's signature says, or the model's own layers."""
     said = signature_specs(described)
     if any(said):

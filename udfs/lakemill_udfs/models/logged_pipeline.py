@@ -72,6 +72,7 @@ def _spec(raw: dict[str, Any], uri: str, path: str) -> ModelSpec:
         tensors("inputs"),
         tensors("outputs"),
         beside=tuple(raw.get("beside", ())),
+        options=raw.get("options", {}),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,8 @@ class ModelSpec:
         outputs: Its outputs; declared ones where the model does not say.
         shipped: Whether ``location`` is an archive that Spark unpacked into the worker's folder.
         beside: As in ``ModelFiles``.
+        options: As the runtime's ``options`` gave them.
+        certificate: How a converted model agrees with the original, in one line.
     """
 
     uri: str
@@ -68,6 +70,8 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...] = ()
     shipped: bool = False
     beside: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    certificate: str | None = None
 
 
 class Runtime(Protocol):
@@ -79,6 +83,9 @@ class Runtime(Protocol):
     RELEASES_LOCK: bool
     """Whether it works without Python's lock, so that threads can share one model."""
 
+    OPTIONS: tuple[str, ...]
+    """The names of the options that a model step may give it."""
+
     def find(self, path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
         """Return the files that this runtime runs, None if the model is none of its own.
 
@@ -88,12 +95,21 @@ class Runtime(Protocol):
         """
         ...
 
-    def specs(self, path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+    def options(self, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that a model runs with: those that a step gives, over what the model says of itself."""
+        ...
+
+    def runs_code(self, path: Path, described: Mapping[str, Any]) -> bool:
+        """Return whether loading what ``find`` gave runs code that came with it, as a pickle's; nothing is run here."""
+        ...
+
+    def specs(self, path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
         """Return the inputs and outputs, as far as the model says them.
 
         Args:
             path: What ``find`` gave.
             described: As there.
+            options: As ``options`` gave them.
 
         Raises:
             ModelError: ``MODEL_INPUT_TYPE`` for what no tensor can hold; whatever keeps the model from loading.
@@ -113,4 +129,22 @@ class Runtime(Protocol):
 
     def cause(self, error: Exception, path: Path) -> str:
         """Return in the runtime's terms why a model does not load; empty if the exception's type says all."""
+        ...
+
+    def native(self, path: Path, options: Mapping[str, Any]) -> Any:
+        """Return the framework's own object of what ``find`` gave; None if there is none that ``log`` takes."""
+        ...
+
+    def write(self, value: Any, folder: Path) -> Path | None:
+        """Write a Python object into a folder as a file that ``find`` takes; None if it is no model of this kind."""
+        ...
+
+    def log(self, value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        """Log what ``native`` gave through MLflow's own flavor and return MLflow's ``ModelInfo``; None if it has none.
+
+        Args:
+            value: The framework's object.
+            options: As ``options`` gave them.
+            arguments: What MLflow's ``log_model`` takes for every flavor: name, signature, requirements ...
+        """
         ...

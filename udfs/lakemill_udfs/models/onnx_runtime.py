@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lakemill_udfs.errors import ModelError, missing_extra
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -22,6 +23,10 @@ ONNX_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "b
 RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("onnxruntime",)
+
+OPTIONS: tuple[str, ...] = ()
+
+options = plain_runtime.options
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -36,7 +41,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(file, external_weights(file)) if file.suffix == ".onnx" and file.is_file() else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: a graph holds operators and numbers."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return the inputs and outputs that the graph says."""
     model = OnnxModel(path, device="cpu")
     return model.inputs, model.outputs
@@ -45,6 +55,30 @@ def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> OnnxModel:
     """Load a graph."""
     return OnnxModel(path, threads=threads, device=device)
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the graph with its weights."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a graph that is in memory."""
+    if plain_runtime.class_root(value) != "onnx":
+        return None
+    import onnx
+
+    onnx.save(value, str(folder / "model.onnx"))
+    return folder / "model.onnx"
+
+
+def log(value: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Log a graph through MLflow's onnx flavor."""
+    import mlflow.onnx
+
+    return mlflow.onnx.log_model(value, **arguments)
 
 
 CAUSES = (

@@ -5,24 +5,26 @@ MLflow's own messages print the rows they are about; they are never passed on (`
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.failures import foreign
+from lakemill_udfs.models import pickles, plain_runtime
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
 from lakemill_udfs.models.signature import signature_specs
+from lakemill_udfs.models.threads import limiter
 from lakemill_udfs.tensors.spec import TensorSpec
 
 RELEASES_LOCK = False
 
 DISTRIBUTIONS: tuple[str, ...] = ("mlflow",)
+
+OPTIONS: tuple[str, ...] = ()
+
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -30,7 +32,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(path) if path.is_dir() and described else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return true: what MLflow's loaders run cannot be seen."""
+    return True
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return the inputs and outputs of the signature; nothing is loaded."""
     return signature_specs(described)
 
@@ -41,17 +48,8 @@ def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> PyfuncMod
 
 
 def cause(error: Exception, path: Path) -> str:
-    """Return why a model does not load, as far as pickles say it; other texts may hold anything."""
-    if isinstance(error, FileNotFoundError):
-        return f"its file '{Path(str(error.filename)).name}' is missing"
-    missing = re.search(r"Can't get attribute '([\w.]+)' on <module '([\w.]+)'", str(error))
-    if isinstance(error, AttributeError) and missing:
-        return f"its pickle needs {missing[2]}.{missing[1]}, which is not there (another version, or another class)"
-    if isinstance(error, pickle.UnpicklingError | EOFError):
-        return "its pickle is damaged or cut short"
-    if isinstance(error, UserWarning | ValueError) and "version" in str(error).lower():
-        return "it was saved by another version of its framework (see its requirements.txt)"
-    return ""
+    """Return why a model does not load, as far as pickles say it."""
+    return pickles.cause(error)
 
 
 class PyfuncModel:
@@ -76,7 +74,7 @@ class PyfuncModel:
             raise missing_extra("mlflow", "mlflow") from error
         self._model = mlflow.pyfunc.load_model(str(path))
         self._predict = foreign(self._model.predict)  # a model's own code may raise anything, with any text
-        self.inputs, self.outputs, self._limited = inputs, outputs, _limiter(threads)
+        self.inputs, self.outputs, self._limited = inputs, outputs, limiter(threads)
         schema = self._model.metadata.get_input_schema()
         self._is_tensor = schema is not None and schema.is_tensor_spec()
         self._is_unnamed = schema is not None and not schema.has_input_names()
@@ -107,14 +105,3 @@ class PyfuncModel:
         }
         frame = pd.DataFrame(columns)
         return frame.set_axis(range(len(columns)), axis="columns") if self._is_unnamed else frame
-
-
-def _limiter(threads: int) -> Callable[[], AbstractContextManager[Any]]:
-    """Return what limits the numerical libraries for one call: they are looked for once, which takes 2 ms."""
-    if not threads:
-        return nullcontext
-    try:
-        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # comes with scikit-learn, untyped
-    except ImportError:
-        return nullcontext  # without scikit-learn there is no OpenMP pool of its own to limit
-    return partial(ThreadpoolController().limit, limits=threads)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.archives import unpack
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
@@ -23,6 +24,10 @@ RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("tensorflow",)
 
+OPTIONS: tuple[str, ...] = ()
+
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return a SavedModel's folder or zip file, or an MLflow model that holds one."""
@@ -32,7 +37,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(path) if path.suffix == ".zip" and _holds_graph(path) else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return false: a SavedModel holds a graph."""
+    return False
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what the signature of the graph says, or MLflow's where there is one."""
     said = signature_specs(described)
     if any(said):

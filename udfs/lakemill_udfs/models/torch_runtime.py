@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
+from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
@@ -28,6 +29,10 @@ RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("torch",)
 
+OPTIONS: tuple[str, ...] = ()
+
+options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return a TorchScript file, an exported program, or an MLflow model of the pytorch flavour."""
@@ -36,7 +41,12 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     return ModelFiles(path) if path.suffix in (*SCRIPT_SUFFIXES, EXPORTED_SUFFIX) else None
 
 
-def specs(path: Path, described: Mapping[str, Any]) -> tuple[Specs, Specs]:
+def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
+    """Return whether the network is a pickle, as in an MLflow model; TorchScript and exported programs are none."""
+    return path.is_dir()
+
+
+def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what the signature says, or what an exported program's graph does; TorchScript says names alone."""
     if path.is_dir():
         return signature_specs(described)

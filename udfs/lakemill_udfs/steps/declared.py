@@ -113,10 +113,13 @@ class ModelStep:
     """Run a model on tensors by name.
 
     Args:
-        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/...``, an MLflow model's folder or an ``.onnx`` file.
+        uri: ``models:/name@alias``, ``models:/name/3``, ``runs:/...``, an MLflow model's folder, or a model's file.
         inputs: Model input to the column or earlier output that feeds it; same names need no entry.
         outputs: Model output to its new name, or to its declaration (``{dtype, shape}``) where the model has none.
         sha256: Refuse any other file or folder (as the predictions' metadata shows it).
+        runtime: Which runtime runs it, for example ``pyfunc``; null takes the model's own framework.
+        options: The runtime's options, for example ``{method: predict_proba}``.
+        trust: Whether a file that is code itself, as a pickle, may be loaded.
 
     Raises:
         ConfigError: ``MODEL_STEP`` if an argument is of the wrong type.
@@ -128,6 +131,9 @@ class ModelStep:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     sha256: str | None = None
+    runtime: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", as_text(self.uri))

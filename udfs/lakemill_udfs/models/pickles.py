@@ -1,0 +1,58 @@
+"""Pickles: which class one is of, without running it; reading one, which runs what it says."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".pkl", ".pickle", ".joblib")
+
+TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE")
+"""What a pickle names a module and a class with, since protocol 4."""
+
+
+def first_class(path: Path) -> str:
+    """Return the first class that a pickle names, as ``module.Class``; empty if that cannot be seen.
+
+    Nothing is run: the pickle's instructions are read as a list. One that joblib compressed shows nothing.
+    """
+    texts: list[str] = []
+    try:
+        with path.open("rb") as stream:
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name in ("GLOBAL", "INST"):
+                    return str(argument).replace(" ", ".")
+                if operation.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                if operation.name in TEXTS:
+                    texts.append(str(argument))
+    except (ValueError, UnicodeDecodeError, IndexError, EOFError):
+        pass
+    return ""
+
+
+def read(path: Path) -> Any:
+    """Return the object of a pickle, also of one that joblib made."""
+    try:
+        import joblib  # comes with scikit-learn
+    except ImportError:
+        with path.open("rb") as stream:
+            return pickle.load(stream)  # noqa: S301 -- the driver asked whether the user trusts it; the sha256 is its
+    return joblib.load(path)
+
+
+def cause(error: Exception) -> str:
+    """Return why a pickle cannot be read, as far as it says so; other texts may hold anything."""
+    if isinstance(error, FileNotFoundError):
+        return f"its file '{Path(str(error.filename)).name}' is missing"
+    missing = re.search(r"Can't get attribute '([\w.]+)' on <module '([\w.]+)'", str(error))
+    if isinstance(error, AttributeError) and missing:
+        return f"its pickle needs {missing[2]}.{missing[1]}, which is not there (another version, or another class)"
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "its pickle is damaged or cut short"
+    if isinstance(error, UserWarning | ValueError) and "version" in str(error).lower():
+        return "it was saved by another version of its framework (see its requirements.txt)"
+    return ""
