@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -17,6 +18,7 @@ from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.config.ingest import IngestConfig
 from lakemill.engines.full_text import kept_text
 from lakemill.ingest.job import ingest_images
+from lakemill.plan.job import plan_job
 from lakemill.predict.redo import reset_job, retry_errors
 from lakemill.predict.status import job_status
 
@@ -65,6 +67,28 @@ def test_a_damaged_lock_is_taken_over_with_a_line(lake: Path, text: bytes) -> No
         call(job(lake))
     assert "taking over the lock that is damaged" in lines
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("name", ["lakemill.json", "metadata", "offsets/0", "commits/0"])
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}"])
+def test_a_damaged_checkpoint_is_taken_over_with_a_line(lake: Path, name: str, text: bytes) -> None:
+    predict_table(job(lake))
+    add(lake, 3, 1)
+    file = lake / "predictions_checkpoint/foreseen" / name
+    for call in (plan_job, job_status, retry_errors):
+        file.write_bytes(text)
+        with contextlib.suppress(LakemillError):
+            call(job(lake))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text)
+    lines: list[str] = []
+    predict_table(job(lake), progress=lines.append)
+    if not (name == "commits/0" and text == b"{}"):  # that says as much as Spark's own
+        assert any("damaged" in line for line in lines), lines
+    ids = DeltaTable(lake / "predictions").to_pyarrow_table()["id"].to_pylist()
+    assert sorted(ids) == [0, 1, 2, 3]
+    file.write_bytes(text)
+    assert reset_job(job(lake)) == 4
 
 
 @pytest.mark.parametrize(
