@@ -46,8 +46,12 @@ chaos: setup .venv/classes.stamp ## kill a running job at 100 random times (KILL
 	@.venv/bin/python -m tests.chaos.random_kills --kills $(KILLS)
 
 FUZZ := 2000
-fuzz: .venv/lakemill.stamp ## mutated images through every way that opens images (FUZZ=100000 for more)
+fuzz: .venv/lakemill.stamp ## mutated images, model folders, jobs' YAML and paths through all that reads them (FUZZ=100000 for more)
 	@.venv/bin/python -m tests.fuzz.images --count $(FUZZ)
+	@.venv/bin/python -m tests.fuzz.run_texts --count $(FUZZ)
+
+audit: .venv/made.stamp ## known vulnerabilities of the pinned packages, and a bill of materials (dist/lakemill.cdx.json)
+	@scripts/audit.sh
 
 borders: setup ## what imports what, and what the wheel holds
 	@.venv/bin/python -m pytest -q tests/unit/test_borders.py tests/unit/test_wheel.py

@@ -43,6 +43,8 @@ SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; wha
     "cli/job_script.py",
     "demo",
     "report",
+    "training/frames.py",
+    "training/distributed.py",
 )
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 

@@ -9,14 +9,17 @@
   + TooManyErrorsError     exit 3: more rows failed than ``quarantine.max_ratio`` allows
   + RowError               exit 1: why one row has no result; on Spark the row's ``error``
 
-A message names what, where, expected and got, and never holds row data. ``str(error)`` begins with the code,
-because an error of an executor reaches the driver as text only.
+A message names what, where, expected and got, and never holds row data; what it says of URIs is masked, and control
+characters are escapes. ``str(error)`` begins with the code, because an error of an executor reaches the driver as text
+only.
 """
 
 from __future__ import annotations
 
 import re
 from typing import ClassVar
+
+from lakemill_udfs.masking import shown
 
 CODE = re.compile(r"\[([A-Z][A-Z0-9_]+)\] (.*?)(?: Hint: (.*))?$", re.MULTILINE)
 
@@ -33,8 +36,8 @@ class LakemillError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
-        self.code, self.message, self.hint = code, message, hint
-        super().__init__(f"[{code}] {message}" + (f" Hint: {hint}" if hint else ""))
+        self.code, self.message, self.hint = code, shown(message), hint and shown(hint)
+        super().__init__(f"[{code}] {self.message}" + (f" Hint: {self.hint}" if hint else ""))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the arguments, so that the error survives the way between processes."""

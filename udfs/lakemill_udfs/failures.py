@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from lakemill_udfs.errors import LakemillError, RowError, RunError, SetupError
 
 ENVIRONMENT = (ImportError, ConnectionError, TimeoutError, PermissionError)
-"""Failures that are no row's fault: the task fails and Spark repeats it."""
+"""Failures that are no row's fault where several rows have them: the task fails and Spark repeats it."""
 
 NO_VALUES_FAULT = (OSError, NameError)
 """Failures that are no value's fault where all rows have the same: no such file, no such name."""
@@ -25,7 +26,7 @@ OUT_OF_MEMORY = (
 
 
 class ForeignError(Exception):
-    """Stands for an error of Lakemill that a user's code raised: its code and text are not ours.
+    """Stands for what only Lakemill or Python itself may raise, and a user's code raised.
 
     Args:
         kind: The class's name.
@@ -37,16 +38,25 @@ class ForeignError(Exception):
 
 
 def foreign(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a user's function so that it never speaks with Lakemill's voice."""
+    """Return a user's function so that it never speaks with Lakemill's voice, and never ends the process."""
 
     @wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
-        except LakemillError as error:
-            raise ForeignError(type(error).__name__) from None
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, LakemillError) or not isinstance(error, Exception):  # sys.exit, or a panic of Rust
+                raise ForeignError(type(error).__name__) from None
+            raise
 
     return called
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the name of an exception's class; of one that ``foreign`` stands for, of that."""
+    return error.kind if isinstance(error, ForeignError) else type(error).__name__
 
 
 def fault_of(error: BaseException) -> tuple[str, str, str] | None:
@@ -95,8 +105,21 @@ def row_error(error: Exception, stage: str) -> RowError:
         return error
     if isinstance(error, LakemillError):
         return RowError(error.code, error.message, hint=error.hint)
-    kind = error.kind if isinstance(error, ForeignError) else type(error).__name__
+    kind = kind_of(error)
     return RowError("MODEL_FAILED" if stage == "predict" else "STEP_FAILED", f"the step raised {kind} for this row.")
+
+
+def worker_failure(error: Exception) -> LakemillError:
+    """Return the error that a worker reports; one that is not ours loses its text, which can hold rows."""
+    if isinstance(error, LakemillError):
+        return error
+    if isinstance(error, ImportError):
+        return environment_error(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"in {last.name} ({Path(last.filename).name}, line {last.lineno})"
+    return RunError(
+        "WORKER_FAILED", f"{kind_of(error)} {place}.", hint="its text can hold row data, so it is left out."
+    )
 
 
 def environment_error(error: BaseException) -> LakemillError:

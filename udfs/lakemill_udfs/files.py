@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,6 +97,10 @@ def _unknown_scheme(scheme: str, extra: str = "") -> ConfigError:
     )
 
 
+READ_SECONDS, READ_BYTES = 300.0, 2**23
+"""How long one file of a store may take; it is looked at after each so many bytes."""
+
+
 @lru_cache(maxsize=16)  # making a store's client may ask the network for credentials
 def _store(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
     try:
@@ -117,9 +122,14 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
         return _read_local(local, max_bytes)
     store, inside = filesystem(path)
     with store.open_input_file(inside) as file:
-        check_size(file.size(), max_bytes)
-        data: bytes = file.read()
-    return data
+        check_size(left := file.size(), max_bytes)
+        parts, end = [], time.monotonic() + READ_SECONDS
+        while left > 0 and (part := file.read(min(left, READ_BYTES))):
+            parts.append(part)
+            left -= len(part)
+            if time.monotonic() > end:
+                raise RowError("FILE_UNREADABLE", f"the file is not read after {READ_SECONDS:g} s.")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check_size(length: int, max_bytes: int | None) -> None:

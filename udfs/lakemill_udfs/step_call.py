@@ -20,6 +20,9 @@ from lakemill_udfs.wiring import StepWiring
 
 OBJECT_TYPES = {"string": str, "binary": bytes, "datetime": dt.datetime, "object": object}
 
+AWAY_ROWS = 3
+"""So many rows alone, one after another, that fail by the environment are no rows' fault; fewer are their own."""
+
 Failures = dict[int, RowError]
 """Why rows have no result, by their place in the batch."""
 
@@ -56,6 +59,7 @@ class StepCall:
         self._first_broken: ModelError | None = None
         self._faults: list[tuple[str, str, str] | None] = []
         self._rows = 0
+        self._away = self._away_here = 0  # rows that failed alone by the environment: one after another, and of a batch
 
     def run(self, inputs: Arrays, ragged: Sequence[str], rows: int) -> tuple[Arrays, Failures]:
         """Call the step for a batch.
@@ -70,13 +74,14 @@ class StepCall:
 
         Raises:
             ModelError: no row so far, of two at least, gave what the step declares.
-            RunError: ``OUT_OF_MEMORY`` for one row, or ``STEP_ENVIRONMENT``, also where all rows failed by one fault.
+            RunError: ``OUT_OF_MEMORY`` for one row; ``STEP_ENVIRONMENT`` where all rows failed by one fault, or all or
+                ``AWAY_ROWS`` one after another by the environment.
             SetupError: ``WORKER_MODULE_MISSING``.
         """
         parts: list[Arrays] = []
         places: list[NDArray[np.int64]] = []
         failed: Failures = {}
-        self._rows, self._faults = rows, []
+        self._rows, self._faults, self._away_here = rows, [], 0
         for members, group in alike(inputs, ragged, rows):
             start = 0
             while start < len(members):
@@ -109,10 +114,12 @@ class StepCall:
     def _attempt(self, inputs: Arrays, rows: int) -> tuple[list[Arrays], Failures]:
         """Call once; on failure halve. Returns the results in order and the failures by place."""
         try:
-            return [self._result(inputs, rows)], {}
-        except ENVIRONMENT as error:
+            result = self._result(inputs, rows)
+        except ImportError as error:
             raise environment_error(error) from None
         except Exception as error:  # a user's model may raise anything; the rows it raises for get it as their error
+            if isinstance(error, ENVIRONMENT) and self._is_away(rows):
+                raise environment_error(error) from None
             if is_out_of_memory(error):
                 if rows == 1:
                     raise RunError(
@@ -130,10 +137,21 @@ class StepCall:
                     self._faults.append(fault_of(error))
                     self._broken += rows if isinstance(error, ModelError) else 0
                     return [], dict.fromkeys(range(rows), row_error(error, self.stage))
+        else:
+            self._away = 0
+            return [result], {}
         half = rows // 2
         left, left_failed = self._attempt({name: array[:half] for name, array in inputs.items()}, half)
         right, right_failed = self._attempt({name: array[half:] for name, array in inputs.items()}, rows - half)
         return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
+
+    def _is_away(self, rows: int) -> bool:
+        """Return whether a failure is the environment's, and not the doing of a row, whose text may name a host."""
+        if not self.halves or self.stop_at_first:
+            return True
+        self._away += rows == 1
+        self._away_here += rows == 1
+        return self._away >= AWAY_ROWS or 2 <= self._rows == self._away_here
 
     def _result(self, inputs: Arrays, rows: int) -> Arrays:
         """Return one call's outputs, checked; as copies where other calls of this batch may use the same array."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from lakemill.cli import job_commands, setup_commands
 from lakemill.cli.options import Config, Json, Overrides, Registry, ReplaceTable, Wait
-from lakemill.cli.output import finish, guarded, print_unforeseen, tell
+from lakemill.cli.output import MaskedStream, finish, guarded, print_unforeseen, tell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 configuration or arguments, 3 too many errors."""
 
     def command() -> int:
-        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+        log = logging.StreamHandler(MaskedStream(sys.stderr, is_plain=True))
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING, handlers=[log])
         return run(arguments)
 
     try:

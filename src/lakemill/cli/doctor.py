@@ -26,7 +26,6 @@ from pyarrow import fs
 
 from lakemill import __version__
 from lakemill.config.predict import PredictConfig
-from lakemill.config.variables import masked
 from lakemill.engines import table_names
 from lakemill.engines.spark import environment
 from lakemill.engines.spark.delta_jars import cache_folder
@@ -34,6 +33,7 @@ from lakemill.pipelines import registry
 from lakemill.predict.before_engine import local_models
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.files import filesystem
+from lakemill_udfs.masking import masked
 
 ANSWER_SECONDS = 10.0
 """How long a registry or a store may take to answer."""
@@ -56,12 +56,12 @@ class Finding:
     do: str | None = None
 
     def line(self) -> str:
-        """Return it as one line."""
-        return f"{self.state:<8} {self.subject}: {self.says}" + (f" -> {self.do}" if self.do else "")
+        """Return it as one line, masked."""
+        return masked(f"{self.state:<8} {self.subject}: {self.says}" + (f" -> {self.do}" if self.do else ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return asdict(self)
+        return {name: value and masked(value) for name, value in asdict(self).items()}
 
 
 def examine(config: PredictConfig | None = None, registry_uri: str | None = None) -> Iterator[Finding]:
@@ -76,9 +76,7 @@ def examine(config: PredictConfig | None = None, registry_uri: str | None = None
     yield from _packages()
     uri = registry_uri or (config.registry if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
-        yield _tried(
-            f"registry {masked(uri)}", lambda: _registry(uri), "check its address, the network and your sign-in"
-        )
+        yield _tried(f"registry {uri}", lambda: _registry(uri), "check its address, the network and your sign-in")
     if config is not None:
         yield from _job(config)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakemill.config.base import read_yaml, validate
-from lakemill.config.predict import PipelineConfig
+from lakemill.config.base import Strict, read_yaml, validate
+from lakemill.config.predict import PipelineConfig, WrittenTrust
+from lakemill.config.trust import NAMED
 from lakemill.config.variables import expand
 from lakemill.in_process.files import read_data
 from lakemill.in_process.inference import Inference
@@ -58,14 +59,24 @@ def infer_file(
     return within(timeout, call)
 
 
+class _Job(Strict):
+    """What of a job's YAML, besides its pipeline, says which models are found."""
+
+    registry: str | None = None
+    trust: WrittenTrust = NAMED
+
+
 def find_pipeline(pipeline: str, registry: str | None = None) -> Resolved:
     """Return the pipeline of a YAML file, an ``.onnx`` file, a folder or a ``models:/`` URI, with its models found."""
     if not pipeline.endswith((".yaml", ".yml")):
         return resolve_uri(pipeline, registry)
     raw = expand(read_yaml(pipeline))
     config = validate(PipelineConfig, raw.get("pipeline", raw), where=pipeline)
-    registry = registry or raw.get("registry")
-    return resolve_uri(config.uri, registry) if config.uri else resolve(config.declared(), registry)
+    job = validate(_Job, {key: raw[key] for key in _Job.model_fields if key in raw}, where=pipeline)
+    registry = registry or job.registry
+    if config.uri:
+        return resolve_uri(config.uri, registry, job.trust)
+    return resolve(config.declared(), registry, job.trust)
 
 
 def as_json(result: Any, *, records: bool) -> str:

@@ -12,29 +12,36 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
-from lakemill.config.variables import masked
 from lakemill_udfs.errors import LakemillError
+from lakemill_udfs.masking import masked, printable, shown
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class MaskedStream:
-    """A text stream on which the values of ``${VAR}`` come out as the variables' names.
+    """A text stream without secrets, and, where it is no terminal, without control characters.
+
+    To a terminal rich writes control sequences of its own: ``printable`` takes foreign ones out before.
 
     Args:
         stream: Where the text goes.
+        is_plain: Whether nothing on it is control; by default where it is no terminal.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, is_plain: bool | None = None) -> None:
         self._stream = stream
+        self._is_plain = not stream.isatty() if is_plain is None else is_plain
 
     def write(self, text: str) -> int:
-        """Write a text without the values of variables."""
-        return self._stream.write(masked(text))
+        """Write a text, masked."""
+        text = masked(text)
+        self._stream.write(printable(text, keep="\n\t") if self._is_plain else text)
+        return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts."""
+        """Write several texts, masked."""
         for line in lines:
             self.write(line)
 
@@ -64,20 +71,21 @@ def guarded(command: Callable[[], int | None]) -> int:
 
 def print_unforeseen(error: Exception) -> None:
     """Print what nobody foresaw as Python does, without the values of variables."""
-    MaskedStream(sys.stderr).writelines(traceback.format_exception(error))
+    MaskedStream(sys.stderr, is_plain=True).writelines(traceback.format_exception(error))
 
 
 def tell(line: str) -> None:
     """Print a line of progress to stderr, with the time on anything that is no terminal."""
+    line = shown(line)
     if console.is_terminal:
-        console.print(f"[dim]·[/dim] {line.replace('[', chr(92) + '[')}")
+        console.print(Text.assemble(("·", "dim"), " ", line))
     else:
         print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
 def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
     """Print a job's last line and return 0."""
-    console.print(summary, markup=False)
+    console.print(printable(summary, keep="\n"), markup=False)
     if as_json:
         print(json.dumps(facts, default=str), flush=True)
     return 0

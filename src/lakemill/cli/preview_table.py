@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lakemill_udfs.masking import printable
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
@@ -21,16 +23,16 @@ def preview_table(frame: pd.DataFrame) -> Table:
     Args:
         frame: As ``preview`` returns it, with structs as dicts or rows.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     rows = [_flat(row) for row in frame.to_dict("records")]
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = Table(title=f"{len(rows)} rows, nothing written")
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(row.get(name, "")) for name in names))
+        table.add_row(*(Text(printable(row.get(name, ""))) for name in names))
     return table
 
 

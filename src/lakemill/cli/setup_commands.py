@@ -11,6 +11,7 @@ import typer
 from lakemill.cli.options import Config, Json, Overrides, Registry
 from lakemill.cli.output import console, finish
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.masking import printable
 
 
 def doctor(config: Config = None, overrides: Overrides = None, registry: Registry = None, as_json: Json = False) -> int:
@@ -21,7 +22,9 @@ def doctor(config: Config = None, overrides: Overrides = None, registry: Registr
     job = PredictConfig.load(config, overrides or ()) if config or overrides else None
     findings = []
     for finding in examine(job, registry):
-        console.print(finding.line(), markup=False, style={"wrong": "red", "missing": "yellow"}.get(finding.state))
+        console.print(
+            printable(finding.line()), markup=False, style={"wrong": "red", "missing": "yellow"}.get(finding.state)
+        )
         findings.append(finding)
     if as_json:
         print(json.dumps([finding.to_dict() for finding in findings]), flush=True)

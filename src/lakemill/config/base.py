@@ -120,7 +120,7 @@ class JobConfig(Strict):
                     "CONFIG_OVERRIDE", f"--set needs key=value; got '{override}'.", hint="--set engine.batch_rows=16"
                 )
             try:
-                _put(raw, key.split("."), yaml.safe_load(text))
+                _put(raw, key.split("."), parse_yaml(text))
             except yaml.YAMLError as error:
                 raise ConfigError(
                     "CONFIG_OVERRIDE", f"--set {key}: the value is not valid YAML.", hint=_quotes(text)
@@ -151,6 +151,33 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
         ) from None  # pydantic's own words show the values
 
 
+MOST_PARTS = 100_000
+"""Values in one YAML file, those that it repeats by ``*anchor`` counted each time."""
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds, by the safe loader.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or by its anchors it holds itself or more than ``MOST_PARTS`` values.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:  # of dates and numbers, and of brackets without end
+        raise yaml.YAMLError(f"a value that YAML cannot hold ({type(error).__name__})") from error
+    waiting, seen = [raw], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > MOST_PARTS:
+            raise yaml.YAMLError("its anchors make it larger than any")
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list | tuple | set):
+            waiting += part
+    return raw
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping of a YAML file.
 
@@ -160,7 +187,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     text = ""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
     except FileNotFoundError as error:
         raise ConfigError(
             "CONFIG_NOT_FOUND",

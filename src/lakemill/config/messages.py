@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from lakemill.config.json_schema import all_keys, keys_at
-from lakemill.config.variables import masked
 
 Place = tuple[str | int, ...]
 
@@ -58,7 +57,7 @@ def describe(problems: Sequence[Mapping[str, Any]], raw: Any, model: type[BaseMo
             branched.add(place)
     # Where a mapping was given, what is wrong inside it says more than that a text would have done too.
     vague = {place for place in branched if any(other[: len(place)] == place and other != place for other in places)}
-    return [masked(_sentence(place, found, model)) for place, found in places.items() if place not in vague]
+    return [_sentence(place, found, model) for place, found in places.items() if place not in vague]
 
 
 def _place(problem: Mapping[str, Any], raw: Any) -> tuple[Place, bool]:

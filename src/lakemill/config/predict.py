@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from lakemill.config.base import Bytes, JobConfig, Strict, interval_seconds
 from lakemill.config.ingest import IngestConfig
 from lakemill.config.row_files import RowLimits
+from lakemill.config.trust import NAMED, Trust
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
@@ -159,14 +160,12 @@ class OutputConfig(Strict):
         return tuple(part for part in ("time", "in", "out", "anomaly") if part in self.dataset or "*" in self.dataset)
 
 
-class TrustConfig(Strict):
-    """What of a logged pipeline may run besides its own code.
+def _trust(value: Any) -> Any:
+    return {"models": value} if isinstance(value, str) else value
 
-    Args:
-        modules: Modules and packages from which its functions may come, for example ``features``.
-    """
 
-    modules: tuple[str, ...] = ()
+WrittenTrust = Annotated[Trust, BeforeValidator(_trust, json_schema_input_type=Trust | Literal["named", "pinned"])]
+"""``Trust``, or the word for its ``models``."""
 
 
 class QuarantineConfig(Strict):
@@ -227,7 +226,7 @@ class PredictConfig(JobConfig):
         engine: How it runs.
         limits: What a row may make the job read.
         ingest: In a stream, an ingest job that fills the source table, run before each look.
-        trust: What of a logged pipeline may run besides its own code.
+        trust: What of models and logged pipelines may run as code.
     """
 
     name: str = "predict"
@@ -242,7 +241,7 @@ class PredictConfig(JobConfig):
     engine: EngineConfig = EngineConfig()
     limits: RowLimits = RowLimits()
     ingest: IngestConfig | None = None
-    trust: TrustConfig = TrustConfig()
+    trust: WrittenTrust = NAMED
 
     @field_validator("trigger")
     @classmethod

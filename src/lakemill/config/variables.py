@@ -11,14 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.masking import masked as without_secrets
+from lakemill_udfs.masking import hide
 
 REFERENCE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-SHORTEST_SECRET = 4
-"""Characters; to hide shorter values would make every second word unreadable."""
-
-_READ: dict[str, str] = {}
-"""Values that this process has taken from its environment, and the names of their variables."""
 
 
 def expand(value: Any, where: str = "") -> Any:
@@ -46,7 +41,7 @@ def _value(found: re.Match[str], where: str) -> str:
         return found[0].removeprefix("$")
     value = os.environ.get(name, "")
     if value:  # as in a shell, a default also stands for an empty variable
-        _READ[value] = name
+        hide(value, name)
         return value
     if default is not None:
         return str(default)
@@ -55,11 +50,3 @@ def _value(found: re.Match[str], where: str) -> str:
         f"'{where}' needs the variable '{name}' of the environment, which is not set or empty.",
         hint=f"export {name}=..., or give a default: ${{{name}:-...}}; $${{{name}}} is the text itself.",
     )
-
-
-def masked(text: str) -> str:
-    """Return ``text`` without secrets: variables' names for their values, and no passwords in URLs."""
-    for value in sorted(_READ, key=len, reverse=True):
-        if len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, f"${{{_READ[value]}}}")
-    return without_secrets(text)

@@ -16,6 +16,7 @@ from pyarrow import fs
 from lakemill.engines.positions import COMMITTED, WHOLE_VERSION, Position
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
+from lakemill_udfs.own_files import make_private
 
 IDENTITY_FILE = "lakemill.json"
 OWN_ENTRIES = ("commits", "offsets", "sources", "state", "metadata", IDENTITY_FILE)
@@ -57,6 +58,7 @@ class Checkpoint:
         """Write down what a new checkpoint is made for, before the first batch."""
         store, folder = filesystem(self.location)
         store.create_dir(folder, recursive=True)
+        make_private(store, f"{folder}/{IDENTITY_FILE}")
         with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
             stream.write(json.dumps(identity, indent=1).encode())
 
@@ -256,6 +258,12 @@ class Checkpoint:
                 return bytes(stream.read()).decode(errors="replace")
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise ConfigError(
+                "CHECKPOINT_NOT_OURS",
+                f"the checkpoint '{self.location}' is another user's: only its owner may read it.",
+                hint="let one user run the job and ask for its status.",
+            ) from error
 
 
 def _delete_own(store: fs.FileSystem, folder: str) -> bool:

@@ -10,7 +10,7 @@ import inspect
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lakemill_udfs.errors import ConfigError
@@ -44,7 +44,9 @@ class Package:
             return [(self.source.name, self.source)]
         found = {file for pattern in ("*.py", "*.pyi", "py.typed") for file in self.source.rglob(pattern)}
         for pattern in self.data:
-            matching = [file for file in self.source.glob(pattern) if file.is_file()]
+            parts = PurePosixPath(pattern).parts
+            is_inside = bool(parts) and ".." not in parts and not pattern.startswith("/")
+            matching = [file for file in self.source.glob(pattern) if file.is_file()] if is_inside else []
             if not matching:
                 raise ConfigError(
                     "CODE_DATA",

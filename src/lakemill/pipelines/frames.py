@@ -25,6 +25,7 @@ def score(
     df: DataFrame, resolved: Resolved, *, columns: Sequence[str] | None = None, allowed_roots: Sequence[str] = ()
 ) -> DataFrame:
     """Score a DataFrame with a resolved pipeline; see ``Pipeline.transform``."""
+    from lakemill.engines.spark.errors import reported
     from lakemill.engines.spark.schemas import arrow_schema, result_schema, select
     from lakemill.engines.spark.session import task_threads
     from lakemill.engines.spark.shipping import ship
@@ -35,7 +36,7 @@ def score(
     parts = tuple(part for part in plan.parts if part != "in")
     plan = ship(df.sparkSession, replace(plan, parts=parts, files=RowFiles(tuple(allowed_roots))))
     return select(df, plan.source_columns).mapInArrow(
-        functools.partial(predict_batches, plan), result_schema(plan, df.schema)
+        reported(functools.partial(predict_batches, plan)), result_schema(plan, df.schema)
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lakemill.config.trust import NAMED, Trust
 from lakemill.engines.packages import code_sha256, defines
 from lakemill.pipelines.registry import Finder
+from lakemill.pipelines.trust import check_pinned
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.masking import masked
 from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import Check, PythonStep
 
@@ -20,12 +20,12 @@ class FunctionCode:
 
     Args:
         finder: Finds the logged pipelines that the functions belong to.
-        trusted: Modules from which a logged pipeline's functions may come, besides its own code.
+        trust: Which code of logged pipelines may run.
         folders: Gets the folder of each function that comes from a logged pipeline's own code.
     """
 
     finder: Finder
-    trusted: Collection[str] = ()
+    trust: Trust = NAMED
     folders: dict[str, str] = field(default_factory=dict)
 
     def of_step(self, step: PythonStep) -> PythonStep:
@@ -66,16 +66,18 @@ class FunctionCode:
         What an artifact names runs only with its own code, or from modules that the job allows.
         """
         module = function.partition(":")[0]
-        folder = self.finder.find(uri).path / "code"
-        if (folder / module.partition(".")[0]).is_dir() or (folder / f"{module}.py").is_file():
+        found = self.finder.find(uri)
+        if found.has_own(module):
+            folder = found.path / "code"
             if not defines(str(folder), function):
-                raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{masked(uri)}' has no '{function}'.")
+                raise ConfigError("FUNCTION_NOT_FOUND", f"the code of '{uri}' has no '{function}'.")
+            check_pinned(uri, None, self.trust)
             self.folders[function] = str(folder)
             return str(folder)
-        if any(module == name or module.startswith(f"{name}.") for name in self.trusted):
+        if self.trust.allows_module(module):
             return None
         raise ConfigError(
             "FUNCTION_NOT_TRUSTED",
-            f"the logged pipeline '{masked(uri)}' names '{function}', which is not in its own code.",
+            f"the logged pipeline '{uri}' names '{function}', which is not in its own code.",
             hint=f"trust: {{modules: [{module}]}} allows it, if you know what it does.",
         )

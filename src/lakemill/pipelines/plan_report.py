@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lakemill.config.trust import NAMED, Trust
 from lakemill.engines.schemas import ddl, fields_of, predictions_schema, tensors_of
 from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.input_forms import InputForm, input_forms
@@ -26,6 +27,7 @@ from lakemill.pipelines.probe import probe as run_probe
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill_udfs.errors import ConfigError, LakemillError
+from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
@@ -183,7 +185,7 @@ def _python_form(column: Any) -> str:
 
 
 def resolve_all(
-    pipeline: Pipeline, registry: str | None, report: PlanReport
+    pipeline: Pipeline, registry: str | None, report: PlanReport, trust: Trust = NAMED
 ) -> tuple[Resolved, list[ModelSpec | None]]:
     """Find what can be found of a pipeline, and note everything that cannot.
 
@@ -193,11 +195,11 @@ def resolve_all(
     steps: list[Step] = []
     models: list[ModelSpec | None] = []
     finder = Finder(registry)
-    code = FunctionCode(finder)
+    code = FunctionCode(finder, trust)
     for step in pipeline.steps:
         found: Resolved | None = None
         with report.noting():
-            found = resolve(Pipeline((step,)), finder)
+            found = resolve(Pipeline((step,)), finder, trust)
         if isinstance(step, ModelStep):
             models.append(found.models[0] if found is not None else None)
         steps.append(found.pipeline.steps[0] if found is not None else step)
@@ -230,7 +232,7 @@ def describe(
     """
     report.models = [
         {
-            "uri": model.uri,
+            "uri": masked(model.uri),
             "name": model.name,
             "version": model.version,
             "sha256": model.sha256,

@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lakemill_udfs.masking import printable
+
 if TYPE_CHECKING:
     from lakemill.pipelines.plan_report import PlanReport
 
@@ -56,11 +58,11 @@ def layout(report: PlanReport) -> Group:
     if report.probe is not None:
         parts += [
             Text("outputs of one batch, to paste into the pipeline:", style="bold"),
-            Text(probe_yaml(report.probe)),
+            _text(probe_yaml(report.probe)),
         ]
     for problem in report.problems:
         hint = f"\n  {problem['hint']}" if problem["hint"] else ""
-        parts.append(Text(f"[{problem['code']}] {problem['message']}{hint}", style="red"))
+        parts.append(_text(f"[{problem['code']}] {problem['message']}{hint}", style="red"))
     count = len(report.problems)
     parts.append(
         Text(f"{count} problem{'s' * (count > 1)}" if count else "no problems", style="red" if count else "green")
@@ -85,13 +87,17 @@ def _inputs(report: PlanReport) -> Table:
 
 
 def _line(name: str, text: str) -> Text:
-    return Text.assemble((f"{name:<9}", "bold"), text)
+    return Text.assemble((f"{name:<9}", "bold"), printable(text))
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text, keep="\n"), style=style)
 
 
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(_text(cell) for cell in row))
     return table
 
 

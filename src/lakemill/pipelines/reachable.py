@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lakemill_udfs.errors import ModelError
-from lakemill_udfs.masking import masked
 
 SECONDS = 6.0
 """For connecting, and again for the answer."""
@@ -41,7 +40,7 @@ def unreachable(uri: str, why: str) -> ModelError:
     """Return the error of a registry that does not answer; ``why`` is the name of an exception or a code."""
     return ModelError(
         "REGISTRY_UNREACHABLE",
-        f"the registry '{masked(uri)}' does not answer ({why}).",
+        f"the registry '{uri}' does not answer ({why}).",
         hint="is its server running, and can this machine reach it? --registry names another one.",
     )
 

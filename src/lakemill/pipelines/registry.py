@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lakemill.config.variables import masked
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.files import is_there
+from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models import flavors
-from lakemill_udfs.models.content import check_paths
+from lakemill_udfs.models.files import keep_download
 
 MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+LONGEST_NAME = 200
+"""Letters of a module's name, which is a file's too."""
 
 SHA256_TAG = "lakemill.sha256"
 """Tag of a registered version with the sha256 of what runs; another content is refused."""
@@ -47,6 +50,12 @@ class FoundModel:
     described: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None
 
+    def has_own(self, module: str) -> bool:
+        """Return whether a module is in the model's own code."""
+        code = self.path / "code"
+        is_name = len(module) <= LONGEST_NAME and all(part.isidentifier() for part in module.split("."))
+        return is_name and ((code / module.partition(".")[0]).is_dir() or (code / f"{module}.py").is_file())
+
 
 class Finder:
     """Finds each model once: for as long as this is kept, an alias is one version and files are fetched once.
@@ -72,13 +81,11 @@ class Finder:
 
 
 def _part(whole: FoundModel, uri: str, part: str) -> FoundModel:
-    artifacts = whole.described["flavors"]["python_function"]["artifacts"]
+    artifacts = ((whole.described.get("flavors") or {}).get("python_function") or {}).get("artifacts") or {}
     inner = artifacts.get(part, {}).get("path", "..")
     path = whole.path / inner
     if not path.resolve().is_relative_to(whole.path.resolve()):
-        raise ModelError(
-            "MODEL_NOT_FOUND", f"the logged pipeline '{masked(uri)}' has no model '{part}' in its own folder."
-        )
+        raise ModelError("MODEL_NOT_FOUND", f"the logged pipeline '{uri}' has no model '{part}' in its own folder.")
     remote = whole.remote and f"{whole.remote.rstrip('/')}/{inner}"
     return FoundModel(path, whole.name, whole.version, remote, mlmodel(path))
 
@@ -100,11 +107,11 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if is_there(path):
         described = mlmodel(path)
         if described or flavors.recognise(path, described) is not None:
-            name = path.stem if path.is_file() else path.name
+            name = without_secrets(path.stem if path.is_file() else path.name)  # it stands in every row
             return FoundModel(path.absolute(), name, None, described=described)
     raise ModelError(
         "MODEL_NOT_FOUND",
-        f"'{masked(uri)}' is neither a file nor a folder that a runtime here takes.",
+        f"'{uri}' is neither a file nor a folder that a runtime here takes.",
         hint="registered models are written models:/name@alias or models:/name/3; "
         "relative paths start at the working folder.",
     )
@@ -127,11 +134,25 @@ def _find_registered(uri: str, registry: str | None) -> FoundModel:
                 else None
             )
             tags = client.get_model_version(name, version).tags if named and remote is not None else {}
-            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
+            path = _files(source)
         except MlflowException as error:
             raise _unknown(error, uri, name, registry) from error
     is_local = remote is None or "://" not in remote or remote.startswith(("file:", "mlflow-artifacts:", "models:"))
     return FoundModel(path, name, version, None if is_local else remote, mlmodel(path), tags.get(SHA256_TAG))
+
+
+def _files(source: str) -> Path:
+    """Return where a registered model is on this machine: in its local store, or the one copy of what was fetched."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    store: Any = get_artifact_repository(source)
+    while hasattr(store, "repo"):  # of models:/ and runs:/, which stand for another one
+        store = store.repo
+    if isinstance(store, LocalArtifactRepository):
+        return Path(download_artifacts(artifact_uri=source))
+    return keep_download(lambda room: Path(download_artifacts(artifact_uri=source, dst_path=str(room))))
 
 
 def alias_version(uri: str, registry: str | None = None) -> str:
@@ -152,14 +173,14 @@ def alias_version(uri: str, registry: str | None = None) -> str:
 
 def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillError:
     """Return what MLflow's error means, by its code: its text may hold anything."""
-    where = f"in the registry '{masked(registry)}'" if registry else "in the registry that MLflow is set to"
+    where = f"in the registry '{registry}'" if registry else "in the registry that MLflow is set to"
     code = str(getattr(error, "error_code", ""))
     if code in NO_ANSWER and error.__cause__ is not None:
         return unreachable(registry or "MLflow's own", type(error.__cause__).__name__)
     if code in REFUSED:
         return ModelError(
             "REGISTRY_REFUSED",
-            f"the registry does not let this user see '{masked(uri)}' ({code}).",
+            f"the registry does not let this user see '{uri}' ({code}).",
             hint="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.",
         )
     if code == "INVALID_PARAMETER_VALUE" and re.fullmatch(r"models:/[^/@]+@.+", uri):
@@ -171,7 +192,7 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
         )
     return ModelError(
         "MODEL_NOT_FOUND",
-        f"there is no model '{masked(uri)}' {where} ({code or type(error).__name__}).",
+        f"there is no model '{uri}' {where} ({code or type(error).__name__}).",
         hint="--registry names another registry, for example sqlite:///lake/mlflow.db",
     )
 
@@ -214,17 +235,10 @@ def mlmodel(path: Path) -> dict[str, Any]:
     """Return the content of a folder's ``MLmodel`` file; empty for a file, or a folder without one.
 
     Raises:
-        ModelError: ``MODEL_PATH`` if it names a path outside its folder, ``MODEL_LOAD`` if it cannot be read.
+        ModelError: as ``described.read_mlmodel``.
     """
-    import yaml
-
     if not (path / "MLmodel").is_file():
         return {}
-    try:
-        raw = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' is no YAML.") from error
-    if not isinstance(raw, dict):
-        raise ModelError("MODEL_LOAD", f"the MLmodel file of '{path.name}' describes no model.")
-    check_paths(raw, path.name)
-    return raw
+    from lakemill.pipelines.described import read_mlmodel  # with pydantic, which a bare file does not need
+
+    return read_mlmodel(path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lakemill.config.trust import NAMED, Trust
 from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.registry import Finder, FoundModel
+from lakemill.pipelines.trust import check_trusted
 from lakemill_udfs.errors import ConfigError, ModelError
-from lakemill_udfs.masking import masked
+from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.models.model import ModelSpec
@@ -39,26 +41,27 @@ class Resolved:
     code: tuple[tuple[str, str], ...] = ()
 
 
-def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trusted: Collection[str] = ()) -> Resolved:
+def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trust: Trust = NAMED) -> Resolved:
     """Resolve a pipeline's models, code and files.
 
     Args:
         pipeline: As declared, or as ``pipeline_of`` gave it.
         registry: MLflow tracking and registry URI, or what has found some of the models in it already.
-        trusted: Modules from which a logged pipeline's functions may come, besides its own code.
+        trust: Which code of models and logged pipelines may run.
 
     Raises:
-        ModelError: a model is unknown, differs from its ``sha256``, or does not say what it needs.
+        ModelError: a model is unknown, differs from its ``sha256``, or does not say what it needs;
+            ``MODEL_NOT_TRUSTED``.
         ConfigError: ``LABELS_NOT_FOUND`` if a format step's labels file is not there; ``CODE_CHANGED`` if a function's
             code differs from its ``sha256``; ``FUNCTION_NOT_TRUSTED``.
     """
     steps: list[Step] = []
     models: list[ModelSpec] = []
     finder = registry if isinstance(registry, Finder) else Finder(registry)
-    code = FunctionCode(finder, trusted)
+    code = FunctionCode(finder, trust)
     for step in pipeline.steps:
         if isinstance(step, ModelStep):
-            model = _resolve_model(step, finder.find(step.uri))
+            model = _resolve_model(step, finder.find(step.uri), trust)
             models.append(model)
             steps.append(replace(step, sha256=model.sha256))
         elif isinstance(step, PythonStep):
@@ -69,7 +72,7 @@ def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trusted: C
     return Resolved(whole, tuple(models), code=tuple(code.folders.items()))
 
 
-def resolve_uri(uri: str, registry: str | None = None, trusted: Collection[str] = ()) -> Resolved:
+def resolve_uri(uri: str, registry: str | None = None, trust: Trust = NAMED) -> Resolved:
     """Resolve a URI: a pipeline that ``Pipeline.log`` made, or any other model as a pipeline of one step.
 
     Raises:
@@ -77,7 +80,7 @@ def resolve_uri(uri: str, registry: str | None = None, trusted: Collection[str] 
         ConfigError: as ``resolve``.
     """
     finder = Finder(registry)
-    return replace(resolve(pipeline_of(uri, finder), finder, trusted), name=uri)
+    return replace(resolve(pipeline_of(uri, finder), finder, trust), name=without_secrets(uri))
 
 
 def pipeline_of(uri: str, finder: Finder) -> Pipeline:
@@ -86,8 +89,13 @@ def pipeline_of(uri: str, finder: Finder) -> Pipeline:
     Raises:
         ModelError: as ``registry.find``.
     """
-    logged = (finder.find(uri).described.get("metadata") or {}).get(LOGGED_KEY)
-    return Pipeline((ModelStep(uri),)) if logged is None else _prefixed(Pipeline.from_dict(logged), uri)
+    found = finder.find(uri)
+    logged = (found.described.get("metadata") or {}).get(LOGGED_KEY)
+    if logged is None:
+        return Pipeline((ModelStep(uri),))
+    from lakemill.pipelines.described import logged_pipeline  # as in ``registry.mlmodel``
+
+    return _prefixed(logged_pipeline(logged, found.name), uri)
 
 
 def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
@@ -96,13 +104,15 @@ def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
     for step in inside.steps:
         if isinstance(step, ModelStep):
             steps.append(replace(step, uri=f"{uri}#{step.uri}"))
+        elif isinstance(step, FormatStep) and isinstance(step.labels, str):  # `log` writes the labels themselves
+            raise ModelError("MODEL_PATH", f"the logged pipeline '{uri}' names a labels file outside its folder.")
         else:
             steps.append(replace(step, code=uri) if isinstance(step, PythonStep) else step)
     checks = tuple(check if check.function is None else replace(check, code=uri) for check in inside.checks)
     return replace(inside, steps=tuple(steps), checks=checks)
 
 
-def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
+def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpec:
     known = flavors.recognise(found.path, found.described, step.runtime)
     if known is None:
         raise ModelError(
@@ -113,23 +123,18 @@ def _resolve_model(step: ModelStep, found: FoundModel) -> ModelSpec:
             hint="a model's file, as .onnx, .skops, .pkl or XGBoost's .json, or a folder with an MLmodel file.",
         )
     flavor, files = known
+    check_trusted(step, flavor, found, files.path, trust)
     sha256 = content_sha256(files.path, files.beside)
     expected = step.sha256 or found.sha256
     if expected is not None and expected != sha256:
         raise ModelError(
             "MODEL_CHANGED",
-            f"model '{masked(step.uri)}': expected sha256 {expected[:12]}..., got {sha256[:12]}....",
+            f"model '{step.uri}': expected sha256 {expected[:12]}..., got {sha256[:12]}....",
             hint="take the sha256 out of the pipeline if the new content is wanted."
             if step.sha256
             else "what the registry holds is not what was registered; register it again.",
         )
     options = flavors.options(flavor, found.name, found.described, step.options)
-    if not found.described and not step.trust and flavors.runs_code(flavor, found.name, files.path, found.described):
-        raise ModelError(
-            "MODEL_NOT_TRUSTED",
-            f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
-            hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
-        )
     inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
         uri=step.uri,

@@ -101,7 +101,7 @@ def _look_at_source(config: PredictConfig, engine: Engine, source: Snapshot, rep
 
 def _resolve(config: PredictConfig, report: PlanReport) -> tuple[Resolved, list[ModelSpec | None]] | None:
     if config.pipeline.uri is None:
-        return resolve_all(config.pipeline.declared(), config.registry, report)
+        return resolve_all(config.pipeline.declared(), config.registry, report, config.trust)
     with report.noting():
         resolved = resolve_config(config)
         return resolved, list(resolved.models)

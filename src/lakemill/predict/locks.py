@@ -22,6 +22,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.predict.progress import checkpoint_of
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.files import filesystem
+from lakemill_udfs.own_files import make_private
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def _write(path: str, own: dict[str, Any]) -> None:
     store, inside = filesystem(path)
     try:
         store.create_dir(inside.rpartition("/")[0], recursive=True)
+        make_private(store, inside)
         with store.open_output_stream(inside) as stream:
             stream.write(json.dumps({**own, "heartbeat": time.time()}).encode())
     except OSError as error:
@@ -148,6 +150,12 @@ def _read(path: str) -> dict[str, Any] | None:
             text = bytes(stream.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise TableError(
+            "OUTPUT_NOT_WRITABLE",
+            f"the lock '{path}' is another user's.",
+            hint="let one user run the job; if that one's run is dead, remove the lock.",
+        ) from error
     if not text:  # while the other run is writing it; its next reader sees it whole
         return None
     try:

@@ -27,12 +27,12 @@ def resolve_config(config: PredictConfig) -> Resolved:
         ModelError: a model or alias is unknown.
     """
     if config.pipeline.uri is None:
-        return resolve(config.pipeline.declared(), config.registry, config.trust.modules)
-    resolved = resolve_uri(config.pipeline.uri, config.registry, config.trust.modules)
+        return resolve(config.pipeline.declared(), config.registry, config.trust)
+    resolved = resolve_uri(config.pipeline.uri, config.registry, config.trust)
     inside, over = resolved.pipeline, config.pipeline
     pipeline = replace(
         inside,
-        checks=inside.checks + FunctionCode(Finder(config.registry), config.trust.modules).of_checks(over.checks),
+        checks=inside.checks + FunctionCode(Finder(config.registry), config.trust).of_checks(over.checks),
         outputs=over.outputs or inside.outputs,
         inputs=inside.inputs + over.tensors,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,10 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.masking import masked
+
+DIGESTS = "sha256"
+"""Key under which an identity has the digests of what it shows masked: by them it is compared."""
 
 
 def checkpoint_of(config: PredictConfig) -> Checkpoint:
@@ -39,13 +44,22 @@ def job_identity(config: PredictConfig, key: Sequence[str]) -> dict[str, Any]:
     source = config.source
     return {
         "job": config.name,
-        "source": source.table,
-        "where": source.where,
+        "source": masked(source.table),
+        "where": source.where and masked(source.where),
         "key": list(key),
-        "output": config.output.table,
+        "output": masked(config.output.table),
         "changes": source.changes,
         "change_column": source.change_column,
+        DIGESTS: {
+            "source": _digest(source.table),
+            "where": _digest(source.where or ""),
+            "output": _digest(config.output.table),
+        },
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -54,7 +68,13 @@ def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if they differ.
     """
-    changed = [key for key in identity if known.get(key) != identity[key]]
+    digests = known.get(DIGESTS, {})
+    changed = [
+        key
+        for key in identity
+        if key != DIGESTS
+        and (digests[key] != identity[DIGESTS][key] if key in digests else known.get(key) != identity[key])
+    ]
     if changed:
         raise ConfigError(
             "CHECKPOINT_OTHER_JOB",

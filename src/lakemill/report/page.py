@@ -15,6 +15,7 @@ from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
 from lakemill_udfs.images.encoding import encode
 from lakemill_udfs.images.thumbnails import small_image
+from lakemill_udfs.masking import shown
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -85,6 +86,7 @@ def render(report: Report, *, now: datetime | None = None) -> str:
         raise missing_extra("jinja2", "report") from error
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.finalize = lambda value: shown(value) if isinstance(value, str) else value
     environment.filters.update(count=_count, percent=_percent, seconds=_seconds, number=_number, when=_when)
     template = resources.files("lakemill.report").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(report=report, now=now or datetime.now(UTC))

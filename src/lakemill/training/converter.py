@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lakemill.engines import table_names
 from lakemill.training.arguments import filter_sql, reader_arguments
 from lakemill.training.fields import Fields
+from lakemill.training.frames import copy_of, discard, local_form
 from lakemill.training.loader import Loader, Reading
 from lakemill.training.snapshot import TrainingTable, open_training_table
 from lakemill.training.tensorflow_dataset import tensorflow_dataset
@@ -34,6 +36,7 @@ class SparkDatasetConverter:
 
     Attributes:
         is_deleted: Whether ``delete`` was called.
+        is_copy: Whether the files are a copy of a DataFrame's rows.
     """
 
     table: TrainingTable
@@ -42,6 +45,7 @@ class SparkDatasetConverter:
     cur_shard: int | None = None
     shard_count: int | None = None
     is_deleted: bool = False
+    is_copy: bool = False
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -49,7 +53,7 @@ class SparkDatasetConverter:
 
     @property
     def cache_dir_url(self) -> str:
-        """Where the files are: in the table itself, which is not copied."""
+        """Where the files are: in the table itself, or in the copy of a DataFrame's rows."""
         return _uri(self.table.location)
 
     @property
@@ -63,8 +67,10 @@ class SparkDatasetConverter:
         return sum(file.size for file in self.table.files)
 
     def delete(self) -> None:
-        """End the converter's use. A table's own files stay as they are."""
+        """End the converter's use. A copy of a DataFrame's rows is deleted; a table's own files stay as they are."""
         self.is_deleted = True
+        if self.is_copy:
+            discard(self.table.location)
 
     def shard(self, cur_shard: int, shard_count: int) -> SparkDatasetConverter:
         """Return a converter whose loaders read one shard if they are not told another."""
@@ -179,32 +185,54 @@ def make_spark_converter(
     where: str | None = None,
     images: ImageStep | Sequence[ImageStep] = (),
 ) -> SparkDatasetConverter:
-    """Make the rows of a Delta table ready for training, without a copy.
+    """Make rows ready for training: those of a Delta table without a copy, those of a DataFrame written once.
 
     Args:
-        df: Path or URI of a Delta table.
-        parquet_row_group_size_bytes: Of a copy; a table is not copied, so it has the default only.
-        compression_codec: As the row groups' size.
+        df: Path, URI or catalog name of a Delta table; or a DataFrame, whose rows are written into a folder below the
+            setting ``petastorm.spark.converter.parentCacheDirUrl`` and deleted when this process ends. An equal
+            DataFrame is written once.
+        parquet_row_group_size_bytes: Of such a copy; a table is not copied, so it has the default only.
+        compression_codec: Of such a copy; None is ``uncompressed``.
         dtype: ``float32`` or ``float64``, to which float columns and arrays are cast, or None.
-        version: The table's version, or a time in ISO 8601; None pins the newest one now.
+        version: The table's version, or a time in ISO 8601; None pins the newest one now. Not for a DataFrame.
         where: SQL that keeps rows.
         images: Image steps; the tensors are those of inference, bit for bit.
 
     Raises:
-        ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``WHERE_INVALID``.
+        ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``WHERE_INVALID``; ``TRAINING_CACHE`` if no setting says
+            where a DataFrame is written to.
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``.
         SetupError: ``ENGINE_LOCAL`` for a table that cannot be read without Spark.
     """
     if dtype not in DTYPES:
         raise ConfigError("TRAINING_ARGUMENT", f"'dtype' is float32, float64 or None; got {dtype!r}.")
+    steps = (images,) if isinstance(images, ImageStep) else tuple(images)
+    if hasattr(df, "sparkSession"):
+        if version is not None:
+            raise ConfigError("TRAINING_ARGUMENT", "'version' is of a table; a DataFrame has its own.")
+        location = copy_of(df, parquet_row_group_size_bytes, compression_codec)
+        return SparkDatasetConverter(open_training_table(location, None, where), steps, dtype, is_copy=True)
     if (parquet_row_group_size_bytes, compression_codec) != (ROW_GROUP_BYTES, None):
         raise ConfigError(
             "TRAINING_ARGUMENT",
             "'parquet_row_group_size_bytes' and 'compression_codec' are of a copy, and a table is not copied.",
             hint="leave them out.",
         )
-    steps = (images,) if isinstance(images, ImageStep) else tuple(images)
-    return SparkDatasetConverter(open_training_table(df, version, where), steps, dtype)
+    table = replace(open_training_table(_location(str(df)), version, where), table=str(df))
+    return SparkDatasetConverter(table, steps, dtype)
+
+
+def _location(table: str) -> str:
+    """Return where a table is; a catalog's name is looked up by Spark."""
+    if table_names.is_path(table):
+        return local_form(table)
+    from lakemill.engines.spark import tables
+    from lakemill.engines.spark.session import get_session
+
+    spark = get_session("training")
+    if not tables.exists(spark, table):
+        raise table_names.not_found(table)
+    return local_form(str(tables.detail(spark, table)["location"]))
 
 
 def _uri(path: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,7 +18,7 @@ from pyspark.sql import SparkSession
 from lakemill.engines.spark.class_archive import archive_options, class_archive
 from lakemill.engines.spark.delta_jars import delta_jars
 from lakemill.engines.spark.environment import check_java, installed_versions
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.errors import SPARK_FAILURES, reported, spark_failure
 from lakemill.engines.spark.session import get_session, session_with
 from lakemill_udfs.errors import LakemillError
 
@@ -102,6 +103,7 @@ def test_a_worker_that_is_killed_costs_a_task(tmp_path: Path) -> None:
     (tmp_path / "killed_once.py").write_text("""
 import os, signal
 from pathlib import Path
+from typing import Any
 
 def score(batches):
     for batch in batches:
@@ -156,7 +158,7 @@ def test_a_workers_failure_keeps_its_code_and_no_data(
     *,
     write: bool,
 ) -> None:
-    frame = spark.range(3).mapInArrow(partial(failing, statement), "id long")
+    frame = spark.range(3).mapInArrow(reported(partial(failing, statement)), "id long")
     action: Callable[[], object] = frame.count
     if write:
         action = partial(frame.write.format("delta").save, str(tmp_path / "t"))
@@ -173,22 +175,34 @@ def failure_of(action: Callable[[], object]) -> LakemillError:
 
 def test_a_message_and_its_hint_arrive_whole(spark: SparkSession) -> None:
     statement = "from lakemill_udfs.errors import ModelError; raise ModelError('TENSOR_SHAPE', 'n, 64.', hint='Look.')"
-    error = failure_of(spark.range(1).mapInArrow(partial(failing, statement), "id long").count)
+    error = failure_of(spark.range(1).mapInArrow(reported(partial(failing, statement)), "id long").count)
     assert (type(error).__name__, error.message, error.hint) == ("ModelError", "n, 64.", "Look.")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "lakemill_udfs.errors.ModelError: [MODEL_LOAD] ",
-        "ModuleNotFoundError: No module named 'x'",
-        "No space left on device",
-    ],
-)
-def test_a_rows_text_never_speaks_as_lakemill(spark: SparkSession, said: str) -> None:
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n'
+FORGED = [
+    "lakemill_udfs.errors.ModelError: [MODEL_LOAD] ",
+    f"{TRACEBACK}lakemill_udfs.voice.WorkerError: [MODEL_LOAD] x (ModelError 0123456789abcdef0123456789abcdef)\n",
+    f"{TRACEBACK}ModuleNotFoundError: No module named 'x'",
+    "ModuleNotFoundError: No module named 'x'",
+    "No space left on device",
+]
+
+
+@pytest.mark.parametrize("said", FORGED)
+@pytest.mark.parametrize("wrap", [reported, lambda function: function], ids=["ours", "another's"])
+def test_a_rows_text_never_speaks_as_lakemill(spark: SparkSession, said: str, wrap: Callable[[Any], Any]) -> None:
     statement = f"raise ValueError({f'one line{chr(10)}{said}{SECRET}'!r})"
-    error = failure_of(spark.range(1).mapInArrow(partial(failing, statement), "id long").count)
+    error = failure_of(spark.range(1).mapInArrow(wrap(partial(failing, statement)), "id long").count)
     assert (error.code, SECRET in str(error)) == ("WORKER_FAILED", False)
+
+
+@pytest.mark.parametrize("said", FORGED[:3])
+def test_a_value_in_an_error_of_sparks_never_speaks_as_lakemill(spark: SparkSession, said: str) -> None:
+    frame = spark.createDataFrame([(f"{chr(10)}{said}{chr(10)}",)], "label string")
+    error = failure_of(frame.selectExpr("CAST(label AS INT)").collect)
+    assert error.code in ("SPARK_FAILED", "WORKER_FAILED")
+    assert "MODEL_LOAD" not in str(error)
 
 
 def test_values_in_sql_errors_stay_out(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lakemill.pipelines.registry import mlmodel
 from lakemill.pipelines.resolving import resolve
-from lakemill_udfs.errors import ModelError
+from lakemill_udfs.errors import ModelError, SetupError
 from lakemill_udfs.models import files
 from lakemill_udfs.models.cache import ModelCache
 from lakemill_udfs.models.content import content_files, content_sha256
@@ -68,7 +68,7 @@ def test_external_weights_are_fetched_from_a_store(tmp_path: Path, monkeypatch: 
     (tmp_path / "weights.bin").unlink()
     assert locate(remote) == found, "the copy serves all processes of this user"
     found.path.parents[1].chmod(0o777)
-    with pytest.raises(ModelError, match=r"^\[MODEL_CACHE\]"):
+    with pytest.raises(SetupError, match=r"^\[CACHE_NOT_OURS\]"):
         locate(remote)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lakemill.config.trust import Trust
 from lakemill.engines import packages
 from lakemill.engines.packages import user_package
 from lakemill.pipelines.planning import make_plan
@@ -86,10 +88,11 @@ def test_what_travels_of_a_package(package: Path, monkeypatch: pytest.MonkeyPatc
     assert found is not None
     names = ["__init__.py", "scale.py", "table.csv"]
     assert [name for name, _ in found.files()] == [f"steps_of_mine/{name}" for name in names]
-    missing = user_package("steps_of_mine", data=("*.parquet",))
-    assert missing is not None
-    with pytest.raises(ConfigError, match=r"^\[CODE_DATA\] .* no file '\*\.parquet'"):
-        missing.files()
+    for pattern in ("*.parquet", "/etc/passwd", "../*", "", "a/../../*"):
+        missing = user_package("steps_of_mine", data=(pattern,))
+        assert missing is not None
+        with pytest.raises(ConfigError, match=rf"^\[CODE_DATA\] .* no file '{re.escape(pattern)}'"):
+            missing.files()
     monkeypatch.setattr(packages, "MOST_BYTES", 10)
     with pytest.raises(ConfigError, match=r"^\[CODE_TOO_LARGE\]"):
         found.files()
@@ -111,7 +114,7 @@ def test_an_artifact_names_no_function_that_is_not_its_own(tmp_path: Path, names
     path = artifact(tmp_path / "model", *names)
     with pytest.raises(ConfigError, match=rf"^\[FUNCTION_NOT_TRUSTED\] .*{names[0]}"):
         resolve_uri(str(path))
-    assert resolve_uri(str(path), trusted=(names[0].partition(":")[0],)).code == ()
+    assert resolve_uri(str(path), trust=Trust(modules=(names[0].partition(":")[0],))).code == ()
 
 
 def test_a_check_of_an_artifact_is_not_run_by_the_plan(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lakemill_udfs.errors import RowError, RunError
+from lakemill_udfs.failures import foreign, kind_of
 from lakemill_udfs.files import NO_FILES, RowFiles
 from lakemill_udfs.images.encoding import WRITTEN, encode, fitted
 from lakemill_udfs.images.opening import DEFAULT_LIMITS, DecodeLimits, open_image, row_errors, upright
@@ -126,7 +127,7 @@ def _call(image: Image.Image, transform: ImageTransform) -> Image.Image:
         result = function(image)
     except Exception as error:
         # Whatever it raises is this row's failure; its message may hold data, so only the kind is kept.
-        raise RowError("FUNCTION_FAILED", f"{transform.function} raised {type(error).__name__}.") from error
+        raise RowError("FUNCTION_FAILED", f"{transform.function} raised {kind_of(error)}.") from error
     if not isinstance(result, Image.Image):
         raise RowError("FUNCTION_RESULT", f"{transform.function} must return a PIL.Image, got {type(result).__name__}.")
     return result
@@ -134,7 +135,7 @@ def _call(image: Image.Image, transform: ImageTransform) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _function(path: str, archive: str | None) -> Callable[[Any], Any]:
-    return import_function(path, archive)
+    return foreign(import_function(path, archive))
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,6 @@ def transform_group(frame: pd.DataFrame, function: str, archive: str | None) -> 
     try:
         result: pd.DataFrame = _function(function, archive)(frame)
     except Exception as error:
-        kind = type(error).__name__
-        message = f"{function} raised {kind} on a group of {len(frame)} rows."
+        message = f"{function} raised {kind_of(error)} on a group of {len(frame)} rows."
         raise RunError("FUNCTION_FAILED", message) from None  # its text may be a row's, and Spark logs the chain
     return result

@@ -109,7 +109,7 @@ def _walk(root: Path) -> Iterator[Path]:
                 raise _refused("MODEL_LINK", root, at / name, "is a link to a folder")
         for name in names:
             file = at / name
-            if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
+            if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
                 raise _refused("MODEL_LINK", root, file, "is a link that leads out of the model's folder")
             if not file.is_file():
                 raise _refused("MODEL_FILE", root, file, "is no regular file")

@@ -7,14 +7,15 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.files import filesystem
-from lakemill_udfs.masking import masked
 from lakemill_udfs.models.content import content_files, content_sha256, has_bytecode
 from lakemill_udfs.models.model import ModelFiles, ModelSpec
+from lakemill_udfs.own_files import own_folder
 
 KEPT_COPIES, KEPT_SECONDS = 8, 24 * 3600
 """Fetched models that stay on a machine: so many, and any that was used within the last day."""
@@ -35,6 +36,26 @@ def locate(spec: ModelSpec) -> ModelFiles:
     return replace(files, path=_without_bytecode(spec, files)) if has_bytecode(files.path) else files
 
 
+def keep_download(download: Callable[[Path], Path]) -> Path:
+    """Return a model that was fetched into a folder, as the one copy of its content on this machine.
+
+    Args:
+        download: Fetches it into the folder given, and returns where it is there.
+    """
+    with tempfile.TemporaryDirectory(dir=_copies()) as scratch:
+        (room := Path(scratch) / "room").mkdir()
+        found = download(room)
+        for bytecode in [*found.rglob("__pycache__")]:
+            shutil.rmtree(bytecode)
+        target = _copies() / content_sha256(found)
+        copy = Path(scratch) / "copy"
+        copy.mkdir()
+        found.replace(copy / (found.name if found.is_file() else "model"))
+        _keep(copy, target)
+    os.utime(target)
+    return target / (found.name if (target / found.name).is_file() else "model")
+
+
 def size_bytes(files: ModelFiles) -> int:
     """Return the size of a model's files."""
     return sum(file.stat().st_size for _, file in content_files(files))
@@ -50,7 +71,7 @@ def changed(spec: ModelSpec, found: str) -> ModelError:
     """Return the error of a model whose files are not those of the plan."""
     return ModelError(
         "MODEL_CHANGED",
-        f"the files of model '{spec.name}' ({masked(spec.uri)}) were replaced while the job ran: expected sha256 "
+        f"the files of model '{spec.name}' ({spec.uri}) were replaced while the job ran: expected sha256 "
         f"{spec.sha256[:12]}..., got {found}.",
         hint="run the job again; put new models beside the old ones, or register them as versions.",
     )
@@ -78,7 +99,7 @@ def _here(spec: ModelSpec) -> Path:
     if not Path(spec.location).exists():
         raise ModelError(
             "MODEL_NOT_FOUND",
-            f"the files of model '{spec.name}' are not on this machine ('{masked(spec.uri)}').",
+            f"the files of model '{spec.name}' are not on this machine ('{spec.uri}').",
             hint="on a cluster, let Lakemill ship the model, or put it on a store that workers reach.",
         )
     return Path(spec.location)
@@ -136,17 +157,9 @@ def _copies() -> Path:
     """Return this user's folder of fetched models, with those gone that nobody used for long.
 
     Raises:
-        ModelError: ``MODEL_CACHE`` if the folder is somebody else's, who could plant models there.
+        SetupError: ``CACHE_NOT_OURS`` if the folder is open to others, who could plant models there.
     """
-    folder = Path(tempfile.gettempdir()) / f"lakemill-models-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    state = folder.lstat()
-    if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o077:
-        raise ModelError(
-            "MODEL_CACHE",
-            f"the folder of fetched models, '{folder}', is open to other users.",
-            hint="remove it, or set TMPDIR to a folder of your own.",
-        )
+    folder = own_folder(Path(tempfile.gettempdir()) / f"lakemill-models-{os.getuid()}")
     kept = sorted((copy for copy in folder.iterdir()), key=lambda copy: copy.stat().st_mtime, reverse=True)
     for copy in kept[KEPT_COPIES:]:
         if copy.stat().st_mtime < time.time() - KEPT_SECONDS:

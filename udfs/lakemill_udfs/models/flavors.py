@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from lakemill_udfs.errors import LakemillError, ModelError
-from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelFiles, Runtime, Specs
 from lakemill_udfs.tensors.spec import declared
 
@@ -63,7 +62,9 @@ def recognise(path: Path, described: Mapping[str, Any], forced: str | None = Non
         ModelError: ``MODEL_FLAVOR`` if no runtime is called as the one that is forced.
     """
     for flavor in RUNTIMES if forced is None else (forced,):
-        files = runtime(flavor).find(path, described)
+        found = runtime(flavor)
+        with loading(flavor, path.name, path):
+            files = found.find(path, described)
         if files is not None:
             return flavor, files
     return None
@@ -156,7 +157,7 @@ def loading(flavor: str, name: str, path: Path) -> Iterator[None]:
         said = f"{type(error).__name__}: {cause}" if cause else type(error).__name__
         raise ModelError(
             "MODEL_LOAD",
-            f"model '{name}' does not load ({flavor}): {masked(said)}.",
+            f"model '{name}' does not load ({flavor}): {said}.",
             hint="get or export the file again." if cause else "load it with its own framework to see the whole cause.",
         ) from raised
 

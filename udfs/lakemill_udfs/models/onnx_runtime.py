@@ -175,7 +175,10 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers(device))
+        chosen = providers(device)
+        # Where there is nothing else to run on, a "fallback" only prints the damaged file's words to stdout, and fails.
+        others = {"enable_fallback": int(len(chosen) > 1)}
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen, **others)
         self.provider: str = self._session.get_providers()[0]
         nodes = [node for node in self._session.get_inputs() if node.name not in _initializers(self._session)]
         self.inputs, self.outputs = tuple(map(_spec, nodes)), tuple(map(_spec, self._session.get_outputs()))

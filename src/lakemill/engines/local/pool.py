@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from lakemill.engines.local.process_worker import ProcessWorker, failure
+from lakemill.engines.local.process_worker import ProcessWorker
 from lakemill_udfs.errors import RunError
+from lakemill_udfs.failures import worker_failure
 
 ATTEMPTS = 5
 """Tries of one item, each with half the batch of the one before."""
@@ -100,7 +101,7 @@ class _ThreadWorker:
             except MemoryError:
                 self._events.put(("died", self, "ran out of memory"))
             except Exception as error:  # whatever it is, the caller's thread raises it
-                self._events.put(("failed", self, failure(error)))
+                self._events.put(("failed", self, worker_failure(error)))
 
     def _tell(self, rows: int) -> None:
         if self._stopped.is_set():

@@ -15,12 +15,10 @@ import socket
 import subprocess
 import sys
 import threading
-import traceback
 from multiprocessing.connection import Connection
-from pathlib import PurePath
 from typing import Any
 
-from lakemill_udfs.errors import LakemillError, RunError
+from lakemill_udfs.failures import worker_failure
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ORT_NUM_THREADS")
 START = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({descriptor})"
@@ -102,7 +100,7 @@ def serve(descriptor: int) -> None:
         except MemoryError:
             os._exit(1)  # what is left of this process may not work; the item is repeated by another one
         except Exception as error:  # whatever it is, the parent raises it
-            event, payload = "failed", failure(error)
+            event, payload = "failed", worker_failure(error)
         say(event, payload)
 
 
@@ -112,14 +110,3 @@ def _receive(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
             inbox.put(connection.recv())
     except (EOFError, OSError):
         os._exit(0)  # the parent is gone: nobody waits for what the main thread is doing
-
-
-def failure(error: Exception) -> LakemillError:
-    """Return the error to raise for one of a worker; one that is not ours loses its text, which can hold rows."""
-    if isinstance(error, LakemillError):
-        return error
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"in {last.name} ({PurePath(last.filename).name}, line {last.lineno})"
-    return RunError(
-        "WORKER_FAILED", f"{type(error).__name__} {place}.", hint="its text can hold row data, so it is left out."
-    )

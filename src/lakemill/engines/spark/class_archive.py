@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.spark.delta_jars import cache_folder
 from lakemill_udfs.errors import SetupError
+from lakemill_udfs.own_files import own_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def make_archive() -> Path:
     archive = class_archive(check_java())
     if archive.exists():
         return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(archive.parent)
     with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
         written = Path(scratch, "classes.jsa")
         record = [f'"-XX:ArchiveClassesAtExit={written}"', "-Xlog:cds*=off"]

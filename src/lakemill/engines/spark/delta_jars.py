@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lakemill.engines.spark.environment import check_versions, installed_versions
 from lakemill_udfs.errors import SetupError
+from lakemill_udfs.own_files import check_own, own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,14 @@ HAD_BY_SPARK = (
 
 
 def cache_folder() -> Path:
-    """Return the folder in which Lakemill keeps what can be fetched or made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lakemill"
+    """Return the folder in which Lakemill keeps what can be fetched or made again; it need not be there.
+
+    Raises:
+        SetupError: ``CACHE_NOT_OURS`` if others than this user and root can write to it: what is in it is run.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lakemill"
+    check_own(folder)
+    return folder
 
 
 def delta_jars(spark: str, delta: str) -> list[Path]:
@@ -63,7 +70,7 @@ def delta_jars(spark: str, delta: str) -> list[Path]:
 
 def _fetch(package: str, folder: Path) -> None:
     logger.warning("Fetching Delta's jars, once (%s, 13 MB) ...", package)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         script = Path(scratch, "nothing.py")
         script.touch()

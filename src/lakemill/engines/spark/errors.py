@@ -1,8 +1,9 @@
 """Spark's exceptions as errors of Lakemill, without the row data that Spark's own messages can hold.
 
 An executor's exception reaches the driver as text, inside a ``PythonException``, a ``StreamingQueryException`` or a
-bare ``Py4JJavaError`` with a page of Java frames. Errors of ``lakemill_udfs`` are found again in that text by their
-code; of all others only what is safe is kept: the kind, Spark's error condition, file and line.
+bare ``Py4JJavaError`` with a page of Java frames. Errors of ``lakemill_udfs`` are found again in that text by the mark
+that workers got from here (``lakemill_udfs.voice``); of all others only what is safe is kept: the kind, Spark's error
+condition, file and line.
 
     try:
         frame.write.save(path)
@@ -12,8 +13,11 @@ code; of all others only what is safe is kept: the kind, Spark's error condition
 
 from __future__ import annotations
 
+import functools
 import re
+import uuid
 from pathlib import PurePath
+from typing import Any
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -23,6 +27,7 @@ from lakemill.engines.output_rules import append_only
 from lakemill.engines.spark.session import NO_DELTA_HINT
 from lakemill_udfs import errors
 from lakemill_udfs.errors import LakemillError, RunError, SetupError, TableError
+from lakemill_udfs.voice import each, whole
 
 SPARK_FAILURES = (PySparkException, Py4JError)
 """What PySpark raises when a job fails; everything else is a bug of ours and passes."""
@@ -30,11 +35,16 @@ SPARK_FAILURES = (PySparkException, Py4JError)
 RAISED = re.compile(r"Traceback \(most recent call last\):\n((?: {2,}.*\n)+)(\S.*)$", re.MULTILINE)
 """A traceback of Python: its frames, and the line after them. What follows is an exception's own text: foreign."""
 
-CODED = re.compile(r"lakemill_udfs\.errors\.(\w+): (\[[A-Z][A-Z0-9_]+\] .*)$")
+MARK = uuid.uuid4().hex
+"""What workers put behind the errors that they report to this process: no row's text can know it."""
+
+CODED = re.compile(rf"^lakemill_udfs\.voice\.WorkerError: (.*) \((\w+) {MARK}\)$", re.MULTILINE)
 VERSIONS = re.compile(r"different (?:minor )?version:? (\S+?) than that in driver:? (\d\S*?)[,.]?\s")
-MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
-FRAME = re.compile(r'^  File "([^"]+)", line (\d+), in (\S+)$', re.MULTILINE)
-KIND = re.compile(r"[A-Za-z_][\w.]*(?=:|$)")
+MODULE = re.compile(r"ModuleNotFoundError: No module named '(lakemill_udfs|numpy|pyarrow|PIL|polars|pandas)\b")
+"""A module that a worker needs before it can report anything. Others it reports itself."""
+
+FRAME = re.compile(r'^  File "([\w./<>-]{1,300})", line (\d+), in ([\w.<>]{1,100})$', re.MULTILINE)
+KIND = re.compile(r"[A-Za-z_][\w.]{0,100}(?=:|$)")
 CONDITION = re.compile(r"(?:Exception|Error): \[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 CONSTRAINT = re.compile(
     r"(CHECK constraint \S+ \(.*\)) violated by row|NOT NULL constraint violated for column: ([^\n]*[^\n.])"
@@ -57,6 +67,16 @@ def spark_failure(error: Exception) -> LakemillError:
     return _coded(text) or _setup(text) or foreseen or _other(error, text)
 
 
+def reported(function: Any) -> Any:
+    """Return a function from record batches to record batches as a worker runs it, which reports to this process."""
+    return functools.partial(each, MARK, function)
+
+
+def reported_whole(function: Any) -> Any:
+    """Return a function of a whole group as a worker runs it, which reports to this process."""
+    return functools.partial(whole, MARK, function)
+
+
 def spark_text(error: Exception) -> str:
     """Return everything Spark says of a failure; it can hold row data, so it is for looking into, not for showing."""
     cause = getattr(error, "cause", None)  # CapturedException keeps Java's causes apart from __cause__
@@ -70,10 +90,10 @@ def _is_of_a_workers_code(text: str) -> bool:
 
 
 def _coded(text: str) -> LakemillError | None:
-    coded = [match for _, line in RAISED.findall(text) if (match := CODED.match(line))]
+    coded = CODED.findall(text)
     if not coded:
         return None
-    name, line = coded[-1].groups()  # the last of a chain is the one that was raised
+    line, name = coded[-1]
     match = errors.CODE.match(line)
     kind = getattr(errors, name, RunError)
     return kind(match[1], match[2], hint=match[3]) if match else None
@@ -92,7 +112,7 @@ def _setup(text: str) -> LakemillError | None:
     missing = [match for _, line in RAISED.findall(text) if (match := MODULE.match(line))]
     if missing:
         module = missing[-1][1]
-        ours = module.split(".")[0] == "lakemill_udfs"
+        ours = module == "lakemill_udfs"
         return SetupError(
             "WORKER_MODULE_MISSING",
             f"the Python workers have no module '{module}'.",

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark import tables
-from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+from lakemill.engines.spark.errors import SPARK_FAILURES, reported, reported_whole, spark_failure
 from lakemill.engines.spark.schemas import arrow_schema, column_of, spark_struct
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SparkRows:
     @translated
     def map(self, function: PieceFunction, schema: pa.Schema) -> SparkRows:
         """Give what a function makes of the rows' record batches."""
-        return SparkRows(self.frame.mapInArrow(function, spark_struct(schema)))
+        return SparkRows(self.frame.mapInArrow(reported(function), spark_struct(schema)))
 
     @translated
     def map_groups(self, by: Sequence[str], function: Callable[[Any], Any], columns: pa.Schema | str) -> SparkRows:
@@ -97,7 +97,7 @@ class SparkRows:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Cannot infer the eval type")  # a partial has no hints, and needs none
             groups = self.frame.groupBy(*(column_of(self.frame, name) for name in by))
-            return SparkRows(groups.applyInPandas(function, schema))
+            return SparkRows(groups.applyInPandas(reported_whole(function), schema))
 
     @translated
     def is_empty(self) -> bool:

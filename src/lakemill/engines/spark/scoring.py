@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.duplicates import score_once
+from lakemill.engines.spark.errors import reported, reported_whole
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
 from lakemill.engines.spark.schemas import column_of, result_schema, select
 from lakemill_udfs.worker import PLACE, predict_batches, predict_group
@@ -81,8 +82,8 @@ def _predictions(rows: SparkRows, plan: PredictPlan, group_by: Sequence[str], on
         selected = select(some, plan.source_columns)
         if group_by:
             groups = selected.groupBy(*(PLACE.format(plan.source_columns.index(name)) for name in group_by))
-            return groups.applyInArrow(functools.partial(predict_group, plan), schema)
-        return selected.mapInArrow(functools.partial(predict_batches, plan), schema)
+            return groups.applyInArrow(reported_whole(functools.partial(predict_group, plan)), schema)
+        return selected.mapInArrow(reported(functools.partial(predict_batches, plan)), schema)
 
     if once is None:
         made = one_pass(rows.frame)

@@ -10,13 +10,16 @@ import functools
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.spark import environment
 from lakemill.engines.spark.class_archive import archive_options, class_archive
 from lakemill.engines.spark.delta_jars import delta_jars
 from lakemill_udfs.errors import SetupError
+from lakemill_udfs.own_files import own_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -165,6 +168,8 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
         "spark.driver.extraJavaOptions": " ".join([environment.java_options(), *archive_options(class_archive(java))]),
         "spark.driver.host": "127.0.0.1",  # the host's own name need not resolve, and nobody else has to reach us
         "spark.driver.bindAddress": "127.0.0.1",
+        "spark.authenticate": "true",  # by a random secret, which Spark makes itself in local mode
+        "spark.local.dir": str(own_folder(Path(tempfile.gettempdir()) / f"lakemill-spark-{os.getuid()}")),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -68,10 +70,18 @@ def _ship_model(spark: SparkSession, model: ModelSpec) -> ModelSpec:
     return replace(model, location=inside, shipped=True)
 
 
+@cache
+def _scratch() -> Path:
+    """Return a folder for archives, which goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix="lakemill-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @lru_cache(maxsize=64)
 def _zip_model(files: ModelFiles, name: str) -> Path:
     """Return the archive of the files that the model's sha256 covers, and of no others."""
-    target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{name}.zip"
+    target = _scratch() / f"{name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for inside, file in content_files(files):
             archive.write(file, f"{files.path.name}/{inside}" if files.path.is_dir() else inside)
@@ -80,7 +90,7 @@ def _zip_model(files: ModelFiles, name: str) -> Path:
 
 @lru_cache(maxsize=64)
 def _zip_package(package: Package, sha256: str) -> Path:
-    target = Path(tempfile.mkdtemp(prefix="lakemill-")) / f"{package.source.stem}-{sha256[:12]}.zip"
+    target = _scratch() / f"{package.source.stem}-{sha256[:12]}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         files = package.files()
         folders = {parent.as_posix() for name, _ in files for parent in PurePosixPath(name).parents} - {"."}
