@@ -38,13 +38,14 @@ def open_source(config: PredictConfig, engine: Engine) -> Source:
             ``SOURCE_NOT_DELTA`` if only ``full`` could score it.
         ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
-    snapshot = opened(engine, config.source.table, config.source.version)
+    snapshot = opened(engine, config.source.table)
+    asked = config.source.version
     if snapshot.kind != "delta":
-        if config.mode != "full" or config.source.version is not None:
+        if config.mode != "full" or asked is not None:
             raise not_delta(config.source.table, snapshot.kind)
-    elif config.mode != "incremental" and config.source.version is None:
+    elif config.mode != "incremental":
         # By its number: else a commit that comes now could be read and not be named, or the other way round.
-        snapshot = opened(engine, config.source.table, snapshot.version)
+        snapshot = opened(engine, config.source.table, snapshot.version if asked is None else asked)
     for problem in source_problems(config, snapshot.schema):
         raise problem
     return Source(snapshot, kept_rows(config, engine, snapshot), source_key(config, snapshot.schema.names))
