@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-frameworks chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-all test-frameworks chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,8 +32,12 @@ demo: setup ## images to predictions, on handwritten digits, into ./lake
 	@.venv/bin/python -m lakemill.engines.spark.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
 	@touch $@
 
-test: setup .venv/browser.stamp .venv/classes.stamp ## every test, also on a small Spark cluster and in a browser
+test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser
 	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-all: test ## the same, then what both engines mean alike on Spark too, and longer chaos
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup -m matrix
+	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in
 	@scripts/make_frameworks_venv.sh && touch $@

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from deltalake import write_deltalake
 from PIL import Image
 
 from lakemill import PredictConfig
@@ -41,6 +42,13 @@ def image_rows(start: int, count: int, broken: Sequence[int] = ()) -> pa.Table:
             "content": contents,
         }
     )
+
+
+def add_images(
+    table: Path | str, start: int, count: int, broken: Sequence[int] = (), properties: Mapping[str, str] | None = None
+) -> None:
+    """Append image rows to a Delta table, without Spark."""
+    write_deltalake(str(table), image_rows(start, count, broken), mode="append", configuration=properties)
 
 
 def write_images(spark: SparkSession, table: Path | str, start: int, count: int, broken: Sequence[int] = ()) -> None:

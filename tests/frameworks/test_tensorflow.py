@@ -43,7 +43,7 @@ class Graph(tf.Module):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_keras_file_says_its_layers(tmp_path: Path, suffix: str) -> None:
     one().save(tmp_path / f"one{suffix}")
-    got = Pipeline((ModelStep(tmp_path / f"one{suffix}"),)).infer({"a": A})
+    got = Pipeline((ModelStep(tmp_path / f"one{suffix}", trust=suffix == ".h5"),)).infer({"a": A})
     np.testing.assert_allclose(got["out.output"], one().predict(A, verbose=0), rtol=1e-6)
 
 
@@ -72,9 +72,23 @@ def test_a_saved_model_is_its_signature(tmp_path: Path, packed: bool) -> None:
     graph = Graph()
     tf.saved_model.save(graph, str(tmp_path / "m"), signatures={"serving_default": graph.__call__})
     path = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "m")) if packed else tmp_path / "m"
-    got = Pipeline((ModelStep(path),)).infer({"a": A, "s": ["x", "yé", "", "z", "w"]})
+    got = Pipeline((ModelStep(path, trust=True),)).infer({"a": A, "s": ["x", "yé", "", "z", "w"]})
     np.testing.assert_allclose(got["out.double"], 2 * A, rtol=1e-6)
     assert list(got["out.text"]) == ["xx", "yéyé", "", "zz", "ww"]
+
+
+def test_an_hdf5_file_is_code(tmp_path: Path) -> None:
+    one().save(tmp_path / "one.h5")
+    with pytest.raises(ModelError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+        Pipeline((ModelStep(tmp_path / "one.h5"),)).infer({"a": A})
+
+
+def test_a_saved_model_is_code(tmp_path: Path) -> None:
+    """Its graph may write files, wherever the worker may."""
+    graph = Graph()
+    tf.saved_model.save(graph, str(tmp_path / "m"), signatures={"serving_default": graph.__call__})
+    with pytest.raises(ModelError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+        Pipeline((ModelStep(tmp_path / "m"),)).infer({"a": A, "s": list("abcde")})
 
 
 def test_an_mlflow_module_is_a_saved_model(tmp_path: Path) -> None:
@@ -93,11 +107,11 @@ def test_what_is_wrong_with_a_graph_is_said(tmp_path: Path) -> None:
     names = dict.fromkeys(("one", "two"), graph.__call__)
     tf.saved_model.save(graph, str(tmp_path / "several"), signatures=names)
     with pytest.raises(ModelError, match=r"^\[MODEL_SIGNATURE\] .*'serving_default'; it has: one, two"):
-        Pipeline((ModelStep(tmp_path / "several"),)).infer({"a": A, "s": list("abcde")})
+        Pipeline((ModelStep(tmp_path / "several", trust=True),)).infer({"a": A, "s": list("abcde")})
     two().export(str(tmp_path / "torn"), verbose=False)
     (tmp_path / "torn" / "variables" / "variables.index").unlink()
     with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\] .*its weights \(variables/\) are missing or damaged"):
-        Pipeline((ModelStep(tmp_path / "torn"),)).infer({"a": A, "b": B})
+        Pipeline((ModelStep(tmp_path / "torn", trust=True),)).infer({"a": A, "b": B})
 
 
 def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
@@ -105,7 +119,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> N
         archive.writestr("saved_model.pb", b"")
         archive.writestr("../outside.txt", b"x")
     with pytest.raises(ModelError, match=r"^\[MODEL_PATH\] the archive 'bad.zip' holds an entry that leads out"):
-        Pipeline((ModelStep(tmp_path / "bad.zip"),)).infer({"a": A})
+        Pipeline((ModelStep(tmp_path / "bad.zip", trust=True),)).infer({"a": A})
     assert not (tmp_path / "outside.txt").exists()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +69,31 @@ def test_an_exported_program_says_its_tensors_and_takes_any_number_of_rows(tmp_p
     torch.export.save(torch.export.export(Linear(), (example,), dynamic_shapes=sizes), tmp_path / "m.pt2")
     known = flavors.specs("torch", "m", tmp_path / "m.pt2", {}, {})
     assert known == ((TensorSpec("x", "float32", (4,)),), (TensorSpec("output", "float32", (3,)),))
-    result = Pipeline((ModelStep(tmp_path / "m.pt2"),)).infer({"x": X})["out.output"]
+    result = Pipeline((ModelStep(tmp_path / "m.pt2", trust=True),)).infer({"x": X})["out.output"]
     np.testing.assert_allclose(result, direct(Linear()), rtol=1e-6)
+
+
+def test_an_exported_program_that_holds_a_pickle_is_not_looked_into(tmp_path: Path) -> None:
+    """``torch.export.load`` ran it, and so did the plan."""
+    torch.export.save(torch.export.export(Linear(), (torch.from_numpy(X),)), tmp_path / "m.pt2")
+    hostile = io.BytesIO()
+    torch.save(Evil(str(tmp_path / "ran")), hostile)
+    with zipfile.ZipFile(tmp_path / "m.pt2") as good, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, hostile.getvalue() if name.endswith(".pt") else good.read(name))
+    with pytest.raises(ModelError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+        Pipeline((ModelStep(tmp_path / "evil.pt2"),)).resolve()
+    assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("form", ["pt2", "pickle"])

@@ -118,6 +118,24 @@ MODELS: tuple[dict[str, Any], ...] = (
         },
         "model_uuid": "m",
     },
+    *(
+        {
+            "flavors": {
+                flavor: {"data": "data", "pickled_model": "model.pkl", "serialization_format": "skops"} | own,
+                "python_function": {"loader_module": f"mlflow.{flavor}", "predict_fn": "predict", "data": "data"},
+            },
+            "metadata": {"lakemill_model": {"inputs": {"x": {"dtype": "float32"}}, "outputs": {}, "options": {}}},
+            "signature": {"inputs": '[{"type": "double", "name": "x"}]', "outputs": "[]"},
+        }
+        for flavor, own in (
+            ("sklearn", {"skops_trusted_types": []}),
+            ("xgboost", {"data": "model.json", "model_class": "xgboost.sklearn.XGBModel", "model_format": "json"}),
+            ("pytorch", {"model_data": "data"}),
+            ("keras", {"data": "data/model.keras"}),
+            ("tensorflow", {"saved_model_dir": "artifacts", "model_type": "tf2-module"}),
+            ("transformers", {"task": "text-classification", "model_binary": "artifacts"}),
+        )
+    ),
     {"flavors": {"onnx": {"data": "model.onnx", "code": None}, "python_function": {"loader_module": "mlflow.onnx"}}},
     {
         "flavors": {
@@ -216,6 +234,8 @@ class ModelFolders:
             data[chance.randrange(len(data))] = chance.randrange(256)
         for name in ("model.onnx", "artifacts/model.onnx"):
             (self.folder / name).write_bytes(data)
+        for name in ("model.pkl", "model.json", "artifacts/saved_model.pb", "artifacts/config.json"):
+            (self.folder / name).write_bytes(chance.choice((b"", b"{}", b"cos\nabort\n(tR.", bytes(data[:50]))))
         for name in ("code/own.py", f"code/{PLANTED}/__init__.py", f"{PLANTED}.py"):
             (self.folder / name).write_text("def run(x): ...\ndef check(): ...\n", encoding="utf-8")
         described = yaml.safe_dump(changed(chance, chance.choice(MODELS)))
@@ -246,7 +266,7 @@ class Jobs:
         self.seeds = [
             ((ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8"), kind) for name, kind in files.items()
         ]
-        steps = {"steps": MODELS[2]["metadata"]["lakemill_pipeline"]["steps"][:1], "checks": []}
+        steps = {"steps": MODELS[-1]["metadata"]["lakemill_pipeline"]["steps"][:1], "checks": []}
         job = {"source": {"table": "a/b"}, "output": {"table": "a/c"}, "pipeline": steps, "trust": {"modules": ["m"]}}
         self.seeds.append((yaml.safe_dump(job), PredictConfig))
 

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skops.io
 import yaml
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LinearRegression
 
 from lakemill import LakemillError, PredictConfig
 from lakemill.config.trust import Trust
@@ -63,13 +66,42 @@ def test_pinned_code_is_named_by_version_or_digest(tmp_path: Path) -> None:
     (path / "model.pkl").write_bytes(b"another")
     with pytest.raises(LakemillError, match=r"^\[MODEL_CHANGED\]"):
         resolve(Pipeline((pinned,)), trust=PINNED)
-    skops = {"sklearn": {"serialization_format": "skops", "skops_trusted_types": ["os.system"]}}
-    path = folder(tmp_path / "skops", loader="mlflow.sklearn", metadata=skops)
-    with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_TRUSTED\]"):
-        resolve(Pipeline((ModelStep(str(path), outputs=OUTPUTS),)), trust=PINNED)
     onnx = ModelStep(str(onnx_classifier(tmp_path / "model.onnx")))
     assert resolve(Pipeline((onnx,)), trust=PINNED).models[0].flavor == "onnx"
     assert not (Path.cwd() / "ran").exists()
+
+
+def test_a_bare_pickle_needs_trust_of_the_jobs_own(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_TRUSTED\].*a pickle"):
+        resolve(Pipeline((ModelStep(str(path), outputs=OUTPUTS),)))
+    steps = [{"model": {"uri": "model_0", "trust": True, "outputs": OUTPUTS}}]
+    whole = folder(tmp_path / "whole", metadata={"lakemill_pipeline": {"steps": steps}})
+    path.rename(whole / "model_0.pkl")
+    described = yaml.safe_load((whole / "MLmodel").read_text())
+    described["flavors"]["python_function"]["artifacts"] = {"model_0": {"path": "model_0.pkl"}}
+    (whole / "MLmodel").write_text(yaml.safe_dump(described))
+    with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+        resolve_uri(str(whole), trust=PINNED)
+    assert not (Path.cwd() / "ran").exists()
+
+
+class Own(BaseEstimator):
+    """An estimator that skops does not know."""
+
+    def fit(self, x: Any, y: Any = None) -> Own:
+        return self
+
+
+def test_a_skops_file_is_data_unless_it_brings_types(tmp_path: Path) -> None:
+    skops.io.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), tmp_path / "known.skops")
+    skops.io.dump(Own(), tmp_path / "own.skops")
+    known = ModelStep(str(tmp_path / "known.skops"))
+    assert resolve(Pipeline((known,)), trust=PINNED).models[0].flavor == "sklearn"
+    for trust in (True, False):
+        with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_TRUSTED\]"):
+            resolve(Pipeline((ModelStep(str(tmp_path / "own.skops"), outputs=OUTPUTS, trust=trust),)), trust=PINNED)
 
 
 def test_a_logged_pipelines_own_digests_pin_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def texts(node: ast.AST) -> set[str]:
     return {value for value in values if isinstance(value, str) and CODE.fullmatch(value)}
 
 
+@functools.cache
 def source_codes() -> dict[str, str]:
     """Return each code with the call that raises it, as text; also those that a function is handed as ``code``."""
     trees = {

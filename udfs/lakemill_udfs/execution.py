@@ -110,9 +110,10 @@ class PipelineRunner:
                 self._add(step, wiring, partial(run_format, step))
 
     def _load(self, spec: ModelSpec) -> Callable[[Arrays], Arrays]:
-        loaded, fresh = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device)
-        self.measures.model_load_seconds += loaded.load_seconds if fresh else 0.0
-        self.measures.models_loaded += fresh
+        loaded, _ = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device)
+        self.measures.model_load_seconds += 0.0 if loaded.is_counted else loaded.load_seconds
+        self.measures.models_loaded += not loaded.is_counted
+        loaded.is_counted = True
         self.measures.model_bytes += loaded.model_bytes
         return spread(loaded.model.predict, spec.inputs)
 

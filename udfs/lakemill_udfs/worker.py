@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.steps.check_fit import inputs_read
@@ -55,7 +57,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
             os.environ.setdefault(variable, str(plan.threads))
     clock = _TaskClock()
     runner, writer = PipelineRunner(plan), ResultWriter(plan)
-    _settle(runner)
+    _settle(frozenset(CACHE.entries))
     waiting: pa.Table | None = None
     for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
         if waiting is not None:
@@ -67,15 +69,15 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         yield _record_batch(waiting, clock.task(runner), plan)
 
 
-def _settle(runner: PipelineRunner) -> None:
-    """Take what is loaded by now out of the garbage collector's sight.
+@lru_cache(maxsize=1)
+def _settle(loaded: frozenset[Any]) -> None:
+    """Take what is loaded by now out of the garbage collector's sight, once for each set of loaded models.
 
     PySpark collects garbage after every task. Modules and models are hundreds of thousands of objects that stay: to
     look at each of them again takes 30 ms with pyarrow and numpy alone, and keeps the processor from the next task.
     """
-    if runner.measures.models_loaded or not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
 
 
 def predict_group(plan, group):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- Spark reads hints, and fails on a partial's
@@ -240,9 +242,7 @@ def _record_batch(table: pa.Table, task: dict[str, Any] | None, plan: PredictPla
     arrays = [_combined(column) for column in table.columns]
     names = list(table.column_names)
     if plan.task_metrics:
-        values: list[Any] = [None] * table.num_rows
-        values[-1] = task
-        arrays.append(pa.array(values, TASK))
+        arrays.append(pa.concat_arrays([pa.nulls(table.num_rows - 1, TASK), pa.array([task], TASK)]))
         names.append("_task")
     return pa.RecordBatch.from_arrays(arrays, names=names)
 

@@ -80,6 +80,11 @@ def lost_fields(old: pa.Schema, new: pa.Schema) -> list[str]:
     return [*extra, *_lost(old, new, "")]
 
 
+def lacks_fields(table: pa.Schema, rows: pa.Schema) -> bool:
+    """Return whether a table lacks columns, or fields of structs, that rows have."""
+    return bool(_lost(rows, table, ""))
+
+
 def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list[str]:
     coming, lost = {field.name: field.type for field in new}, []
     for field in old:
@@ -88,7 +93,7 @@ def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list
             lost.append(f"{name} is gone")
         elif types.is_struct(field.type) and types.is_struct(kind):
             lost += _lost(field.type, kind, f"{name}.")
-        elif type_text(kind) != type_text(field.type) and (prefix or not is_wider(field.type, kind)):
+        elif type_text(kind) != type_text(field.type) and (prefix or not is_wider(kind, field.type)):
             lost.append(f"{name} was {type_text(field.type)}, is {type_text(kind)}")
     return lost
 

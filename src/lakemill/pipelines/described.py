@@ -32,11 +32,21 @@ class _Flavors(BaseModel, extra="allow"):
     python_function: _PythonFunction | None = None
 
 
+class _Noted(BaseModel):
+    inputs: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, Any]] = {}
+    options: dict[str, Any] = {}
+
+
+class _Metadata(BaseModel):
+    lakemill_model: _Noted | None = None
+
+
 class _Described(BaseModel):
     """The parts that Lakemill reads itself; what a runtime reads, it checks."""
 
     flavors: _Flavors | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: _Metadata | None = None
 
 
 def read_mlmodel(path: Path) -> dict[str, Any]:

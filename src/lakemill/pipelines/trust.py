@@ -45,7 +45,7 @@ def check_trusted(step: ModelStep, flavor: str, found: FoundModel, path: Path, t
     if not found.described and not step.trust and "#" not in step.uri:
         raise ModelError(
             "MODEL_NOT_TRUSTED",
-            f"the model '{step.uri}' is code itself (a pickle): loading it runs whatever its author put there.",
+            f"the model '{step.uri}' can run code when it is loaded (a pickle, Python, or skops' unknown types).",
             hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
         )
     check_pinned(step.uri, step.sha256, trust)

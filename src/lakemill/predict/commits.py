@@ -13,7 +13,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Transaction, opened
 from lakemill.engines.output_rules import rule_problems
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.schemas import lost_fields, unlike_fields, widened
+from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
 from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
@@ -118,7 +118,7 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
             if wider := widened(there.schema, schema):
                 engine.widen(table, wider)
                 there = opened(engine, table)
-            if lost_fields(schema, there.schema):
+            if lacks_fields(there.schema, schema):
                 engine.add_fields(table, schema)
         return False
     try:

@@ -1,12 +1,9 @@
-"""Two runs at once: the lock gives the message, and without it Delta's transactions let nothing double."""
+"""Two writers at once: Spark's upkeep beside a run, and one batch twice, which Delta skips by its transaction."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +18,6 @@ from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Transaction
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
-from lakemill.predict.locks import hold
-from lakemill.predict.modes import run_missing
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import Run
 from tests.lake import digits_job, onnx_classifier, write_images
@@ -61,64 +56,6 @@ def at_once(*runs: Callable[[], object]) -> list[str]:
     return codes
 
 
-def test_the_second_run_stops_or_waits(lake: Path, spark: SparkSession) -> None:
-    config, said = digits_job(lake), []
-    with hold(config, said.append), pytest.raises(LakemillError, match=r"^\[JOB_RUNNING\] .*\(process \d+ on"):
-        predict_table(config, spark)
-    codes = at_once(
-        lambda: predict_table(config, spark, progress=said.append, wait=True),
-        lambda: predict_table(config, spark, progress=said.append, wait=True),
-    )
-    assert codes == []
-    assert any(line.startswith("waiting for the run") for line in said)
-    assert len(paths(lake)) == 4
-    assert not list((lake / "predictions_checkpoint").glob("*.lock"))
-
-
-def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
-    config, said = digits_job(lake), []
-    script = (
-        "import os, sys; from lakemill import PredictConfig; from lakemill.predict.locks import hold\n"
-        "config = PredictConfig.model_validate_json(sys.stdin.read())\n"
-        "with hold(config, print): os._exit(9)"
-    )
-    dead = subprocess.run([sys.executable, "-c", script], input=config.model_dump_json(), text=True, check=False)
-    assert dead.returncode == 9
-    with hold(config, said.append):
-        assert [line.partition(" (")[0] for line in said] == ["taking over the lock that a dead run left"]
-    lock = lake / "predictions_checkpoint/digits.lock"
-    far = {"id": "x", "host": "elsewhere", "pid": 1, "started": "1", "heartbeat": 0.0}
-    lock.write_text(json.dumps(far))
-    with hold(config, said.append):
-        assert len(said) == 2
-
-
-def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
-    config = digits_job(lake)
-    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
-
-    def score(run: Run) -> None:
-        transaction = Transaction("digits/one", 0)
-        commit(run, run.source.rows, lambda scored: run.engine.append(scored, config.output.table, transaction))
-
-    assert at_once(*(functools.partial(score, run) for run in runs)) == []
-    assert len(paths(lake)) == 4
-
-
-def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, spark: SparkSession) -> None:
-    config = digits_job(lake, mode="missing")
-    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
-    codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
-    assert codes in ([], ["RUN_OVERTAKEN"])
-    assert len(paths(lake)) == 4
-
-
-def test_different_jobs_share_a_table(lake: Path, spark: SparkSession) -> None:
-    configs = [digits_job(lake, name="one"), digits_job(lake, name="two")]
-    assert at_once(*(lambda config=config: predict_table(config, spark) for config in configs)) == []
-    assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
-
-
 def test_upkeep_of_the_target_meanwhile_loses_nothing(lake: Path, spark: SparkSession) -> None:
     table, other = f"delta.`{lake}/predictions`", "metadata.job = 'other'"
     predict_table(digits_job(lake, name="other"), spark)
@@ -147,15 +84,13 @@ def test_upkeep_of_the_target_meanwhile_loses_nothing(lake: Path, spark: SparkSe
     assert scored == [f"img/{number:04d}.png" for number in range(16)]
 
 
-def test_a_column_added_to_the_target_meanwhile_stays(lake: Path, spark: SparkSession) -> None:
-    write_images(spark, lake / "images", 4, 4)
+def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSession) -> None:
+    config = digits_job(lake)
+    runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
 
-    def change(line: str) -> None:
-        if line.startswith("batch 0: committed"):
-            spark.sql(f"ALTER TABLE delta.`{lake}/predictions` ADD COLUMN reviewed BOOLEAN")
+    def score(run: Run) -> None:
+        transaction = Transaction("digits/one", 0)
+        commit(run, run.source.rows, lambda scored: run.engine.append(scored, config.output.table, transaction))
 
-    predict_table(digits_job(lake, "engine.max_bytes_per_trigger=1"), spark, progress=change)
-    assert len(paths(lake)) == 8
-    write_images(spark, lake / "images", 8, 1)
-    assert predict_table(digits_job(lake), spark).rows == 1
-    assert DeltaTable(f"{lake}/predictions").to_pyarrow_table()["reviewed"].to_pylist() == [None] * 9
+    assert at_once(*(functools.partial(score, run) for run in runs)) == []
+    assert len(paths(lake)) == 4

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, PredictConfig, predict_table
-from tests.lake import onnx_classifier, steps, write_images
+from lakemill import PredictConfig, predict_table
+from tests.lake import write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -56,19 +55,3 @@ def test_edited_code_is_another_version_that_missing_finds(
     oldest = {row["metadata"]["pipeline_version"] for row in rows if row["out"]["scaled"] in (2, 4)}
     assert len(newest) == 1
     assert newest.isdisjoint(oldest)
-
-
-def test_a_model_that_is_replaced_while_the_job_runs_scores_nothing(tmp_path: Path, spark: SparkSession) -> None:
-    write_images(spark, tmp_path / "images", 0, 3)
-    # weights of its own: a worker that already holds this very model would score with it, rightly
-    model = onnx_classifier(tmp_path / "model.onnx", bias=4.125)
-    onnx_classifier(tmp_path / "new.onnx", bias=5)
-
-    def replace(line: str) -> None:
-        if (tmp_path / "new.onnx").exists() and line.startswith("pipeline"):
-            os.replace(tmp_path / "new.onnx", model)  # noqa: PTH105 -- as a training job does it
-
-    with pytest.raises(LakemillError, match=r"^\[MODEL_CHANGED\] .* were replaced while the job ran"):
-        predict_table(job(tmp_path, steps(model)), spark, progress=replace)
-    assert not (tmp_path / "new.onnx").exists(), "the test replaced the model"
-    assert not DeltaTable.is_deltatable(f"{tmp_path}/predictions") or not rows_of(tmp_path)

@@ -111,6 +111,15 @@ def test_the_example_files_name_their_schema(file: Path) -> None:
     assert (file.parent / schema).is_file()
 
 
+@pytest.fixture
+def without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder of a machine on which there is no Java, so that Spark cannot start."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("JAVA_HOME", "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 NOTHING_THERE = """
 name: nothing
 source: {table: lake/images, key: [id]}
@@ -137,13 +146,13 @@ output: {table: lake/predictions}
     ],
 )
 def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(
-    tmp_path: Path, arguments: list[str], says: str
+    without_java: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    (tmp_path / "there" / "_delta_log").mkdir(parents=True)
-    (tmp_path / "job.yaml").write_text(NOTHING_THERE)
-    said = refusal(tmp_path, [*arguments, "--config", "job.yaml"])
-    assert says in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "there"], "nothing is left behind"
+    (without_java / "there" / "_delta_log").mkdir(parents=True)
+    (without_java / "job.yaml").write_text(NOTHING_THERE)
+    assert lakemill(*arguments, "--config", "job.yaml") == 2
+    assert says in "".join(capsys.readouterr())
+    assert sorted(path.name for path in without_java.iterdir()) == ["job.yaml", "there"], "nothing is left behind"
 
 
 @pytest.mark.parametrize(
@@ -153,16 +162,9 @@ def test_what_needs_no_engine_to_be_known_is_said_before_one_starts(
         ("transform", "source: {table: lake/images}\noutput: {table: lake/small}\n", "[TABLE_NOT_FOUND]"),
     ],
 )
-def test_the_other_jobs_say_it_at_once_too(tmp_path: Path, job: str, yaml: str, says: str) -> None:
-    (tmp_path / "job.yaml").write_text(yaml)
-    said = refusal(tmp_path, [job, "--config", "job.yaml"])
-    assert says in said
-
-
-def refusal(folder: Path, arguments: list[str]) -> str:
-    """Run a command line where there is no Java, so that no engine can start, and return what it said."""
-    command = [sys.executable, "-c", "from lakemill.cli.app import main; main()", *arguments]
-    without_java = {**os.environ, "PATH": "", "JAVA_HOME": ""}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=without_java)
-    assert done.returncode == 2, done.stderr
-    return done.stdout + done.stderr
+def test_the_other_jobs_say_it_at_once_too(
+    without_java: Path, capsys: pytest.CaptureFixture[str], job: str, yaml: str, says: str
+) -> None:
+    (without_java / "job.yaml").write_text(yaml)
+    assert lakemill(job, "--config", "job.yaml") == 2
+    assert says in "".join(capsys.readouterr())

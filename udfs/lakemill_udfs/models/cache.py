@@ -31,11 +31,13 @@ class LoadedModel:
         model: The model.
         load_seconds: What loading it took.
         model_bytes: Size of its files.
+        is_counted: Whether a task has said that it was loaded.
     """
 
     model: Model
     load_seconds: float
     model_bytes: int
+    is_counted: bool = False
 
 
 @dataclass

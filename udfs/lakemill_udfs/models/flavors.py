@@ -111,10 +111,15 @@ def specs(
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
     noted = logged_with(described)
-    if noted and all(options.get(key) == value for key, value in noted["options"].items()):
-        return tuple(tuple(declared(one, raw) for one, raw in noted[side].items()) for side in ("inputs", "outputs"))  # type: ignore[return-value]  # two sides
     with loading(flavor, name, path):
+        if noted and all(options.get(key) == value for key, value in noted.get("options", {}).items()):
+            inputs, outputs = (noted.get(side, {}) for side in ("inputs", "outputs"))
+            return _declared(inputs), _declared(outputs)
         return runtime(flavor).specs(path, described, options)
+
+
+def _declared(tensors: Mapping[str, Any]) -> Specs:
+    return tuple(declared(name, raw) for name, raw in tensors.items())
 
 
 def written(value: Any, folder: Path) -> tuple[str, Path]:

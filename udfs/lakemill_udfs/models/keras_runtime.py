@@ -19,7 +19,8 @@ from lakemill_udfs.models.signature import is_by_column, signature_specs
 from lakemill_udfs.models.tensorflow_runtime import device_of, module, set_threads
 from lakemill_udfs.tensors.spec import TensorSpec
 
-SUFFIXES = (".keras", ".h5", ".hdf5")
+SAFE_SUFFIX = ".keras"
+SUFFIXES = (SAFE_SUFFIX, ".h5", ".hdf5")
 
 RELEASES_LOCK = False  # predict_on_batch builds its graph at its first call and says nothing of threads
 
@@ -40,14 +41,14 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
-    """Return false: Keras' safe mode loads no Python code."""
-    return False
+    """Return whether more is read than Keras' safe mode looks at: HDF5 files, MLflow's modules and pickles."""
+    return path.is_dir() or path.suffix != SAFE_SUFFIX
 
 
 def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what MLflow's signature says, or the model's own layers."""
     said = signature_specs(described)
-    if any(said):
+    if any(said) or path.is_dir():  # planning loads no code of an artifact
         return said
     model = _loaded(path)
     return _specs(model.inputs, _input_names(model)), _specs(model.outputs, _output_names(model))

@@ -38,8 +38,8 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
-    """Return false: a SavedModel holds a graph."""
-    return False
+    """Return true: the operators of a graph read and write files (``tf.io.write_file``)."""
+    return True
 
 
 def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:

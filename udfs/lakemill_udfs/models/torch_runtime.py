@@ -42,8 +42,8 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
-    """Return whether the network is a pickle, as in an MLflow model; TorchScript and exported programs are none."""
-    return path.is_dir()
+    """Return whether there is a pickle: in an MLflow model, and in an exported program; TorchScript has none."""
+    return path.is_dir() or path.suffix == EXPORTED_SUFFIX
 
 
 def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:

@@ -21,7 +21,7 @@ from deltalake.transaction import Transaction as DeltaTransaction
 from lakemill.engines.engine import Transaction
 from lakemill.engines.full_text import kept_text
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
-from lakemill.engines.local.staged import DELETED, marked, may_be_taken, only_there, rows_of
+from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
 from lakemill_udfs.errors import RunError, TableError
@@ -166,6 +166,7 @@ def merge(
     own: str | None,
     transaction: Transaction | None = None,
     *,
+    columns: Sequence[str] | None = None,
     deleted: pa.Table | None = None,
     replaces: str | None = None,
 ) -> Snapshot | None:
@@ -177,6 +178,8 @@ def merge(
         key: Columns that tell rows apart; each key at most once in ``files`` and ``deleted`` together.
         own: Predicate on the table: only rows for which it holds are touched; None for all.
         transaction: Of the job.
+        columns: Which of the table's columns are written, null where the files have none; the others keep their
+            values. None for all.
         deleted: Keys of rows to take out.
         replaces: Predicate on the table: of the job's own other rows, those for which it holds are taken out too.
 
@@ -193,15 +196,14 @@ def merge(
     snapshot.check_writable()
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
-    values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names}
-    updates = {name: value for name, value in values.items() if name not in only_there(files, snapshot.schema)}
+    values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names if columns is None or name in columns}
 
     def write(table: DeltaTable) -> None:
         rows = marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
         )
-        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(updates)
+        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(values)
         merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
         if replaces is not None:
             others = delta_rs_sql(replaces, snapshot.schema, table="t")

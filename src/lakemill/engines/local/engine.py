@@ -25,15 +25,15 @@ from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.staged import may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot as Opened
-from lakemill.engines.local.tables import open_table
+from lakemill.engines.local.tables import TableFiles, open_table
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
 from lakemill.engines.local.work import workers_for
 from lakemill.engines.local.writing import WrittenFile, discard
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
-from lakemill.engines.schemas import lost_fields
+from lakemill.engines.schemas import lacks_fields
 from lakemill.engines.sql import sql_text
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.plan import RESERVED, PredictPlan
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class LocalEngine:
     def rows(self, snapshot: Snapshot) -> LocalRows:
         """Return a table's rows."""
         opened = cast(LocalSnapshot, snapshot).opened
-        return LocalRows(self.room, tuple(opened.files()), opened.schema)
+        return LocalRows(self.room, TableFiles(opened), opened.schema)
 
     def given(self, table: pa.Table, pieces: Sequence[int] | None = None) -> LocalRows:
         """Return rows that the driver holds."""
@@ -265,11 +265,19 @@ class LocalEngine:
         replaces: str | None = None,
     ) -> bool:
         """Replace rows by their key in one commit; see ``Engine.merge``."""
-        self._fit(table, cast(LocalRows | LocalScored, scored).schema)
+        schema = cast(LocalRows | LocalScored, scored).schema
+        self._fit(table, schema)
         files = self._files(scored, str(self.room.scratch))
         deleted = None if gone is None else gone.select(key).to_arrow()
         merged = commits.merge(
-            self._open(table), files, key, _owned(own), transaction, deleted=deleted, replaces=replaces
+            self._open(table),
+            files,
+            key,
+            _owned(own),
+            transaction,
+            columns=schema.names if own is None else [*schema.names, *RESERVED],
+            deleted=deleted,
+            replaces=replaces,
         )
         return merged is not None
 
@@ -280,7 +288,7 @@ class LocalEngine:
     def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
         """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
         snapshot = self._open(table)
-        mine = LocalRows(self.room, tuple(snapshot.files()), snapshot.schema).where(cast(str, _owned(own)))
+        mine = LocalRows(self.room, TableFiles(snapshot), snapshot.schema).where(cast(str, _owned(own)))
         orphans = mine.without(cast(LocalRows, source), key).select(key).to_arrow()
         if orphans.num_rows:
             commits.merge(snapshot, [], key, _owned(own), deleted=orphans)
@@ -302,7 +310,7 @@ class LocalEngine:
 
     def _fit(self, table: str, schema: pa.Schema) -> None:
         """Make the table if there is none, and add what it lacks."""
-        if not self.make(table, schema) and lost_fields(schema, self._open(table).schema):
+        if not self.make(table, schema) and lacks_fields(self._open(table).schema, schema):
             self.add_fields(table, schema)
 
     def _files(self, scored: Scored | Rows, folder: str) -> list[WrittenFile]:

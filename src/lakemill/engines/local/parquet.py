@@ -33,7 +33,8 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         raise RunError(
             "SOURCE_VERSIONS_GONE",
             f"the file '{path}' of the table is gone: it was vacuumed while this version was in use.",
-            hint="run the job again; keep files longer with delta.deletedFileRetentionDuration.",
+            hint="run the job again; if it says so again, mode: missing scores what the table has now. "
+            "delta.deletedFileRetentionDuration keeps files longer.",
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise RunError(

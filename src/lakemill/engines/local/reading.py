@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lakemill.engines.local.conforming import column, conformed_column, name_in_file, without_views
 from lakemill.engines.local.parquet import open_parquet
 from lakemill.engines.local.pieces import Part, Piece
 from lakemill.engines.local.predicates import Predicate
 from lakemill_udfs.errors import RunError
 
 POSITION = "__position"
-
-PHYSICAL_NAME = b"delta.columnMapping.physicalName"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _read_part(part: Part, scan: Scan) -> Iterator[pa.RecordBatch]:
         ):
             start, stop = max(part.first - position, 0), min(end - position, batch.num_rows)
             if stop > start:
-                kept = batch.slice(start, stop - start)
+                kept = without_views(batch.slice(start, stop - start))
                 places = np.arange(position + start, position + stop)
                 if dropped is not None:
                     counted = ~dropped[position + start : position + stop]
@@ -106,7 +105,7 @@ def _selected(batch: pa.RecordBatch, part: Part, scan: Scan, places: NDArray[np.
         arrays = [
             _repeated(partition[field.name], field, batch.num_rows)
             if field.name in partition
-            else _conformed(_column(batch, _name_in_file(field)), field, batch.num_rows)
+            else conformed_column(column(batch, name_in_file(field)), field, batch.num_rows)
             for field in fields
         ]
     except pa.ArrowException as error:
@@ -143,40 +142,14 @@ def _at(table: pa.RecordBatch, path: Sequence[str]) -> tuple[pa.Array, pa.Field]
     return pc.struct_field(array, [path[1]]), pa.field(inner.name, inner.type, metadata=inner.metadata)
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    return batch.column(name) if name in batch.schema.names else None
-
-
 def _repeated(value: object, field: pa.Field, rows: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, field.type), rows)
 
 
-def _conformed(array: pa.Array | None, field: pa.Field, rows: int) -> pa.Array:
-    """Return a file's column as the table has it: fields named as there, and null where the file has none."""
-    kind = field.type
-    if array is None:
-        return pa.nulls(rows, kind)
-    if pa.types.is_struct(kind):
-        present = {inner.name for inner in array.type}
-        values = [
-            _conformed(
-                pc.struct_field(array, [name]) if (name := _name_in_file(child)) in present else None, child, rows
-            )
-            for child in kind
-        ]
-        return pa.StructArray.from_arrays(values, fields=list(kind), mask=array.is_null())
-    return array if array.type == kind else array.cast(kind)
-
-
-def _name_in_file(field: pa.Field) -> str:
-    mapped = (field.metadata or {}).get(PHYSICAL_NAME)
-    return str(field.name if mapped is None else mapped.decode())
-
-
 def _physical(schema: pa.Schema, path: Sequence[str]) -> list[str]:
     field = schema.field(path[0])
-    names = [_name_in_file(field)]
+    names = [name_in_file(field)]
     for name in path[1:]:
         field = field.type.field(name)
-        names.append(_name_in_file(field))
+        names.append(name_in_file(field))
     return names

@@ -67,7 +67,7 @@ class LocalRows:
     """
 
     room: Room
-    files: tuple[DataFile, ...]
+    files: Sequence[DataFile]
     file_schema: pa.Schema
     columns: tuple[str, ...] | None = None
     predicate: str | None = None

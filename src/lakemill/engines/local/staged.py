@@ -8,12 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakemill.engines.local.delta_rs_sql import quoted
+from lakemill.engines.local.conforming import conformed
 from lakemill.engines.local.tables import Snapshot
 from lakemill.engines.local.writing import WrittenFile
 from lakemill.engines.schemas import is_wider
 from lakemill_udfs.files import filesystem
-from lakemill_udfs.plan import RESERVED
 
 DELETED = "_deleted"
 """Column beside the rows of a MERGE: a key to take out."""
@@ -27,11 +26,7 @@ def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchRe
             store, inside = filesystem(file.path)
             with pq.ParquetFile(inside, filesystem=store) as opened:
                 for batch in opened.iter_batches(use_threads=False):
-                    columns = [
-                        batch[field.name] if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
-                        for field in schema
-                    ]
-                    yield pa.RecordBatch.from_arrays(columns, names=schema.names).cast(schema)
+                    yield conformed(batch, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -69,12 +64,3 @@ def _narrower(snapshot: Snapshot, file: WrittenFile) -> bool:
     return any(
         is_wider(field.type, given.field(field.name).type) for field in snapshot.schema if field.name in given.names
     )
-
-
-def only_there(files: Sequence[WrittenFile], schema: pa.Schema) -> set[str]:
-    """Return, quoted, the columns that somebody added to a table; a prediction's own are null where files lack them."""
-    if not files:
-        return set()
-    store, inside = filesystem(files[0].path)
-    given = pq.read_schema(inside, filesystem=store).names
-    return {quoted(name) for name in schema.names if name not in given and name not in RESERVED}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,6 +18,9 @@ from lakemill.engines.local.features import check_readable, check_writable, is_m
 from lakemill.engines.local.predicates import Bounds, Predicate
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.files import URI
+
+STATISTICS = ("min.", "max.", "null_count.")
+"""How columns of statistics begin in what delta-rs says of a table's files."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Snapshot:
         deleted, partitions = self._deleted_rows(), self.partition_columns
         use_statistics = not is_mapped(self.properties)  # there they stand under the files' names of the columns
         kept: list[tuple[int, str, DataFile]] = []
-        for action in pa.table(self.table.get_add_actions(flatten=True)).to_pylist():
+        for action in self._actions(use_statistics and where is not None):
             path, partition = absolute(self.location, action["path"]), {p: action[f"partition.{p}"] for p in partitions}
             dropped = deleted.pop(path, None)
             if where is not None and not where.may_hold(Bounds(partition, action if use_statistics else {})):
@@ -120,6 +123,16 @@ class Snapshot:
             raise unsupported(f"the deletion vectors of '{self.location}' name files that its log does not.")
         return [file for _, _, file in sorted(kept, key=lambda entry: entry[:2])]
 
+    def _actions(self, with_statistics: bool) -> list[dict[str, Any]]:
+        """Return what the log says of each file."""
+        actions = self.table.get_add_actions(flatten=True)
+        # pa.table would ask whether it is a DataFrame, and import pandas for that: 0.3 s.
+        rows = pa.RecordBatchReader.from_stream(actions).read_all()
+        if not with_statistics:
+            rows = rows.select([name for name in rows.schema.names if not name.startswith(STATISTICS)])
+        found: list[dict[str, Any]] = rows.to_pylist()
+        return found
+
     def _deleted_rows(self) -> dict[str, bytes]:
         """Return the deletion vectors by the path of their file, one bit a row."""
         if "deletionVectors" not in (self.table.protocol().reader_features or ()):
@@ -128,6 +141,31 @@ class Snapshot:
         keeps = (np.asarray(kept.values.to_numpy(zero_copy_only=False)) for kept in vectors["selection_vector"])
         paths = [unquote(path.removeprefix("file://")) for path in vectors["filepath"].to_pylist()]
         return {path: np.packbits(~kept).tobytes() for path, kept in zip(paths, keeps, strict=True)}
+
+
+class TableFiles(Sequence[DataFile]):
+    """A snapshot's files, listed when they are first looked at: a run with nothing new never does.
+
+    Args:
+        snapshot: Of the table.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    @cached_property
+    def _files(self) -> list[DataFile]:
+        return self._snapshot.files()
+
+    @overload
+    def __getitem__(self, index: int) -> DataFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DataFile]: ...
+    def __getitem__(self, index: int | slice) -> DataFile | Sequence[DataFile]:
+        return self._files[index]
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def absolute(location: str, path: str) -> str:

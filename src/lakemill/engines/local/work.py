@@ -14,7 +14,7 @@ from lakemill.engines.local.pieces import Piece
 from lakemill.engines.local.pool import Tell, Workers, processors, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
-from lakemill_udfs.execution import PipelineRunner
+from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.flavors import releases_lock
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
@@ -61,7 +61,8 @@ class PieceWork:
     def prepare(self) -> None:
         """Load the models, which threads then share."""
         if (plan := self._plan) is not None:
-            PipelineRunner(plan)
+            for model in plan.models:
+                CACHE.get(model, threads=plan.threads, device=plan.device)
 
     def __call__(self, item: Piece, tell: Tell) -> MadePiece:
         """Do one piece."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 import uuid
@@ -43,6 +44,20 @@ class WrittenFile:
     statistics: str
 
 
+def _write_error(path: str, error: OSError) -> RunError:
+    if error.errno == errno.ENOSPC:
+        return RunError(
+            "DISK_FULL", f"the disk of '{path}' is full.", hint="free it: nothing of this batch was written."
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return RunError("STORAGE_DENIED", f"'{path}' may not be written.", hint="check the storage's permissions.")
+    return RunError(
+        "STORAGE_WRITE",
+        f"the file '{path}' cannot be written ({type(error).__name__}).",
+        hint="check the storage's permissions and its free space.",
+    )
+
+
 class FileWriter:
     """Writes one file while the context lasts; without rows there is no file, and an error removes what was written.
 
@@ -52,7 +67,7 @@ class FileWriter:
         group_bytes: Of a row group, about; as much waits in memory.
 
     Raises:
-        RunError: ``STORAGE_WRITE``.
+        RunError: ``STORAGE_DENIED``, ``DISK_FULL``, ``STORAGE_WRITE``.
     """
 
     def __init__(self, folder: str, schema: pa.Schema, group_bytes: int = GROUP_BYTES) -> None:
@@ -86,11 +101,7 @@ class FileWriter:
                 self._writer = pq.ParquetWriter(inside, self.schema, filesystem=store, **settings(self.schema))
             self._writer.write_table(pa.Table.from_batches(self._waiting, self.schema), row_group_size=GROUP_ROWS)
         except OSError as error:
-            raise RunError(
-                "STORAGE_WRITE",
-                f"the file '{self.path}' cannot be written ({type(error).__name__}).",
-                hint="check the storage's permissions and its free space.",
-            ) from error
+            raise _write_error(self.path, error) from error
         self._waiting, self._bytes, self._rows = [], 0, 0
 
     def __exit__(

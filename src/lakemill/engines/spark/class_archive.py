@@ -1,16 +1,22 @@
 """A class-data archive, with which a local session and its first job are there sooner.
 
 Java reads, checks and links the classes of Spark and Delta one by one, which is much of what a cold start costs; from
-an archive it maps them (JEP 350). ``python -m lakemill.engines.spark.class_archive`` makes it, once for each Java and
-Spark; sessions that are made here use it if it is there. An archive that does not fit is ignored by Java.
+an archive it maps them (JEP 350). The first command that starts a local session leaves a process behind that makes it,
+at the lowest priority, once for each Java and Spark; later sessions use it. An archive that does not fit is ignored by
+Java. ``LAKEMILL_CLASS_ARCHIVE=0`` makes none; ``python -m lakemill.engines.spark.class_archive`` makes it now.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DUMP_SECONDS = 120
+SWITCH = "LAKEMILL_CLASS_ARCHIVE"
+STALE_SECONDS = 900
+"""A process that was to make an archive and has not by then is not waited for."""
 
 
 def class_archive(java: str) -> Path:
@@ -40,6 +49,41 @@ def class_archive(java: str) -> Path:
 def archive_options(archive: Path) -> list[str]:
     """Return the options with which Java uses an archive; none if it is not there."""
     return [f'"-XX:SharedArchiveFile={archive}"', "-Xlog:cds*=off"] if archive.exists() else []
+
+
+@functools.cache
+def make_after_this(archive: Path) -> None:
+    """Have the archive made by a process of its own once this one ends, unless it is there or somebody makes it."""
+    if os.environ.get(SWITCH) != "0" and not archive.exists():
+        atexit.register(start_maker, archive, [sys.executable, "-m", __name__])
+
+
+def start_maker(archive: Path, command: Sequence[str]) -> bool:
+    """Start what makes an archive, apart from this process and its terminal; return whether it was started.
+
+    Args:
+        archive: What is to be made.
+        command: Makes it.
+    """
+    mark = archive.with_suffix(".making")
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        if mark.exists() and time.time() - mark.stat().st_mtime > STALE_SECONDS:
+            mark.unlink(missing_ok=True)
+        mark.touch(exist_ok=False)
+        # What it inherits it would keep open: a shell waits for the end of a pipe, not of a command.
+        subprocess.Popen(
+            ["nice", "-n", "19", *command],
+            env=os.environ | {SWITCH: "0"},
+            cwd="/",
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:  # somebody makes it already, there is no room or no `nice`: Spark starts without it as well
+        return False
+    return True
 
 
 def make_archive() -> Path:
@@ -61,6 +105,7 @@ def make_archive() -> Path:
         if not written.exists():
             raise SetupError("CLASS_ARCHIVE", f"Java wrote no archive of its classes to {archive.parent}.")
         written.replace(archive)
+    archive.with_suffix(".making").unlink(missing_ok=True)
     return archive
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.spark import environment
-from lakemill.engines.spark.class_archive import archive_options, class_archive
+from lakemill.engines.spark.class_archive import archive_options, class_archive, make_after_this
 from lakemill.engines.spark.delta_jars import delta_jars
 from lakemill_udfs.errors import SetupError
 from lakemill_udfs.own_files import own_folder
@@ -159,13 +159,15 @@ def _local_settings(settings: Mapping[str, str]) -> dict[str, str]:
     environment.check_versions(spark, delta)  # before Java is looked for
     java = environment.check_java()
     environment.choose_worker_python(settings.get("spark.pyspark.python"))
+    archive = class_archive(java)
+    make_after_this(archive)
     _quiet_query_log()
     return {
         **DELTA_SETTINGS,
         "spark.master": "local[*, 2]",  # a task is tried twice: a worker that is killed costs no run
         "spark.jars": ",".join(map(str, delta_jars(spark, delta))),
         "spark.driver.memory": "4g",
-        "spark.driver.extraJavaOptions": " ".join([environment.java_options(), *archive_options(class_archive(java))]),
+        "spark.driver.extraJavaOptions": " ".join([environment.java_options(), *archive_options(archive)]),
         "spark.driver.host": "127.0.0.1",  # the host's own name need not resolve, and nobody else has to reach us
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.authenticate": "true",  # by a random secret, which Spark makes itself in local mode

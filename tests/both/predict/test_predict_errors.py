@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
-from lakemill import LakemillError, PredictConfig, predict_table
-from tests.lake import IMAGE_STEP, onnx_classifier, steps, write_images
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from lakemill import LakemillError, PredictConfig
+from tests.both.on import On
+from tests.lake import IMAGE_STEP, add_images, onnx_classifier, steps
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory, _spark: SparkSession) -> Path:
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Yield a lake that no test of this module changes."""
     folder = tmp_path_factory.mktemp("errors")
-    write_images(_spark, folder / "images", 0, 3)
+    add_images(folder / "images", 0, 3)
     onnx_classifier(folder / "model.onnx")
-    _spark.range(3).write.format("delta").save(f"{folder}/other")
+    write_deltalake(folder / "other", pa.table({"id": [0, 1, 2]}))
     (folder / "file").write_text("no folder")
     return folder
 
@@ -87,7 +87,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("code", "change", "says"), WRONG, ids=[f"{code}-{next(reversed(change))}" for code, change, _ in WRONG]
 )
-def test_what_is_wrong_is_named(lake: Path, spark: SparkSession, code: str, change: dict[str, Any], says: str) -> None:
+def test_what_is_wrong_is_named(lake: Path, on: On, code: str, change: dict[str, Any], says: str) -> None:
     values: dict[str, Any] = {
         "source__table": f"{lake}/images",
         "pipeline__steps": steps(lake / "model.onnx"),
@@ -95,9 +95,8 @@ def test_what_is_wrong_is_named(lake: Path, spark: SparkSession, code: str, chan
     }
     unsigned = str(unsigned_model(lake)) if code == "MODEL_OUTPUT_UNKNOWN" else ""
     with pytest.raises(LakemillError) as caught:
-        predict_table(
+        on.predict(
             PredictConfig.load(None, (), name="job", **filled(values | change, lake=str(lake), unsigned=unsigned)),
-            spark,
         )
     assert caught.value.code == code
     assert says.format(lake=lake) in caught.value.message
@@ -106,7 +105,7 @@ def test_what_is_wrong_is_named(lake: Path, spark: SparkSession, code: str, chan
     assert not (lake / "never_checkpoint/job").exists()
 
 
-def test_an_unknown_alias_is_told_from_an_unknown_model(lake: Path, spark: SparkSession) -> None:
+def test_an_unknown_alias_is_told_from_an_unknown_model(lake: Path, on: On) -> None:
     import mlflow
 
     registry = f"sqlite:///{lake}/aliases.db"
@@ -120,7 +119,7 @@ def test_an_unknown_alias_is_told_from_an_unknown_model(lake: Path, spark: Spark
         output__table=f"{lake}/never",
     )
     with pytest.raises(LakemillError, match=r"^\[MODEL_ALIAS_UNKNOWN\] model 'digits' has no alias 'productoin'"):
-        predict_table(config, spark)
+        on.predict(config)
 
 
 def filled(value: Any, **names: str) -> Any:

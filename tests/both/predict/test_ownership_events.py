@@ -6,18 +6,16 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from lakemill import LakemillError, PredictConfig, predict_table
-from lakemill.predict.redo import reset_job
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from lakemill import LakemillError, PredictConfig
+from tests.both.on import On
 
 TABLES = ("numbers", "one", "two", "foreign", "bad", "numbers/in", "./one/", "numbers/../one", "")
 FOLDERS = (None, "notes", "progress", "numbers", "one", "progress/in", "one_checkpoint")
@@ -36,11 +34,10 @@ EVENT = st.fixed_dictionaries(
 
 
 @pytest.fixture
-def start(tmp_path: Path, spark: SparkSession) -> Path:
+def start(tmp_path: Path) -> Path:
     """Return a lake with a source, a table of something else and a folder of notes."""
-    query = "SELECT id, CAST(id AS DOUBLE) AS x FROM range(4)"
-    spark.sql(query).coalesce(1).write.format("delta").save(f"{tmp_path}/numbers")
-    spark.sql("SELECT 1 AS id, 'kept' AS note").write.format("delta").save(f"{tmp_path}/foreign")
+    write_deltalake(tmp_path / "numbers", pa.table({"id": [0, 1, 2, 3], "x": [0.0, 1.0, 2.0, 3.0]}))
+    write_deltalake(tmp_path / "foreign", pa.table({"id": [1], "note": ["kept"]}))
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/thesis.txt").write_text("x")
     return tmp_path
@@ -103,7 +100,7 @@ def usual(**values: Any) -> dict[str, Any]:
     [usual(), usual(name="b", function="even_and_thrice", quarantine="bad"), usual(), usual(name="b", mode="reset")]
 )
 @example([usual(output="numbers"), usual(output="foreign"), usual(checkpoint="notes"), usual(name="../one")])
-def test_what_is_not_a_jobs_own_is_as_it_was(start: Path, spark: SparkSession, events: list[dict[str, Any]]) -> None:
+def test_what_is_not_a_jobs_own_is_as_it_was(start: Path, on: On, events: list[dict[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.syspath_prepend(str(Path(__file__).parent))
         lake = Path(folder) / "lake"
@@ -113,9 +110,9 @@ def test_what_is_not_a_jobs_own_is_as_it_was(start: Path, spark: SparkSession, e
             try:
                 config = job(lake, event)
                 if event["mode"] == "reset":
-                    reset_job(config, spark)
+                    on.reset(config)
                 else:
-                    predict_table(config, spark)
+                    on.predict(config)
             except LakemillError as error:
                 code = error.code
             assert code != "SPARK_FAILED", event

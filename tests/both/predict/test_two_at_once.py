@@ -1,0 +1,115 @@
+"""Two runs at once: the lock gives the message, and without it Delta's transactions let nothing double."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, Field
+
+from lakemill import LakemillError
+from lakemill.engines.choice import open_engine
+from lakemill.predict.locks import hold
+from lakemill.predict.modes import run_missing
+from lakemill.predict.preparing import prepare
+from tests.both.on import On
+from tests.lake import add_images, digits_job, onnx_classifier
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """Yield a folder with 4 images and a model."""
+    add_images(tmp_path / "images", 0, 4)
+    onnx_classifier(tmp_path / "model.onnx")
+    return tmp_path
+
+
+def paths(lake: Path) -> list[str]:
+    return sorted(DeltaTable(f"{lake}/predictions").to_pyarrow_table(columns=["path"])["path"].to_pylist())
+
+
+def at_once(*runs: Callable[[], object]) -> list[str]:
+    """Run all at the same time and return the codes of those that fail."""
+    codes: list[str] = []
+    start = threading.Barrier(len(runs))
+
+    def one(run: Callable[[], object]) -> None:
+        start.wait()
+        run()
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for future in [pool.submit(one, run) for run in runs]:
+            try:
+                future.result()
+            except LakemillError as error:
+                codes.append(error.code)
+    return codes
+
+
+@pytest.mark.seam
+def test_the_second_run_stops_or_waits(lake: Path, on: On) -> None:
+    config, said = digits_job(lake), []
+    with hold(config, said.append), pytest.raises(LakemillError, match=r"^\[JOB_RUNNING\] .*\(process \d+ on"):
+        on.predict(config)
+    codes = at_once(
+        lambda: on.predict(config, progress=said.append, wait=True),
+        lambda: on.predict(config, progress=said.append, wait=True),
+    )
+    assert codes == []
+    assert any(line.startswith("waiting for the run") for line in said)
+    assert len(paths(lake)) == 4
+    assert not list((lake / "predictions_checkpoint").glob("*.lock"))
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
+    config, said = digits_job(lake), []
+    script = (
+        "import os, sys; from lakemill import PredictConfig; from lakemill.predict.locks import hold\n"
+        "config = PredictConfig.model_validate_json(sys.stdin.read())\n"
+        "with hold(config, print): os._exit(9)"
+    )
+    dead = subprocess.run([sys.executable, "-c", script], input=config.model_dump_json(), text=True, check=False)
+    assert dead.returncode == 9
+    with hold(config, said.append):
+        assert [line.partition(" (")[0] for line in said] == ["taking over the lock that a dead run left"]
+    lock = lake / "predictions_checkpoint/digits.lock"
+    far = {"id": "x", "host": "elsewhere", "pid": 1, "started": "1", "heartbeat": 0.0}
+    lock.write_text(json.dumps(far))
+    with hold(config, said.append):
+        assert len(said) == 2
+
+
+@pytest.mark.seam
+def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, on: On) -> None:
+    config = digits_job(lake, mode="missing")
+    config = on.job(config)
+    runs = [prepare(config, open_engine(on.session, "digits", on.name), lambda _: None) for _ in range(2)]
+    codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
+    assert codes in ([], ["RUN_OVERTAKEN"])
+    assert len(paths(lake)) == 4
+
+
+def test_different_jobs_share_a_table(lake: Path, on: On) -> None:
+    configs = [digits_job(lake, name="one"), digits_job(lake, name="two")]
+    assert at_once(*(lambda config=config: on.predict(config) for config in configs)) == []
+    assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
+
+
+def test_a_column_added_to_the_target_meanwhile_stays(lake: Path, on: On) -> None:
+    add_images(lake / "images", 4, 4)
+
+    def change(line: str) -> None:
+        if line.startswith("batch 0: committed"):
+            DeltaTable(lake / "predictions").alter.add_columns([Field("reviewed", "boolean")])
+
+    on.predict(digits_job(lake, "engine.max_bytes_per_trigger=1"), progress=change)
+    assert len(paths(lake)) == 8
+    add_images(lake / "images", 8, 1)
+    assert on.predict(digits_job(lake)).rows == 1
+    assert DeltaTable(f"{lake}/predictions").to_pyarrow_table()["reviewed"].to_pylist() == [None] * 9
