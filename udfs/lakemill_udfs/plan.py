@@ -16,6 +16,7 @@ RESERVED = ("time", "in", "out", "anomaly", "error", "metadata", "_task")
 """Columns that a predictions table has of its own."""
 
 ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
+POSITION = pa.struct([("table", pa.string()), ("version", pa.int64()), ("file", pa.int64()), ("snapshot", pa.bool_())])
 METADATA = pa.struct(
     [
         ("job", pa.string()),
@@ -28,8 +29,12 @@ METADATA = pa.struct(
         ("models", pa.list_(pa.struct([("name", pa.string()), ("version", pa.string()), ("sha256", pa.string())]))),
         ("elapsed_ns", pa.list_(pa.int64())),
         ("input_sha256", pa.string()),
+        ("position", POSITION),
     ]
 )
+KEPT = ("query_id", "batch_id", "position")
+"""Fields of ``metadata`` that stay as they are where a row is replaced by one that does not say them."""
+
 TASK = pa.struct(
     [
         ("pid", pa.int64()),
@@ -57,6 +62,24 @@ TASK = pa.struct(
 
 
 @dataclass(frozen=True)
+class SourcePosition:
+    """Up to where a batch goes in its source: all rows before it are in the predictions once the batch is.
+
+    Args:
+        table: Delta's id of the source.
+        version: Of the source.
+        file: Last file of that version that the batch holds, counted from 0; -1 where it holds none, and all earlier
+            versions are done.
+        snapshot: Whether the files are those of the whole table at ``version``; else those that its commit added.
+    """
+
+    table: str
+    version: int
+    file: int
+    snapshot: bool
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a run's rows come from; the same in each of its rows.
 
@@ -67,6 +90,7 @@ class Provenance:
         batch_id: Of the micro-batch; None in plain batches.
         source_version: Version of the source table that the batch ends with.
         pipeline: Name of the pipeline: its URI, or the job's name.
+        position: Up to where the batch goes in the source; None if it says nothing of how far the job is.
     """
 
     job: str | None = None
@@ -75,6 +99,7 @@ class Provenance:
     batch_id: int | None = None
     source_version: int | None = None
     pipeline: str | None = None
+    position: SourcePosition | None = None
 
 
 @dataclass(frozen=True)

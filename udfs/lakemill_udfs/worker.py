@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -165,6 +166,7 @@ class ResultWriter:
             "pipeline": origin.pipeline,
             "pipeline_version": plan.pipeline.version,
             "models": models,
+            "position": None if origin.position is None else asdict(origin.position),
         }
         self._metadata = RepeatedStruct(constant, METADATA, "elapsed_ns")
 

@@ -25,6 +25,9 @@ OWN_ENTRIES = ("commits", "offsets", "sources", "state", "metadata", IDENTITY_FI
 REMOVED = "removed"
 """Key in ``IDENTITY_FILE`` of a checkpoint that is being deleted where folders cannot be renamed."""
 
+UNFINISHED = "unfinished"
+"""Key in ``IDENTITY_FILE`` of a checkpoint that is being made anew."""
+
 REMOVED_SUFFIX = "~removed"
 """Of a checkpoint that is being deleted; no job's name has this letter."""
 
@@ -55,12 +58,23 @@ class Checkpoint:
         return self._parsed(IDENTITY_FILE)
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Write down what a new checkpoint is made for, before the first batch."""
-        store, folder = filesystem(self.location)
-        store.create_dir(folder, recursive=True)
-        make_private(store, f"{folder}/{IDENTITY_FILE}")
-        with store.open_output_stream(f"{folder}/{IDENTITY_FILE}") as stream:
-            stream.write(json.dumps(identity, indent=1).encode())
+        """Write down what the checkpoint is made for, and what goes with it."""
+        self._write(IDENTITY_FILE, json.dumps(identity, indent=1))
+
+    def restart(self, identity: dict[str, Any], end: Position, table_id: str) -> None:
+        """Make the checkpoint anew, as that of a query whose only batch ended there.
+
+        Args:
+            identity: What it is made for; a start that finds no such file, or only a part, is not misled by the rest.
+            end: Up to where all is done.
+            table_id: Delta's id of the source.
+        """
+        self.remove()
+        self.claim(identity | {UNFINISHED: True})
+        self.start(str(uuid.uuid4()))
+        self.begin(0, end, table_id)
+        self.finish(0)
+        self.claim(identity)
 
     def scored_version(self) -> int | None:
         """Return the source's version up to which all is scored; None if the checkpoint does not say."""
@@ -102,6 +116,8 @@ class Checkpoint:
             broken.append(IDENTITY_FILE)
         if not broken and REMOVED in (self.identity() or {}):
             broken.append("its removal was not ended")
+        if not broken and UNFINISHED in (self.identity() or {}):
+            broken.append("it was not made to its end")
         return ", ".join(broken) or None
 
     def _batches(self, log: str) -> list[int]:
@@ -169,6 +185,8 @@ class Checkpoint:
         store.create_dir(target.rpartition("/")[0], recursive=True)
         is_local = isinstance(store, fs.LocalFileSystem | fs.HadoopFileSystem)
         place = f"{target.rpartition('/')[0]}/.{name.rpartition('/')[2]}.{uuid.uuid4()}.tmp" if is_local else target
+        if name == IDENTITY_FILE:
+            make_private(store, place)
         with store.open_output_stream(place) as stream:
             stream.write(text.encode())
         if is_local:
@@ -223,7 +241,8 @@ class Checkpoint:
             raise ConfigError(
                 "CHECKPOINT_NOT_OURS",
                 f"the folder '{self.location}' is not empty and no checkpoint of the job '{job}': {found}.",
-                hint="name an empty folder, or one that is not there yet, as output.checkpoint.",
+                hint="name an empty folder, or one that is not there yet, as output.checkpoint: the predictions say "
+                "how far the job is.",
             )
 
     def remove(self) -> None:

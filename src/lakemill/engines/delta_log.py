@@ -20,7 +20,8 @@ class DeltaCommit:
     Args:
         version: The table's version that it made.
         time_seconds: When, in seconds since 1970 (UTC), by the clock of the machine that made it.
-        rows: Rows that its new files hold; 0 for a commit that only rearranges, None if the log does not say.
+        rows: Rows that it added; 0 for a commit that only rearranges, None if the log does not say, or it took rows
+            away or changed them.
         files: How many new files it has; a commit that only rearranges has none.
         bytes: Their size.
     """
@@ -77,6 +78,8 @@ class DeltaLog:
         info: dict[str, Any] = next((action["commitInfo"] for action in said if "commitInfo" in action), {})
         added = [action["add"] for action in said if action.get("add", {}).get("dataChange")]
         counts = [_rows(file) for file in added]
+        if any(action.get("remove", {}).get("dataChange") for action in said):
+            counts.append(None)
         rows = None if None in counts else sum(count for count in counts if count is not None)
         seconds = info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000
         return DeltaCommit(version, seconds, rows, len(added), sum(int(file["size"]) for file in added))

@@ -256,7 +256,9 @@ class Engine(Protocol):
             Whether a commit was made; not if its transaction was there.
         """
 
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace the rows for which ``where`` holds, all if None, in one commit; see ``append``."""
 
     def overwrite(self, rows: Rows, table: str, made_by: str) -> None:
@@ -281,7 +283,8 @@ class Engine(Protocol):
     ) -> bool:
         """Replace the rows with the keys of ``scored``, add the others, in one commit.
 
-        Of a replaced row, columns that only the table has stay as they are, but a prediction's own are null.
+        Of a replaced row, columns that only the table has stay as they are, but a prediction's own are null. What
+        ``KEPT`` of its ``metadata`` the new row does not say stays too.
 
         Args:
             scored: Each key at most once.
@@ -297,21 +300,35 @@ class Engine(Protocol):
             RunError: ``COMMIT_CONFLICT``.
         """
 
-    def delete(self, table: str, where: str) -> int:
-        """Delete rows in one commit and return how many.
+    def set_null(self, table: str, field: str, where: str, transaction: Transaction) -> bool:
+        """Make the field of a struct, as ``metadata.position``, null in some rows; return whether a commit was made.
 
         Raises:
             RunError: ``COMMIT_CONFLICT``.
         """
 
-    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
-        """Delete a job's own rows whose key ``source`` has not, in one commit, and return how many."""
+    def delete(self, table: str, where: str, transaction: Transaction | None = None) -> int | None:
+        """Delete rows in one commit and return how many; None if no commit was made.
+
+        Raises:
+            RunError: ``COMMIT_CONFLICT``.
+        """
+
+    def delete_orphans(
+        self, table: str, own: Own, source: Rows, key: Sequence[str], transaction: Transaction | None = None
+    ) -> int | None:
+        """Delete a job's own rows whose key ``source`` has not; see ``delete``."""
 
     def optimize(self, table: str) -> dict[str, int]:
         """Compact a table: ``files_added``, ``files_removed``, ``version``."""
 
     def vacuum(self, table: str) -> dict[str, int]:
         """Delete files that no version within the table's retention needs: ``version``."""
+
+
+def location_of(snapshot: Snapshot) -> str:
+    """Return where a table lies, without a look at it where its name says so."""
+    return table_names.location(snapshot.table) if table_names.is_path(snapshot.table) else snapshot.location
 
 
 def opened(engine: Engine, table: str, version: int | str | None = None) -> Snapshot:

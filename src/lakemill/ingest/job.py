@@ -9,7 +9,7 @@ These commits alone decide what a file became, so a run killed anywhere and repe
 * changed for the worse: the good row stays in the table, and the quarantine says why it was not replaced;
 * gone from the source: its row stays. Ingest never deletes an image.
 
-Two runs into one table at the same time are not supported.
+Of two runs into one table at the same time only one commits; the other lists again, and finds what is there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import polars as pl
 from lakemill.config.base import UNITS
 from lakemill.config.row_files import ROOTS_PROPERTY, roots_property
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, Layout, opened
+from lakemill.engines.conditional import TableState
+from lakemill.engines.engine import Engine, Layout, Transaction, opened
 from lakemill.engines.image_layout import FILE_COST_BYTES, piece_count
 from lakemill.engines.output_tables import ensure_table
 from lakemill.engines.places import check_apart, places_of
@@ -35,7 +36,8 @@ from lakemill.engines.stopping import stop_signals
 from lakemill.ingest.listing import FILES, KEY, check_local, index_labels, list_files
 from lakemill.ingest.places import ingest_places
 from lakemill.ingest.quarantine import RETRY, read_rejected, update_quarantine
-from lakemill.ingest.thumbnails import add_thumbnails
+from lakemill.ingest.thumbnails import APP, add_thumbnails
+from lakemill_udfs.errors import RunError
 from lakemill_udfs.images.rows import IMAGES, LISTING, REJECTED, find_rejected, read_images
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+
+ATTEMPTS = 3
+"""To commit, while other runs into the table are first."""
 
 STATS = [name for name in IMAGES.names if name not in ("sha256", "content")]
 
@@ -147,8 +152,19 @@ class Ingest:
         started = time.monotonic()
         files = list_files(self.config.source)
         self.say(f"Listed {len(files):,} files, {_size(files)}.")
-        result = self._ingest(files) if len(files) else self._nothing()
+        result = self._settled(files) if len(files) else self._nothing()
         return replace(result, seconds=round(time.monotonic() - started, 3))
+
+    def _settled(self, files: pl.DataFrame) -> IngestResult:
+        """Do the work, again where another run into the table was first: then its rows are there."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._ingest(files)
+            except RunError as error:
+                if error.code != "RUN_OVERTAKEN":
+                    raise
+                self.say("Another run committed to the table meanwhile: looking again.")
+        return self._ingest(files)
 
     def _nothing(self) -> IngestResult:
         self.say("No file matches the source: nothing to do. Check source.path and source.glob.")
@@ -158,14 +174,15 @@ class Ingest:
     def _ingest(self, files: pl.DataFrame) -> IngestResult:
         table, engine = self.config.output.table, self.engine
         made = self._ensure_table()
-        before = pl.DataFrame(LISTING.empty_table()) if made else self._committed()
+        state = TableState.read(engine, table, APP)
+        before = pl.DataFrame(LISTING.empty_table()) if made and not state.transaction else self._committed()
         quarantined = read_rejected(engine, table)
         candidates = files.join(before, on=KEY, how="anti", nulls_equal=True)
         still_rejected = self._look_again(candidates, quarantined)
         todo = index_labels(candidates.join(still_rejected, on=KEY, how="anti", nulls_equal=True), before)
         new, changed = (todo.join(before, on="path", how=how) for how in ("anti", "semi"))
-        self._commit(new, "new", lambda rows: engine.append(rows, table))
-        self._commit(changed, "changed", lambda rows: engine.merge(rows, table, ["path"]))
+        self._commit(new, "new", state, lambda rows, own: engine.append(rows, table, own))
+        self._commit(changed, "changed", state, lambda rows, own: engine.merge(rows, table, ["path"], own))
         after = self._committed() if len(todo) else before
         added, replaced = (part.join(after, on=KEY, how="semi", nulls_equal=True) for part in (new, changed))
         missing = todo.join(pl.concat([added, replaced]), on="path", how="anti")
@@ -216,12 +233,15 @@ class Ingest:
         settled = known.filter(~pl.col("code").is_in(RETRY))
         return pl.concat([settled, self._rejected(doubtful)], how="diagonal")
 
-    def _commit(self, files: pl.DataFrame, kind: str, write: Callable[[Rows], bool]) -> None:
+    def _commit(
+        self, files: pl.DataFrame, kind: str, state: TableState, write: Callable[[Rows, Transaction], bool]
+    ) -> None:
         if files.is_empty():
             return
         self.say(f"Reading {len(files):,} {kind} files, {_size(files)} ...")
         read = partial(read_images, limits=self.config.limits.limits())
-        write(self._listing(files).map(read, IMAGES))
+        rows = self._listing(files).map(read, IMAGES)
+        state.commit(lambda own: write(rows, own), is_needed=False, looks=False)
         self.say(f"Committed the {kind} files to {self.config.output.table}.")
 
     def _listing(self, files: pl.DataFrame) -> Rows:

@@ -50,7 +50,4 @@ def update_quarantine(
     ensure_table(engine, name, QUARANTINE)
     now = pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
     rows = engine.given(rejected.with_columns(time=now).to_arrow())
-    if mended.is_empty() and rejected.join(known, on="path", how="semi").is_empty():
-        engine.append(rows, name)
-    else:
-        engine.merge(rows, name, ["path"], gone=engine.given(mended.to_arrow()))
+    engine.merge(rows, name, ["path"], gone=engine.given(mended.to_arrow()))

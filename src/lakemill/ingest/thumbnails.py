@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from lakemill.config.row_files import recorded_roots
+from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, opened
+from lakemill.engines.marks import JOBS
 from lakemill.engines.output_tables import ensure_table
 from lakemill_udfs.files import RowFiles
 from lakemill_udfs.images.files import Limits
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakemill.config.ingest import Thumbnails
+
+APP = f"{JOBS}ingest"
+"""Of the transactions of all ingest jobs: of two that chose files from the same state of a table only one commits."""
 
 IDENTITY = ["path", "sha256"]
 
@@ -41,7 +46,7 @@ def add_thumbnails(
     """
     table = thumbnails.table
     ensure_table(engine, table, THUMBNAILS)
-    source = opened(engine, images)
+    state, source = TableState.read(engine, table, APP), opened(engine, images)
     rows, there = engine.rows(source), engine.rows(opened(engine, table))
     missing = rows.select([*IDENTITY, "modification_time"]).without(there, IDENTITY).to_arrow()
     if not missing.num_rows:
@@ -55,9 +60,9 @@ def add_thumbnails(
     files = RowFiles(recorded_roots(source.properties), limits.max_bytes)
     made = wanted.map(partial(make_thumbnails, size=thumbnails.size, files=files, limits=limits), THUMBNAILS)
     if there.only(known, ["path"]).is_empty():
-        engine.append(made, table)
+        state.commit(lambda own: engine.append(made, table, own), is_needed=False, looks=False)
     else:
-        engine.merge(made, table, ["path"])
+        state.commit(lambda own: engine.merge(made, table, ["path"], own), is_needed=False, looks=False)
 
 
 def _oldest(images: pa.Table) -> datetime | None:

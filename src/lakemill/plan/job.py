@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Engine, opened
+from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Snapshot
 from lakemill.engines.schemas import ddl, predictions_schema
 from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, describe, resolve_all
@@ -86,14 +86,13 @@ def plan_job(
 
 
 def _look_at_source(config: PredictConfig, engine: Engine, source: Snapshot, report: PlanReport) -> None:
-    columns = source.schema.names
     for error in source_problems(config, source.schema):
         report.add(error)
     with report.noting():
         kept_rows(config, engine, source)
     with report.noting():
-        _check_checkpoint(config, source_key(config, columns))
         if source.kind == "delta":
+            _check_checkpoint(config, engine, source)
             report.waiting = waiting(engine, config, source)
         elif config.mode != "full" or config.source.version is not None:
             raise table_names.not_delta(source.table, source.kind)
@@ -108,11 +107,12 @@ def _resolve(config: PredictConfig, report: PlanReport) -> tuple[Resolved, list[
     return None
 
 
-def _check_checkpoint(config: PredictConfig, key: tuple[str, ...]) -> None:
-    if config.mode == "incremental":
-        known = checkpoint_of(config).identity()
-        if known is not None:
-            check_identity(known, job_identity(config, key))
+def _check_checkpoint(config: PredictConfig, engine: Engine, source: Snapshot) -> None:
+    checkpoint, output = checkpoint_of(config), engine.snapshot(config.output.table)
+    known = None if config.mode != "incremental" or checkpoint.damage() else checkpoint.identity()
+    if known is not None:
+        identity = job_identity(config, source_key(config, source.schema.names), source.id)
+        check_identity(known, identity, None if output is None else location_of(output))
 
 
 def _describe_run(

@@ -17,7 +17,7 @@ from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
 from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
-from lakemill.predict.run import Committed, Run
+from lakemill.predict.run import Committed, Run, own_rows
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 
@@ -172,6 +172,21 @@ def write_quarantine(
     if config.quarantine.table is not None:
         rows = engine.rows(opened(engine, config.output.table)).where(condition).where("error IS NOT NULL")
         engine.append(rows, config.quarantine.table, transaction)
+
+
+def renew_quarantine(engine: Engine, config: PredictConfig) -> None:
+    """Bring the quarantine in line with the predictions, after these went back to an earlier state.
+
+    Args:
+        engine: Where the job runs.
+        config: The job; without ``quarantine.table`` nothing is done.
+    """
+    table = config.quarantine.table
+    if table is None or engine.snapshot(table) is None:
+        return
+    own = own_rows(config)
+    failed = engine.rows(opened(engine, config.output.table)).where(own).where("error IS NOT NULL")
+    engine.replace(failed, table, own)
 
 
 def now_utc() -> datetime:

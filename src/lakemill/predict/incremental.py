@@ -8,20 +8,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lakemill.engines import table_names
-from lakemill.engines.checkpoint import Checkpoint
-from lakemill.engines.delta_log import DeltaLog
-from lakemill.engines.engine import Following, Slice, Transaction, opened
-from lakemill.engines.relations import Rows
+from lakemill.engines.engine import Following, Slice, Transaction
+from lakemill.engines.marks import mark_of
+from lakemill.engines.positions import Position
+from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
-from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
+from lakemill.predict.progress import Note, checkpoint_of, source_replaced
 from lakemill.predict.rescore import Rescoring
+from lakemill.predict.resuming import check_job, identity_of, is_current, moved, resume, write_note
 from lakemill.predict.run import Committed, Run
 from lakemill.predict.upserts import check_feed, remove_orphans, score_changes
+from lakemill_udfs.plan import SourcePosition
 
 if TYPE_CHECKING:
-    from lakemill.config.predict import PredictConfig
     from lakemill.predict.stream_progress import StreamProgress
 
 
@@ -51,50 +52,28 @@ def following(run: Run, *, every_seconds: float | None = None) -> Following:
     )
 
 
-def is_up_to_date(config: PredictConfig, key: tuple[str, ...]) -> bool:
+def is_up_to_date(run: Run) -> bool:
     """Return whether there is nothing to do for sure, whatever the length of the source's log.
 
     Starting a stream takes seconds, and more where the log has thousands of commits.
 
-    Args:
-        config: The job.
-        key: Columns that tell the source's rows apart.
-
     Raises:
-        ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
+        ConfigError: ``CHECKPOINT_OTHER_JOB`` or ``SOURCE_REPLACED``.
     """
-    checkpoint = checkpoint_of(config)
-    if config.rescore != "none" or not table_names.is_path(config.source.table) or checkpoint.damage():
+    if run.config.rescore != "none":
         return False
-    known = checkpoint.identity()
-    if known is None:
+    note, newest = Note.read(check_job(run)), run.source.snapshot.version
+    if note is None or note.done != Position(newest + 1) or not is_current(run, note):
         return False
-    check_identity(known, job_identity(config, key))
-    finished = checkpoint.finished()
-    return finished is not None and DeltaLog(table_names.location(config.source.table)).ends_with(*finished)
+    checkpoint = checkpoint_of(run.config)
+    done = checkpoint.last_batch()
+    return done is not None and done == checkpoint.begun() and checkpoint.position(done) == note.done
 
 
-def claim(run: Run, checkpoint: Checkpoint) -> bool:
-    """Make sure that the checkpoint is this job's; return whether its first snapshot may hold scored rows.
-
-    Raises:
-        ConfigError: ``CHECKPOINT_OTHER_JOB`` if it was made for something else.
-    """
-    identity = job_identity(run.config, run.source.key)
-    if damage := checkpoint.damage():
-        # Its batches cannot be told apart from those of a new start, so it is as good as lost: the keys decide.
-        run.tell(f"the checkpoint is damaged ({damage}) and starts anew; what has a prediction is not scored again")
-        checkpoint.remove()
-    if run.is_new_output and checkpoint.identity() is not None:
-        run.tell("the predictions that the checkpoint was made with are gone: it starts anew")
-        checkpoint.remove()
-    known = checkpoint.identity()
-    if known is not None:
-        check_identity(known, identity)
-        return bool(known.get("has_earlier_rows"))
-    has_earlier_rows = not run.is_new_output and not run.predictions().is_empty()
-    checkpoint.claim(identity | {"has_earlier_rows": has_earlier_rows})
-    return has_earlier_rows
+COMPARED = (
+    "mode: full goes on. Some predictions do not say how far the job is (mode: where or an undone run left them), and "
+    "their rows are found by the key."
+)
 
 
 class Slices:
@@ -110,31 +89,47 @@ class Slices:
 
     def __init__(self, run: Run, progress: StreamProgress | None = None) -> None:
         self.run, self.progress = run, progress
-        self.checkpoint = checkpoint_of(run.config)
-        self.has_earlier_rows = claim(run, self.checkpoint)
+        self.checkpoint, self.identity = checkpoint_of(run.config), identity_of(run)
+        self.note = resume(run)
         self.models, self.rescoring = ModelUpdates(run), Rescoring()
-        self.is_first = True
+        self.is_compared = False
 
     def __call__(self, piece: Slice) -> None:
         """Score and commit one slice."""
         self.look_for_models()
+        self.look_at_source()
         run, config = self.run, self.run.config
-        query_id = self.checkpoint.query_id()
+        query_id, end = self.checkpoint.query_id(), self._end(piece)
         batch_rows = f"metadata.query_id = '{query_id}' AND metadata.batch_id = {piece.batch_id}"
-        # Only the first batch of a run can be one that was committed before the last run died.
-        if self.is_first and not run.is_new_output and not self._committed(batch_rows).is_empty():
+        if self.note.done is not None and end <= self.note.done:
             run.tell(f"batch {piece.batch_id} was committed by the last run already")
         else:
             began = time.perf_counter()
-            batch = self._score(self._to_do(piece), piece, query_id)
+            batch = self._score(self._to_do(piece), piece, query_id, end)
             run.result.add(batch, piece.batch_id, piece.version)
             run.tell(
                 f"batch {piece.batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
                 f"source version {piece.version}{self._measures(piece, batch, time.perf_counter() - began)}"
             )
-        self.is_first = False
+            self.note = moved(self.note, run, end)
+            write_note(self.checkpoint, self.identity, self.note)
         quarantine = Transaction(f"{config.name}/{query_id}/quarantine", piece.batch_id)
         write_quarantine(run.engine, config, batch_rows, quarantine)
+
+    def look_at_source(self) -> None:
+        """Make sure that the source is still the table that was read so far.
+
+        Raises:
+            ConfigError: ``SOURCE_REPLACED``.
+        """
+        seen, location = self.note.source_commit, self.run.source.location
+        if seen is None or seen.is_in(location):
+            return
+        if mark_of(location, seen.version) is None:
+            there = self.run.engine.snapshot(self.run.config.source.table)
+            if there is not None and there.id == self.run.source.snapshot.id and there.version >= seen.version:
+                return  # the log was cleaned up
+        raise source_replaced(self.run.config.source.table, f"its version {seen.version} is not the one that was read")
 
     def look_for_models(self) -> None:
         """Look for new models: before a batch, and while there is none, so that the next one need not wait."""
@@ -144,9 +139,12 @@ class Slices:
         """Score one batch of earlier rows again, if the job wants it; return whether there may be more."""
         return self.rescoring.batch(self.run)
 
-    def _committed(self, condition: str) -> Rows:
-        engine = self.run.engine
-        return engine.rows(opened(engine, self.run.config.output.table)).where(condition)
+    def _end(self, piece: Slice) -> Position:
+        """Return where a slice ends; one of changes holds whole commits."""
+        end = self.checkpoint.position(piece.batch_id)
+        if end is None or (self.run.config.source.changes == "upsert" and not end.is_snapshot):
+            return Position(piece.version + 1)
+        return end
 
     def _measures(self, piece: Slice, batch: Committed, seconds: float) -> str:
         if self.progress is None:
@@ -155,30 +153,37 @@ class Slices:
         return ", " + self.progress.line(batch, seconds, before, piece.version)
 
     def _to_do(self, piece: Slice) -> Rows:
-        run, source = self.run, self.run.config.source
-        if not (self.has_earlier_rows and piece.is_snapshot):
+        """Return the rows of a slice that have no prediction by a mode that says nothing of how far the job is."""
+        run, source, note = self.run, self.run.config.source, self.note
+        first = 0 if note.done is None else note.done.version
+        if note.compare_until is None or first > note.compare_until:
             return piece.rows
         if source.changes == "append":
-            return piece.rows.without(run.predictions(), run.source.key)
-        if piece.batch_id == 0:
-            run.tell("the job's progress is lost: every row is scored again, as any may have changed since")
-            if source.deleted == "remove":
-                remove_orphans(run, piece.version)
+            known = run.predictions("metadata.position.version IS NULL")
+            if not self.is_compared:
+                same = run.source.rows.only(known, run.source.key)
+                check_keys(same, run.source.key, source.table, hint=COMPARED)
+                self.is_compared = True
+            return piece.rows.without(known, run.source.key)
+        if note.done is None and source.deleted == "remove":
+            run.tell("no prediction says how far the job is: every row is scored again, as any may have changed since")
+            remove_orphans(run, piece.version)
         return piece.rows
 
-    def _score(self, rows: Rows, piece: Slice, query_id: str | None) -> Committed:
+    def _score(self, rows: Rows, piece: Slice, query_id: str | None, end: Position) -> Committed:
         run, config = self.run, self.run.config
+        table = run.source.snapshot.id
         origin: dict[str, Any] = {
             "query_id": query_id,
             "batch_id": piece.batch_id,
             "source_version": piece.version,
+            "position": SourcePosition(table, end.version, end.index, end.is_snapshot),
         }
-        transaction = Transaction(f"{config.name}/{query_id}", piece.batch_id)
         if config.source.changes == "upsert":
-            return score_changes(run, rows, transaction, **origin)
-        return commit(
-            run,
-            rows,
-            lambda scored: bool(scored.rows) and run.engine.append(scored, config.output.table, transaction),
-            **origin,
-        )
+            return score_changes(run, rows, **origin)
+
+        def write(scored: Scored) -> bool:
+            output = config.output.table
+            return bool(scored.rows) and run.state.commit(lambda own: run.engine.append(scored, output, own))
+
+        return commit(run, rows, write, **origin)

@@ -8,7 +8,7 @@ from lakemill.engines.relations import Rows, Scored
 from lakemill_udfs.errors import TableError
 
 
-def check_keys(rows: Rows | Scored, key: Sequence[str], source: str) -> None:
+def check_keys(rows: Rows | Scored, key: Sequence[str], source: str, *, hint: str | None = None) -> None:
     """Stop where the key does not tell rows apart.
 
     A batch may hold only one of several rows with a key: rows of the source, only those with the batch's keys, show it.
@@ -17,6 +17,7 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str) -> None:
         rows: Rows of the source, or what was scored of it.
         key: Columns that tell rows apart.
         source: The table, for messages.
+        hint: What to do, if it is not to name another key.
 
     Raises:
         TableError: ``KEY_NULL`` or ``KEY_NOT_UNIQUE``, with counts.
@@ -27,7 +28,8 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str) -> None:
             "KEY_NULL",
             f"{faults.nulls} of {faults.rows} rows to score of '{source}' have null in their key ({named}); nothing of "
             "this batch was written.",
-            hint="leave them out with source.where, or name other columns in source.key; source.changes: append needs "
+            hint=hint
+            or "leave them out with source.where, or name other columns in source.key; source.changes: append needs "
             "no key.",
         )
     if faults.repeated:
@@ -35,5 +37,6 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str) -> None:
             "KEY_NOT_UNIQUE",
             f"{faults.repeated} of {faults.rows} rows to score of '{source}' have the same key ({named}) as another "
             "one; nothing of this batch was written.",
-            hint="source: {key: [...]} must name columns that tell rows apart; source.changes: append needs no key.",
+            hint=hint
+            or "source: {key: [...]} must name columns that tell rows apart; source.changes: append needs no key.",
         )

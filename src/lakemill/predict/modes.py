@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lakemill.engines.engine import Transaction, Watch, opened
+from lakemill.engines.engine import Watch
 from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
-from lakemill.predict.progress import checkpoint_of
+from lakemill.predict.resuming import check_job, check_table, note_whole, whole_position
 from lakemill.predict.run import Run, own_rows
 from lakemill.predict.upserts import run_change_column
-from lakemill_udfs.errors import ConfigError, RunError
+from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.plan import SourcePosition
 
 
 def run_full(run: Run) -> None:
     """Score all rows of the source's version, and replace the job's own rows of the output by them, in one commit."""
     config, engine = run.config, run.engine
-    own = None if run.replaces_table else own_rows(config)
-    transaction = _transaction(run, "full")
+    own_or_all = None if run.replaces_table else own_rows(config)
 
     def write(scored: Scored) -> bool:
-        # The checkpoint goes first: a run that dies between the two must not leave progress over rows that are not
-        # there.
-        checkpoint_of(config).remove()
-        made = engine.replace(scored, config.output.table, own, transaction)
-        return _landed(run, made or not scored.rows)
+        return run.state.commit(
+            lambda own: engine.replace(scored, config.output.table, own_or_all, own),
+            is_needed=bool(scored.rows),
+            looks=False,
+        )
 
-    version = run.source.snapshot.version if run.source.snapshot.kind == "delta" else None
-    batch = commit(run, run.source.rows, write, anew=True, source_version=version)
+    has_versions = run.source.snapshot.kind == "delta"
+    version, position = (run.source.snapshot.version, whole_position(run)) if has_versions else (None, None)
+    batch = commit(run, run.source.rows, write, anew=True, source_version=version, position=position)
+    if has_versions:
+        note_whole(run)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
     write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")
@@ -45,7 +48,7 @@ def run_incremental(run: Run) -> None:
     if run.config.source.change_column is not None:
         run_change_column(run)
         return
-    if not run.is_new_output and is_up_to_date(run.config, run.source.key):
+    if is_up_to_date(run):
         return
     followed, slices = following(run), Slices(run)
     run.engine.follow(followed, slices, Watch(drain=slices.rescore))
@@ -61,6 +64,7 @@ def run_where(run: Run) -> None:
         ConfigError: ``WHERE_NOT_CARRIED`` if the predicate uses a column that the predictions lack.
     """
     config = run.config
+    check_table(run)
     where = config.source.where
     assert where is not None  # noqa: S101 -- the configuration's own check
     carried = (*run.source.key, *config.source.carried)
@@ -80,52 +84,46 @@ def run_where(run: Run) -> None:
 
 
 def run_missing(run: Run) -> None:
-    """Score the rows that have no prediction of this pipeline's version, in one commit."""
+    """Score the rows that have no prediction of this pipeline's version, in one commit.
+
+    Every row has one then, and incremental runs go on from there; those that follow changes look for themselves which
+    predictions are of an earlier state of their row.
+    """
+    check_job(run)
     scored = run.predictions(f"metadata.pipeline_version = '{run.result.pipeline_version}'")
     check_keys(run.source.rows, run.source.key, run.config.source.table)  # a second row has a prediction by its key
-    _replace(run, run.source.rows.without(scored, run.source.key))
+    is_whole = run.config.source.changes == "append"
+    _replace(run, run.source.rows.without(scored, run.source.key), position=whole_position(run) if is_whole else None)
+    if is_whole:
+        note_whole(run)
 
 
 def run_retry(run: Run) -> None:
     """Score the rows whose prediction is an error again; how far incremental runs are stays as it is."""
+    check_table(run)
     failed = run.predictions("error IS NOT NULL")
-    _replace(run, run.source.rows.only(failed, run.source.key), keeps_progress=True)
+    _replace(run, run.source.rows.only(failed, run.source.key))
 
 
-def _replace(run: Run, rows: Rows, *, replaces: str | None = None, keeps_progress: bool = False) -> None:
+def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: SourcePosition | None = None) -> None:
     config, result, engine = run.config, run.result, run.engine
     source_version = run.source.snapshot.version
-    transaction = _transaction(run, result.mode)
 
     def write(scored: Scored) -> bool:
         if not scored.rows and replaces is None:
             return True
-        if not keeps_progress:
-            checkpoint_of(config).remove()
-        made = engine.merge(scored, config.output.table, run.source.key, transaction, own=run.own, replaces=replaces)
-        return _landed(run, made or not scored.rows)
+        output, key = config.output.table, run.source.key
+        return run.state.commit(
+            lambda own: engine.merge(scored, output, key, own, own=run.own, replaces=replaces),
+            is_needed=bool(scored.rows),
+        )
 
-    batch = commit(run, rows, write, anew=replaces is not None, by_key=True, source_version=source_version)
+    origin = {"source_version": source_version, "position": position}
+    batch = commit(run, rows, write, anew=replaces is not None, by_key=True, **origin)
     if batch.rows or replaces:
         result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
         write_quarantine(engine, config, f"metadata.run_id = '{result.run_id}'")
-
-
-def _transaction(run: Run, mode: str) -> Transaction:
-    # The output's version as it was when the rows were chosen: of two such runs at once only one is committed.
-    return Transaction(f"{run.config.name}/{mode}", opened(run.engine, run.config.output.table).version)
-
-
-def _landed(run: Run, made: bool) -> bool:
-    if not made:
-        raise RunError(
-            "RUN_OVERTAKEN",
-            f"another run of '{run.config.name}' was committed to '{run.config.output.table}' first; "
-            "this one wrote nothing.",
-            hint="run it again.",
-        )
-    return True
 
 
 MODES: Mapping[str, Callable[[Run], None]] = {

@@ -15,7 +15,7 @@ from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.commits import prepare_output
-from lakemill.predict.run import PredictResult, Progress, Run
+from lakemill.predict.run import PredictResult, Progress, Run, state_of
 from lakemill.predict.source import Source, open_source, passed_columns
 from lakemill_udfs.plan import PredictPlan, Provenance
 
@@ -62,7 +62,8 @@ def prepare(
     plan = engine.prepare(plan, source.snapshot)
     is_new = output and prepare_output(engine, config, schema, replaces_table=replaces_table)
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
-    return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table)
+    state = state_of(engine, config, replaces_table=replaces_table) if output else None
+    return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table, state)
 
 
 def _named(resolved: Resolved) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.choice import open_engine
+from lakemill.engines.conditional import TableState
+from lakemill.engines.engine import Engine, Transaction, opened
 from lakemill.engines.sql import sql_text
 from lakemill.predict.job import run_job
 from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_retry
 from lakemill.predict.ownership import check_own
 from lakemill.predict.progress import checkpoint_of
-from lakemill.predict.run import PredictResult, Progress, own_rows
+from lakemill.predict.resuming import truth_in
+from lakemill.predict.run import POSITION_COLUMNS, PredictResult, Progress, own_rows, state_of
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +61,11 @@ def undo_run(
         ConfigError: ``RUN_UNKNOWN`` if the predictions have no rows of this run.
         RunError: ``JOB_RUNNING`` or ``COMMIT_CONFLICT``.
     """
-    rows = _delete(config, f" AND metadata.run_id = {sql_text(run_id)}", spark, progress)
+    ours = f"{own_rows(config)} AND metadata.run_id = {sql_text(run_id)}"
+    with _output(config, spark, progress) as (engine, state):
+        if state is not None:
+            _forget_later(engine, state, config, run_id)
+        rows = _delete(engine, state, config, ours)
     if not rows:
         raise ConfigError(
             "RUN_UNKNOWN",
@@ -80,15 +89,52 @@ def reset_job(config: PredictConfig, spark: SparkSession | None = None, *, progr
     Raises:
         RunError: ``JOB_RUNNING`` or ``COMMIT_CONFLICT``.
     """
-    return _delete(config, "", spark, progress)
-
-
-def _delete(config: PredictConfig, condition: str, spark: SparkSession | None, progress: Progress | None) -> int:
-    check_own(config, spark)
-    engine, own = open_engine(spark, config.name, config.engine.name), own_rows(config) + condition
-    with hold(config, progress or (lambda _: None)):
-        # The checkpoint goes first: without it the next run finds by their key which rows lack a prediction.
+    with _output(config, spark, progress) as (engine, state):
+        rows = _delete(engine, state, config, own_rows(config))
         checkpoint_of(config).remove()
-        there = [table for table in (config.output.table, config.quarantine.table) if table and engine.snapshot(table)]
-        deleted = {table: engine.delete(table, own) for table in there}
-    return deleted.get(config.output.table, 0)
+    return rows
+
+
+@contextmanager
+def _output(
+    config: PredictConfig, spark: SparkSession | None, progress: Progress | None
+) -> Iterator[tuple[Engine, TableState | None]]:
+    """Hold the job's lock, and give its engine and the state of its output, if there is one."""
+    check_own(config, spark)
+    engine, table = open_engine(spark, config.name, config.engine.name), config.output.table
+    with hold(config, progress or (lambda _: None)):
+        yield engine, None if engine.snapshot(table) is None else state_of(engine, config)
+
+
+def _delete(engine: Engine, state: TableState | None, config: PredictConfig, where: str) -> int:
+    rows = 0
+
+    def delete(own: Transaction) -> bool:
+        nonlocal rows
+        done = engine.delete(config.output.table, where, own)
+        rows = done or 0
+        return done is not None
+
+    if state is not None:
+        state.commit(delete, is_needed=False)
+    quarantine = config.quarantine.table
+    if quarantine is not None and engine.snapshot(quarantine) is not None:
+        engine.delete(quarantine, where)
+    return rows
+
+
+def _forget_later(engine: Engine, state: TableState, config: PredictConfig, run_id: str) -> None:
+    """Let rows of later batches no longer say how far the job is, where an earlier batch is undone.
+
+    Incremental runs go on before that batch then, and find by their key which rows after it have a prediction.
+    """
+    own, run = own_rows(config), f"metadata.run_id = {sql_text(run_id)}"
+    rows = engine.rows(opened(engine, state.table)).where(own)
+    first = truth_in(rows.where(run).tally(POSITION_COLUMNS)).first
+    if first is None:
+        return
+    version, file = "metadata.position.version", "metadata.position.file"
+    later = f"({version} > {first.version} OR ({version} = {first.version} AND {file} >= {first.index}))"
+    where = f"{own} AND NOT ({run}) AND {later}"
+    if not rows.where(where).is_empty():
+        state.commit(lambda own: engine.set_null(state.table, "metadata.position", where, own), is_needed=False)

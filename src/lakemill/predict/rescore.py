@@ -49,7 +49,9 @@ class Rescoring:
 
         def write(scored: Scored) -> bool:
             output = config.output.table
-            return bool(scored.rows) and engine.merge(scored, output, key, own=run.own)
+            return bool(scored.rows) and run.state.commit(
+                lambda own: engine.merge(scored, output, key, own, own=run.own)
+            )
 
         done = commit(run, rows, write, query_id=QUERY_ID, batch_id=self.batch_id, source_version=snapshot.version)
         if not done.rows:

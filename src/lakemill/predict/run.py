@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, Once, Own, opened
+from lakemill.engines.marks import JOBS
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import sql_text
 from lakemill.predict.source import Source
@@ -122,6 +124,7 @@ class Run:
         tell: Gets a line of progress.
         is_new_output: Whether this run made the output.
         replaces_table: Whether it overwrites the output whole, and not only the job's own rows.
+        output_state: The output as the run's rows are chosen from it; None where nothing is written.
     """
 
     config: PredictConfig
@@ -133,6 +136,13 @@ class Run:
     tell: Progress
     is_new_output: bool
     replaces_table: bool = False
+    output_state: TableState | None = None
+
+    @property
+    def state(self) -> TableState:
+        """What the run's commits are conditional on."""
+        assert self.output_state is not None  # noqa: S101 -- only a preview has none, and it commits nothing
+        return self.output_state
 
     @property
     def own(self) -> Own:
@@ -167,3 +177,24 @@ class Run:
 def own_rows(config: PredictConfig) -> str:
     """Return SQL that is true for a job's own rows of its output."""
     return f"metadata.job = {sql_text(config.name)}"
+
+
+POSITION_COLUMNS = ("metadata.position", "metadata.source_version")
+
+
+def state_of(engine: Engine, config: PredictConfig, *, replaces_table: bool = False) -> TableState:
+    """Return the output of a job as it is now; its next commits are conditional on that.
+
+    Args:
+        engine: Where the job runs.
+        config: The job.
+        replaces_table: Whether the next commit takes away other jobs' rows too.
+    """
+    table, own = config.output.table, own_rows(config)
+
+    def count(version: int) -> object:
+        rows = engine.rows(opened(engine, table, version)).where(own)
+        return sorted(repr(sorted(counted.items())) for counted in rows.tally(POSITION_COLUMNS))
+
+    app = ("" if replaces_table else JOBS) + config.name
+    return TableState.read(engine, table, app, count)

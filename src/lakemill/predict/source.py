@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, opened
+from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Rows, Snapshot
 from lakemill.engines.schemas import type_text
 from lakemill.engines.table_names import not_delta
@@ -28,6 +28,11 @@ class Source:
     snapshot: Snapshot
     rows: Rows
     key: tuple[str, ...]
+
+    @property
+    def location(self) -> str:
+        """Absolute path or URI of the table."""
+        return location_of(self.snapshot)
 
 
 def open_source(config: PredictConfig, engine: Engine) -> Source:

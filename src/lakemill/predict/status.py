@@ -11,12 +11,13 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
 from lakemill.engines.delta_log import DeltaLog
-from lakemill.engines.engine import Engine, opened
+from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Snapshot
 from lakemill.engines.sql import sql_text
 from lakemill.predict.locks import running
-from lakemill.predict.progress import checkpoint_of
-from lakemill.predict.run import own_rows
+from lakemill.predict.resuming import done_of, truth_in
+from lakemill.predict.run import POSITION_COLUMNS, own_rows, state_of
+from lakemill.predict.source import kept_rows
 
 if TYPE_CHECKING:
     from lakemill.engines.choice import SparkSession
@@ -33,9 +34,11 @@ class JobStatus:
         table: The predictions.
         table_version: Their newest version.
         source_version: The source's newest version.
-        scored_version: The version up to which incremental runs have scored; None without a checkpoint.
+        scored_version: The version up to which the predictions say that the source is scored; None if they do not.
         lag_versions: Commits of the source after it.
-        lag_rows: Rows in their new files; None if the log does not say.
+        lag_rows: Rows that they added; None if the log does not say, or they changed or removed rows too.
+        source_rows: Rows of the source, as it is now, that the job scores.
+        is_source_replaced: Whether the source is another table than the one that the predictions are of.
         rows: Predictions of this job.
         rows_error: Of those, rows with an error.
         pipeline_versions: How many predictions each version of the pipeline made.
@@ -50,6 +53,8 @@ class JobStatus:
     scored_version: int | None
     lag_versions: int | None
     lag_rows: int | None
+    source_rows: int
+    is_source_replaced: bool
     rows: int
     rows_error: int
     pipeline_versions: dict[str, int]
@@ -62,7 +67,9 @@ class JobStatus:
 
     def summary(self) -> str:
         """Return the state in a few lines."""
-        if self.scored_version is None:
+        if self.is_source_replaced:
+            lag = "the source is another table than the one that the predictions are of"
+        elif self.scored_version is None:
             lag = f"nothing scored incrementally yet; the source is at version {self.source_version}"
         elif not self.lag_versions:
             lag = f"up to date with source version {self.source_version}"
@@ -74,7 +81,8 @@ class JobStatus:
             )
         lines = [
             f"{self.job}: {lag}",
-            f"{self.table} (version {self.table_version}): {self.rows:,} predictions, {self.rows_error:,} with errors",
+            f"{self.table} (version {self.table_version}): {self.rows:,} predictions of {self.source_rows:,} rows, "
+            f"{self.rows_error:,} with errors",
             *(f"pipeline {version}: {rows:,} predictions" for version, rows in self.pipeline_versions.items()),
             *([f"running now: {self.running}"] if self.running else []),
             *(_line(run) for run in self.runs),
@@ -105,11 +113,16 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
         table_names.check_path(table)
     engine = open_engine(spark, config.name, config.engine.name)
     output, source = opened(engine, config.output.table), opened(engine, config.source.table)
-    counts = engine.rows(output).where(own_rows(config)).tally(["metadata.pipeline_version", "error.code"])
+    columns = ("metadata.pipeline_version", "error.code", *POSITION_COLUMNS)
+    state = state_of(engine, config)
+    counts = engine.rows(output).where(own_rows(config)).tally(columns)
+    truth = truth_in(counts)
+    done = done_of(config, state, truth)
+    is_replaced = bool(truth.tables - {source.id})
     versions = Counter[str]()
     for count in counts:
         versions[count["metadata.pipeline_version"]] += count["rows"]
-    scored_version = checkpoint_of(config).scored_version()
+    scored_version = None if done is None or is_replaced else done.version - 1
     return JobStatus(
         config.name,
         config.output.table,
@@ -118,6 +131,8 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
         scored_version,
         None if scored_version is None else source.version - scored_version,
         _rows_behind(source, scored_version),
+        kept_rows(config, engine, source).count(),
+        is_replaced,
         versions.total(),
         sum(count["rows"] for count in counts if count["error.code"] is not None),
         dict(versions.most_common()),
@@ -129,7 +144,9 @@ def job_status(config: PredictConfig, spark: SparkSession | None = None) -> JobS
 def _rows_behind(source: Snapshot, scored_version: int | None) -> int | None:
     if scored_version is None:
         return None
-    behind = [commit.rows for commit in DeltaLog(source.location).after(scored_version)]
+    behind = [commit.rows for commit in DeltaLog(location_of(source)).after(scored_version)]
+    if len(behind) < source.version - scored_version:
+        return None  # the log was cleaned up
     return None if None in behind else sum(rows for rows in behind if rows is not None)
 
 

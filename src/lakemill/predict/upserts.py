@@ -10,10 +10,12 @@ from typing import Any
 
 from lakemill.engines import table_names
 from lakemill.engines.engine import Transaction, opened
+from lakemill.engines.positions import Position
 from lakemill.engines.relations import Rows, Scored
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
-from lakemill.predict.progress import check_identity, checkpoint_of, job_identity
+from lakemill.predict.progress import Note
+from lakemill.predict.resuming import check_job, is_current, note_whole
 from lakemill.predict.run import Committed, Run
 from lakemill.predict.source import kept_rows
 from lakemill_udfs.errors import ConfigError
@@ -35,13 +37,12 @@ def check_feed(run: Run) -> None:
         )
 
 
-def score_changes(run: Run, changes: Rows, transaction: Transaction, **origin: Any) -> Committed:
+def score_changes(run: Run, changes: Rows, **origin: Any) -> Committed:
     """Score each key's last state and merge it into the predictions, in one commit.
 
     Args:
         run: What it needs.
         changes: A part of the source's change feed, unfiltered.
-        transaction: Delta's ids.
         **origin: Completes the rows' provenance.
 
     Raises:
@@ -57,15 +58,18 @@ def score_changes(run: Run, changes: Rows, transaction: Transaction, **origin: A
         rows = there.only(latest.keys, key)
         check_keys(rows, key, source.table)
         gone = latest.keys.without(there, key)
-    return _merge(run, rows, gone if source.deleted == "remove" else None, transaction, **origin)
+    return _merge(run, rows, gone if source.deleted == "remove" else None, **origin)
 
 
-def _merge(run: Run, rows: Rows, removed: Rows | None, transaction: Transaction, **origin: Any) -> Committed:
+def _merge(run: Run, rows: Rows, removed: Rows | None, **origin: Any) -> Committed:
     def write(scored: Scored) -> bool:
         if not scored.rows and (removed is None or removed.is_empty()):
             return True
-        output = run.config.output.table
-        return run.engine.merge(scored, output, run.source.key, transaction, own=run.own, gone=removed)
+        output, key = run.config.output.table, run.source.key
+        return run.state.commit(
+            lambda own: run.engine.merge(scored, output, key, own, own=run.own, gone=removed),
+            is_needed=bool(scored.rows),
+        )
 
     return commit(run, rows, write, by_key=True, **origin)
 
@@ -79,7 +83,15 @@ def remove_orphans(run: Run, source_version: int) -> None:
     """
     config, engine = run.config, run.engine
     source = kept_rows(config, engine, opened(engine, config.source.table, source_version))
-    removed = engine.delete_orphans(config.output.table, run.own, source, run.source.key)
+    removed = 0
+
+    def delete(own: Transaction) -> bool:
+        nonlocal removed
+        done = engine.delete_orphans(config.output.table, run.own, source, run.source.key, own)
+        removed = done or 0
+        return done is not None
+
+    run.state.commit(delete, is_needed=False)
     if removed:
         run.tell(f"removed {removed} predictions whose row left the source")
 
@@ -89,25 +101,21 @@ def run_change_column(run: Run) -> None:
 
     It keeps no state but the source version it was at: what to do is found by comparing the two tables.
     """
-    config, engine, checkpoint = run.config, run.engine, checkpoint_of(run.config)
+    config, engine = run.config, run.engine
     key = run.source.key
     source_version = run.source.snapshot.version
-    identity = job_identity(config, key)
-    known = checkpoint.identity()
-    if known is not None:
-        check_identity(known, identity)
-        if known["source_version"] == source_version and not run.is_new_output:
-            return
+    note = Note.read(check_job(run))
+    if note is not None and note.done == Position(source_version + 1) and is_current(run, note):
+        return
     source = kept_rows(config, engine, opened(engine, config.source.table, source_version))
     predictions = run.predictions()
-    transaction = Transaction(f"{config.name}/upsert", opened(engine, config.output.table).version)
     state = tuple(dict.fromkeys((*key, str(config.source.change_column))))
     gone = predictions.select(key).without(source, key) if config.source.deleted == "remove" else None
     changed = source.without(predictions, state)
     check_keys(source.only(changed, key), key, config.source.table)
-    batch = _merge(run, changed, gone, transaction, source_version=source_version)
+    batch = _merge(run, changed, gone, source_version=source_version)
     if batch.rows:
         run.result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
         write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")
-    checkpoint.claim(identity | {"source_version": source_version})
+    note_whole(run)

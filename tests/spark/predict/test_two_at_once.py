@@ -15,7 +15,6 @@ from deltalake import DeltaTable
 
 from lakemill import LakemillError, predict_table
 from lakemill.engines.choice import open_engine
-from lakemill.engines.engine import Transaction
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
 from lakemill.predict.preparing import prepare
@@ -89,8 +88,8 @@ def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSe
     runs = [prepare(config, open_engine(spark, "digits"), lambda _: None) for _ in range(2)]
 
     def score(run: Run) -> None:
-        transaction = Transaction("digits/one", 0)
-        commit(run, run.source.rows, lambda scored: run.engine.append(scored, config.output.table, transaction))
+        table = config.output.table
+        commit(run, run.source.rows, lambda scored: run.state.commit(lambda own: run.engine.append(scored, table, own)))
 
-    assert at_once(*(functools.partial(score, run) for run in runs)) == []
+    assert at_once(*(functools.partial(score, run) for run in runs)) == ["RUN_OVERTAKEN"]
     assert len(paths(lake)) == 4

@@ -228,5 +228,6 @@ def versions_gone(table: str) -> RunError:
     return RunError(
         "SOURCE_VERSIONS_GONE",
         f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-        hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
+        hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
+        "mode: missing, which scores rows without a prediction.",
     )

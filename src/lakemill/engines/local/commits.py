@@ -25,6 +25,7 @@ from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
 from lakemill_udfs.errors import RunError, TableError
+from lakemill_udfs.plan import KEPT
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.1
@@ -197,13 +198,14 @@ def merge(
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names if columns is None or name in columns}
+    updates = values if own is None else values | _keeping(snapshot.schema)
 
     def write(table: DeltaTable) -> None:
         rows = marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot, transaction)
         )
-        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(values)
+        merger.when_matched_delete(f"s.{DELETED}").when_matched_update(updates)
         merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
         if replaces is not None:
             others = delta_rs_sql(replaces, snapshot.schema, table="t")
@@ -213,7 +215,50 @@ def merge(
     return _commit(snapshot, transaction, write, key)
 
 
-def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int:
+def _keeping(schema: pa.Schema) -> dict[str, str]:
+    """Return how ``metadata`` is updated so that ``KEPT`` stays where the new row does not say it."""
+    if "metadata" not in schema.names:
+        return {}
+    kept = {name: f"coalesce(s.metadata['{name}'], t.metadata['{name}'])" for name in KEPT}
+    return {quoted("metadata"): _struct(schema.field("metadata").type, lambda name: f"s.metadata['{name}']", kept)}
+
+
+def _struct(kind: pa.StructType, value: Callable[[str], str], other: Mapping[str, str]) -> str:
+    """Return a struct in SQL, field by field."""
+    parts = [f"'{part.name}', {other.get(part.name) or value(part.name)}" for part in kind]
+    return f"named_struct({', '.join(parts)})"
+
+
+def set_null(snapshot: Snapshot, field: str, where: str, transaction: Transaction) -> Snapshot | None:
+    """Make the field of a struct null in the rows of a predicate, in one commit.
+
+    Args:
+        snapshot: Of the table, as it was when the rows were chosen.
+        field: Struct and field, as ``metadata.position``.
+        where: Predicate on the table, in the SQL of ``predicates``.
+        transaction: Of the job.
+
+    Returns:
+        The table after it; None if the transaction was there already, or there are no such rows.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
+    """
+    if is_done(snapshot, transaction):
+        return None
+    snapshot.check_writable()
+    column, name = field.split(".")
+    value = _struct(snapshot.schema.field(column).type, lambda part: f"{quoted(column)}['{part}']", {name: "NULL"})
+    condition = delta_rs_sql(where, snapshot.schema)
+
+    def write(table: DeltaTable) -> None:
+        table.update(updates={quoted(column): value}, predicate=condition, **_options(snapshot, transaction))
+
+    return _commit(snapshot, transaction, write)
+
+
+def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = None) -> int | None:
     """Delete the rows of a predicate in one commit; without such rows there is none.
 
     Args:
@@ -222,14 +267,14 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
         transaction: Of the job.
 
     Returns:
-        How many rows were deleted; 0 if the transaction was there already.
+        How many rows were deleted; None if there were none, or the transaction was there already.
 
     Raises:
         SetupError: ``ENGINE_LOCAL``.
         RunError: ``RUN_OVERTAKEN``, ``COMMIT_CONFLICT``.
     """
     if is_done(snapshot, transaction):
-        return 0
+        return None
     snapshot.check_writable()
     condition, deleted = delta_rs_sql(where, snapshot.schema), 0
 
@@ -237,8 +282,7 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
         nonlocal deleted
         deleted = int(table.delete(condition, **_options(snapshot, transaction))["num_deleted_rows"])
 
-    _commit(snapshot, transaction, write)
-    return deleted
+    return None if _commit(snapshot, transaction, write) is None else deleted
 
 
 def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:

@@ -239,9 +239,11 @@ class LocalEngine:
             discard(files)
         return is_made
 
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace rows in one commit; see ``Engine.replace``."""
-        self._fit(table, cast(LocalScored, scored).schema)
+        self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         files = self._files(scored, str(self.room.scratch))
         return commits.replace(self._open(table), files, where, transaction) is not None
 
@@ -281,18 +283,25 @@ class LocalEngine:
         )
         return merged is not None
 
-    def delete(self, table: str, where: str) -> int:
-        """Delete rows; see ``Engine.delete``."""
-        return commits.delete(self._open(table), where)
+    def set_null(self, table: str, field: str, where: str, transaction: Transaction) -> bool:
+        """Make a struct's field null in some rows; see ``Engine.set_null``."""
+        return commits.set_null(self._open(table), field, where, transaction) is not None
 
-    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
+    def delete(self, table: str, where: str, transaction: Transaction | None = None) -> int | None:
+        """Delete rows; see ``Engine.delete``."""
+        return commits.delete(self._open(table), where, transaction)
+
+    def delete_orphans(
+        self, table: str, own: Own, source: Rows, key: Sequence[str], transaction: Transaction | None = None
+    ) -> int | None:
         """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
         snapshot = self._open(table)
         mine = LocalRows(self.room, TableFiles(snapshot), snapshot.schema).where(cast(str, _owned(own)))
         orphans = mine.without(cast(LocalRows, source), key).select(key).to_arrow()
-        if orphans.num_rows:
-            commits.merge(snapshot, [], key, _owned(own), deleted=orphans)
-        return int(orphans.num_rows)
+        if not orphans.num_rows:
+            return None
+        merged = commits.merge(snapshot, [], key, _owned(own), transaction, deleted=orphans)
+        return None if merged is None else int(orphans.num_rows)
 
     def optimize(self, table: str) -> dict[str, int]:
         """Compact a table."""

@@ -21,11 +21,11 @@ from lakemill.engines.spark.schemas import arrow_type, column_of
 from lakemill.engines.spark.scoring import SparkScored
 from lakemill.engines.sql import quoted, sql_text
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.plan import RESERVED
+from lakemill_udfs.plan import KEPT, RESERVED
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
     from lakemill.engines.relations import Rows, Scored
 
@@ -45,7 +45,7 @@ def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -
     return _write(frame.sparkSession, writer, table)
 
 
-def replace(scored: Scored, table: str, where: str | None, transaction: Transaction | None) -> bool:
+def replace(scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None) -> bool:
     """Replace rows in one commit; see ``Engine.replace``."""
     frame = _few_files(scored, table if where is not None else None)
     writer = frame.write.mode("overwrite")
@@ -144,7 +144,10 @@ def merge(
         removed = keys.select(*(column_of(keys, name) for name in key), fn.lit(True).alias(flag))
         rows = rows.unionByName(removed, allowMissingColumns=True)
     emptied = [name for name in there.columns if own is not None and name in RESERVED and name not in columns]
-    statement = _statement(table, key, columns, flag, own=own, replaces=replaces, emptied=emptied)
+    metadata = None if own is None or "metadata" not in columns else frame.schema["metadata"].dataType
+    statement = _statement(
+        table, key, columns, flag, own=own, replaces=replaces, emptied=emptied, metadata=_kept(metadata)
+    )
     rows.createOrReplaceTempView(VIEW)
     spark = rows.sparkSession
     try:
@@ -172,9 +175,11 @@ def _statement(
     own: Own | None,
     replaces: str | None,
     emptied: Sequence[str],
+    metadata: str | None,
 ) -> str:
     same_key = " AND ".join(f"t.{quoted(name)} <=> s.{quoted(name)}" for name in key)
-    updates = [f"t.{quoted(name)} = s.{quoted(name)}" for name in columns]
+    values_of = {name: f"s.{quoted(name)}" for name in columns} | ({"metadata": metadata} if metadata else {})
+    updates = [f"t.{quoted(name)} = {value}" for name, value in values_of.items()]
     update = ", ".join([*updates, *(f"t.{quoted(name)} = NULL" for name in emptied)])
     names, values = (", ".join(f"{prefix}{quoted(name)}" for name in columns) for prefix in ("", "s."))
     gone = f"s.{quoted(flag)}"
@@ -187,6 +192,26 @@ def _statement(
         f"WHEN MATCHED AND {gone} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
         f"WHEN NOT MATCHED AND NOT {gone} THEN INSERT ({names}) VALUES ({values}){others}"
     )
+
+
+def _kept(metadata: DataType | None) -> str | None:
+    """Return the ``metadata`` of a replaced row in SQL: ``KEPT`` stays where the new row does not say it."""
+    if metadata is None:
+        return None
+    names = cast("StructType", metadata).names
+    values = {name: f"s.metadata.{quoted(name)}" for name in names}
+    values |= {name: f"coalesce(s.metadata.{name}, t.metadata.{name})" for name in KEPT if name in names}
+    fields = [f"{sql_text(name)}, {value}" for name, value in values.items()]
+    return f"named_struct({', '.join(fields)})"
+
+
+def set_null(spark: SparkSession, table: str, field: str, where: str, transaction: Transaction) -> bool:
+    """Make a struct's field null in some rows; see ``Engine.set_null``."""
+    name = ".".join(map(quoted, field.split(".")))
+    statement = f"UPDATE {table_names.in_sql(table)} SET {name} = NULL WHERE {where}"  # noqa: S608 -- names are quoted
+    with _transaction(spark, transaction), _watched(spark) as made:
+        retry_conflicts(lambda: spark.sql(statement).collect(), table)
+        return made()
 
 
 @contextmanager
@@ -203,10 +228,12 @@ def _transaction(spark: SparkSession, transaction: Transaction | None) -> Iterat
                 spark.conf.unset(setting)
 
 
-def delete(spark: SparkSession, table: str, where: str) -> int:
-    """Delete rows in one commit and return how many."""
+def delete(spark: SparkSession, table: str, where: str, transaction: Transaction | None = None) -> int | None:
+    """Delete rows in one commit; see ``Engine.delete``."""
     statement = f"DELETE FROM {table_names.in_sql(table)} WHERE {where}"  # noqa: S608 -- names are quoted
-    return int(retry_conflicts(lambda: spark.sql(statement).collect(), table)[0]["num_affected_rows"])
+    with _transaction(spark, transaction), _watched(spark) as made:
+        done = retry_conflicts(lambda: spark.sql(statement).collect(), table)
+        return int(done[0]["num_affected_rows"]) if done and made() else None
 
 
 def _owned(alias: str, own: Own) -> str:
@@ -216,7 +243,9 @@ def _owned(alias: str, own: Own) -> str:
     return f"({' AND '.join(conditions)})"
 
 
-def delete_orphans(table: str, own: Own, source: SparkRows, key: Sequence[str]) -> int:
+def delete_orphans(
+    table: str, own: Own, source: SparkRows, key: Sequence[str], transaction: Transaction | None = None
+) -> int | None:
     """Delete the rows for which ``own`` holds and whose key ``source`` has not; see ``Engine.delete_orphans``."""
     frame = source.frame.select(*(column_of(source.frame, name) for name in key))
     frame.createOrReplaceTempView(VIEW)
@@ -227,7 +256,8 @@ def delete_orphans(table: str, own: Own, source: SparkRows, key: Sequence[str]) 
     )
     spark = frame.sparkSession
     try:
-        done = retry_conflicts(lambda: spark.sql(statement).collect(), table)
+        with _transaction(spark, transaction), _watched(spark) as made:
+            done = retry_conflicts(lambda: spark.sql(statement).collect(), table)
+            return int(done[0]["num_deleted_rows"]) if done and made() else None
     finally:
         spark.catalog.dropTempView(VIEW)
-    return int(done[0]["num_deleted_rows"])

@@ -242,7 +242,9 @@ class SparkEngine:
         return commits.append(scored, table, transaction)
 
     @translated
-    def replace(self, scored: Scored, table: str, where: str | None, transaction: Transaction | None = None) -> bool:
+    def replace(
+        self, scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None = None
+    ) -> bool:
         """Replace rows in one commit; see ``Engine.replace``."""
         return commits.replace(scored, table, where, transaction)
 
@@ -267,14 +269,21 @@ class SparkEngine:
         return commits.merge(scored, table, key, transaction, own=own, gone=gone, replaces=replaces)
 
     @translated
-    def delete(self, table: str, where: str) -> int:
-        """Delete rows; see ``Engine.delete``."""
-        return commits.delete(self.session, table, where)
+    def set_null(self, table: str, field: str, where: str, transaction: Transaction) -> bool:
+        """Make a struct's field null in some rows; see ``Engine.set_null``."""
+        return commits.set_null(self.session, table, field, where, transaction)
 
     @translated
-    def delete_orphans(self, table: str, own: Own, source: Rows, key: Sequence[str]) -> int:
+    def delete(self, table: str, where: str, transaction: Transaction | None = None) -> int | None:
+        """Delete rows; see ``Engine.delete``."""
+        return commits.delete(self.session, table, where, transaction)
+
+    @translated
+    def delete_orphans(
+        self, table: str, own: Own, source: Rows, key: Sequence[str], transaction: Transaction | None = None
+    ) -> int | None:
         """Delete a job's rows that the source has not; see ``Engine.delete_orphans``."""
-        return commits.delete_orphans(table, own, cast(SparkRows, source), key)
+        return commits.delete_orphans(table, own, cast(SparkRows, source), key, transaction)
 
     @translated
     def optimize(self, table: str) -> dict[str, int]:

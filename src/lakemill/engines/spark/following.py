@@ -36,6 +36,8 @@ CHANGED = (
     "DELTA_CHANGE_DATA_FEED_INCOMPATIBLE",
 )
 
+OTHER_TABLE = "DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE"
+
 GONE = (
     "DELTA_MISSING_CHANGE_DATA",
     "DELTA_CHANGE_DATA_FILE_NOT_FOUND",
@@ -141,6 +143,12 @@ def source_failure(error: Exception, table: str) -> LakemillError:
 
 def history_failure(text: str, table: str) -> LakemillError | None:
     """Return the error that Spark's text says of the source's history; None if it says something else."""
+    if OTHER_TABLE in text:
+        return RunError(
+            "SOURCE_REPLACED",
+            f"the source '{table}' is another table than the one that this job has read.",
+            hint="mode: full scores this table and replaces the job's predictions; or put the former table back.",
+        )
     if any(sign in text for sign in CHANGED):
         return RunError(
             "SOURCE_CHANGED",
@@ -151,7 +159,8 @@ def history_failure(text: str, table: str) -> LakemillError | None:
         return RunError(
             "SOURCE_VERSIONS_GONE",
             f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-            hint="mode: missing scores rows without a prediction, mode: full all of them; then this mode goes on.",
+            hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
+            "mode: missing, which scores rows without a prediction.",
         )
     return None
 

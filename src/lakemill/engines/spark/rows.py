@@ -119,7 +119,7 @@ class SparkRows:
             *(column_of(self.frame, name).alias(place) for name, place in zip(columns, places, strict=True))
         )
         counted = named.groupBy(*places).agg(fn.count("*").alias("rows")).orderBy(fn.desc("rows")).collect()
-        return [dict(zip((*columns, "rows"), row, strict=True)) for row in counted]
+        return [dict(zip((*columns, "rows"), row, strict=True)) for row in map(_plain, counted)]
 
     @translated
     def key_faults(self, key: Sequence[str]) -> KeyFaults:
@@ -141,6 +141,10 @@ class SparkRows:
     def to_arrow(self) -> pa.Table:
         """Run, and bring the rows here."""
         return self.frame.toArrow()
+
+
+def _plain(row: Sequence[Any]) -> list[Any]:
+    return [value.asDict(recursive=True) if hasattr(value, "asDict") else value for value in row]
 
 
 @dataclass(frozen=True)

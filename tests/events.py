@@ -1,0 +1,383 @@
+"""What people, tools and crashes do to a job's tables and its checkpoint, and what must be true after each run.
+
+A world is a source, a job over it and a dictionary in memory that knows which rows the source has. The property tests
+and ``make chaos`` draw from the same events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill.engines.checkpoint import Checkpoint
+from lakemill.engines.conditional import TableState
+from lakemill.predict import incremental, resuming
+from lakemill.predict.redo import reset_job, retry_errors, undo_run
+from lakemill.predict.status import job_status
+
+REFUSALS = {
+    "KEY_NULL",
+    "KEY_NOT_UNIQUE",
+    "SOURCE_CHANGED",
+    "SOURCE_VERSIONS_GONE",
+    "SOURCE_REPLACED",
+    "RUN_UNKNOWN",
+    "TABLE_NOT_FOUND",
+    "CHECKPOINT_NOT_OURS",
+}
+"""Codes that say a way on; the world follows it by a ``full`` run."""
+
+SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64())])
+
+
+class Killed(BaseException):
+    """What stands for SIGKILL within one process."""
+
+
+@dataclass
+class World:
+    """A lake, and what is known of it.
+
+    Args:
+        lake: Its folder.
+        engine: ``local`` or ``spark``.
+        changes: ``append`` or ``upsert``.
+        keys: What a new row's key is drawn from: ``unique``, or ``any`` for nulls and repeats too.
+        spark: The session.
+        names: Of the source, the output and the job.
+    """
+
+    lake: Path
+    engine: str = "local"
+    changes: str = "append"
+    keys: str = "unique"
+    spark: Any = None
+    names: tuple[str, str, str] = ("source", "output", "job")
+    rows: dict[int, int | None] = field(default_factory=dict)
+    """The source: ``x``, which is unique, and the key."""
+    deleted: set[int] = field(default_factory=set)
+    """``x`` of the predictions that somebody deleted."""
+    runs: list[str] = field(default_factory=list)
+    next_x: int = 0
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        return str(self.lake / self.names[0])
+
+    @property
+    def output(self) -> str:
+        return str(self.lake / self.names[1])
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.lake / f"{self.names[1]}_checkpoint" / self.names[2]
+
+    def config(self, name: str = "job", **more: Any) -> PredictConfig:
+        outputs = {"y": {"dtype": "float64"}}
+        step = {"function": "tests.local.progress_functions:twice", "inputs": {"x": "x"}, "outputs": outputs}
+        values: dict[str, Any] = {
+            "name": name,
+            "engine__name": self.engine,
+            "engine__max_bytes_per_trigger": "1500",
+            "source__table": self.source,
+            "source__key": ["id"],
+            "source__columns": ["x"],
+            "source__changes": self.changes,
+            "pipeline__steps": [{"python": step}],
+            "output__table": self.output,
+        }
+        return PredictConfig.load(**(values | more))
+
+    # What happens
+
+    def append(self, chance: random.Random) -> None:
+        """Append rows to the source."""
+        count, rows = chance.randint(1, 4), []
+        for _ in range(count):
+            key: int | None = self.next_x
+            if self.keys == "any":
+                key = chance.choice([None, 1, 2, self.next_x])
+            rows.append({"id": key, "x": self.next_x})
+            self.rows[self.next_x] = key
+            self.next_x += 1
+        table = pa.Table.from_pylist(rows, SCHEMA)
+        feed = {"delta.enableChangeDataFeed": "true"}
+        write_deltalake(self.source, table, mode="append", configuration=feed)
+
+    def run(self, chance: random.Random) -> None:
+        """Score what is new."""
+        self.go(lambda: predict_table(self.config(), self.spark, progress=self.said.append))
+
+    def full(self, chance: random.Random) -> None:
+        """Score everything."""
+        self.go(lambda: predict_table(self.config(mode="full"), self.spark))
+        self.deleted.clear()
+
+    def missing(self, chance: random.Random) -> None:
+        """Score what has no prediction."""
+        self.go(lambda: predict_table(self.config(mode="missing"), self.spark))
+
+    def where(self, chance: random.Random) -> None:
+        """Score a part again."""
+        least = chance.randint(0, self.next_x)
+        self.go(lambda: predict_table(self.config(mode="where", source__where=f"x >= {least}"), self.spark))
+
+    def retry(self, chance: random.Random) -> None:
+        """Score the rows with errors again."""
+        self.go(lambda: retry_errors(self.config(), self.spark))
+
+    def undo(self, chance: random.Random) -> None:
+        """Undo one of the runs."""
+        if self.runs:
+            self.go(lambda: undo_run(self.config(), chance.choice(self.runs), self.spark))
+
+    def reset(self, chance: random.Random) -> None:
+        """Start over."""
+        self.go(lambda: reset_job(self.config(), self.spark))
+
+    def other_job(self, chance: random.Random) -> None:
+        """Let another job write into the same output."""
+        self.go(lambda: predict_table(self.config("other", mode="full"), self.spark))
+
+    def killed_run(self, chance: random.Random) -> None:
+        """Let a run die at a step."""
+        mode = chance.choice(["incremental", "incremental", "full", "missing"])
+        with dying(chance):
+            self.go(lambda: predict_table(self.config(mode=mode), self.spark))
+
+    def restore_output(self, chance: random.Random) -> None:
+        """RESTORE the output to an earlier version."""
+        if (table := self._output()) is not None:
+            _restore(table, chance)
+
+    def delete_rows(self, chance: random.Random) -> None:
+        """Delete predictions by hand."""
+        if (table := self._output()) is not None:
+            least = chance.randint(0, self.next_x)
+            self.deleted |= {x for x in self.rows if x >= least}
+            table.delete(f"x >= {least}")
+
+    def delete_some(self, chance: random.Random) -> None:
+        """Delete a few predictions by hand."""
+        if (table := self._output()) is not None and self.rows:
+            victim = chance.choice(sorted(self.rows))
+            self.deleted.add(victim)
+            table.delete(f"x = {victim}")
+
+    def optimize(self, chance: random.Random) -> None:
+        """Compact the tables."""
+        for table in (self.source, self.output):
+            if DeltaTable.is_deltatable(table):
+                DeltaTable(table).optimize.compact()
+
+    def vacuum(self, chance: random.Random) -> None:
+        """Delete files that the newest versions do not need."""
+        for table in (self.source, self.output):
+            if DeltaTable.is_deltatable(table):
+                DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+    def lose_output(self, chance: random.Random) -> None:
+        """Delete the output."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        self.deleted.clear()
+
+    def lose_checkpoint(self, chance: random.Random) -> None:
+        """Delete the checkpoint."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def keep_checkpoint(self, chance: random.Random) -> None:
+        """Make a backup of the checkpoint."""
+        if self.checkpoint.is_dir():
+            shutil.rmtree(self.lake / "kept", ignore_errors=True)
+            shutil.copytree(self.checkpoint, self.lake / "kept")
+
+    def older_checkpoint(self, chance: random.Random) -> None:
+        """Restore that backup."""
+        if (self.lake / "kept").is_dir():
+            shutil.rmtree(self.checkpoint, ignore_errors=True)
+            shutil.copytree(self.lake / "kept", self.checkpoint)
+
+    def cut_checkpoint(self, chance: random.Random) -> None:
+        """Cut a file of the checkpoint short, or lose it."""
+        files = sorted(file for file in self.checkpoint.rglob("*") if file.is_file())
+        if files:
+            file = chance.choice(files)
+            if chance.random() < 0.5:
+                file.unlink()
+            else:
+                file.write_bytes(file.read_bytes()[: chance.randint(0, file.stat().st_size)])
+
+    def overwrite_source(self, chance: random.Random) -> None:
+        """Overwrite the source with other rows, as a nightly export does."""
+        if DeltaTable.is_deltatable(self.source):
+            self.rows.clear()
+            rows = [{"id": self.next_x + number, "x": self.next_x + number} for number in range(chance.randint(1, 3))]
+            self.rows |= {row["x"]: row["id"] for row in rows}
+            self.next_x += len(rows)
+            write_deltalake(self.source, pa.Table.from_pylist(rows, SCHEMA), mode="overwrite")
+
+    def restore_source(self, chance: random.Random) -> None:
+        """RESTORE the source to an earlier version."""
+        if DeltaTable.is_deltatable(self.source):
+            _restore(DeltaTable(self.source), chance)
+            self._read_source()
+
+    def delete_source_rows(self, chance: random.Random) -> None:
+        """Delete rows of the source."""
+        if DeltaTable.is_deltatable(self.source):
+            DeltaTable(self.source).delete(f"x >= {chance.randint(0, self.next_x)}")
+            self._read_source()
+
+    def replace_source(self, chance: random.Random) -> None:
+        """Put another table into the source's place, with as many commits."""
+        if DeltaTable.is_deltatable(self.source):
+            versions = DeltaTable(self.source).version() + 1
+            shutil.rmtree(self.source)
+            self.rows.clear()
+            for _ in range(versions):
+                self.append(chance)
+
+    # What must be true
+
+    def go(self, work: Callable[[], Any]) -> None:
+        """Do something; where it is refused, follow the way on."""
+        try:
+            result = work()
+            if getattr(result, "batches", 0):
+                self.runs.append(result.run_id)
+        except LakemillError as error:
+            if error.code not in REFUSALS:
+                raise
+            self.said.append(str(error))
+
+    def check(self) -> None:
+        """Score what is new, by a full run where that is the way on, and compare with the dictionary."""
+        if not DeltaTable.is_deltatable(self.source):
+            return
+        try:
+            predict_table(self.config(), self.spark, progress=self.said.append)
+        except LakemillError as error:
+            if error.code not in REFUSALS:
+                raise
+            self.said.append(f"refused: {error}")
+            if error.code == "CHECKPOINT_NOT_OURS":
+                shutil.rmtree(self.checkpoint)
+                self.check()
+                return
+            self.runs.append(predict_table(self.config(mode="full"), self.spark).run_id)
+            self.deleted.clear()
+        self.judge()
+        assert predict_table(self.config(), self.spark).batches == 0
+
+    def judge(self) -> None:
+        """Compare the predictions with the dictionary, by an independent reader."""
+        found = [
+            row for row in DeltaTable(self.output).to_pyarrow_table().to_pylist() if row["metadata"]["job"] == "job"
+        ]
+        counts = Counter(row["x"] for row in found)
+        doubled = {x for x, count in counts.items() if count > 1}
+        lost = self.rows.keys() - counts.keys() - self.deleted
+        foreign = counts.keys() - self.rows.keys()
+        assert (doubled, lost, foreign) == (set(), set(), set()), self.said
+        for row in found:
+            assert (row["out"] or {}).get("y") == (None if row["x"] % 10 == 3 else 2.0 * row["x"])
+            assert row["id"] == self.rows[row["x"]]
+        status = job_status(self.config(), self.spark)
+        assert (status.rows, status.source_rows) == (len(found), len(self.rows))
+
+    def _output(self) -> DeltaTable | None:
+        return DeltaTable(self.output) if DeltaTable.is_deltatable(self.output) else None
+
+    def _read_source(self) -> None:
+        rows = DeltaTable(self.source).to_pyarrow_table().to_pylist()
+        self.rows = {row["x"]: row["id"] for row in rows}
+
+
+def _restore(table: DeltaTable, chance: random.Random) -> None:
+    version = chance.randint(0, table.version())
+    if version < table.version():
+        with contextlib.suppress(DeltaError):  # its files may be gone
+            table.restore(version)
+
+
+STEPS = (
+    (TableState, "commit"),
+    (TableState, "look"),
+    (incremental, "write_note"),
+    (resuming, "write_note"),
+    (Checkpoint, "finish"),
+    (Checkpoint, "begin"),
+    (Checkpoint, "claim"),
+    (Checkpoint, "remove"),
+)
+
+
+@contextmanager
+def dying(chance: random.Random) -> Iterator[None]:
+    """Let this process do as if it were killed before or after one of the steps of a run, the first or a later time."""
+    place, name = chance.choice(STEPS)
+    before, calls, original = chance.random() < 0.5, chance.randint(1, 3), getattr(place, name)
+    made = 0
+
+    def last(*arguments: Any, **named: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == calls and before:
+            raise Killed
+        result = original(*arguments, **named)
+        if made == calls:
+            raise Killed
+        return result
+
+    setattr(place, name, last)
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        setattr(place, name, original)
+
+
+EVENTS = {
+    name: getattr(World, name)
+    for name in (
+        "append",
+        "run",
+        "full",
+        "missing",
+        "where",
+        "retry",
+        "undo",
+        "reset",
+        "other_job",
+        "killed_run",
+        "restore_output",
+        "delete_rows",
+        "delete_some",
+        "optimize",
+        "vacuum",
+        "lose_output",
+        "lose_checkpoint",
+        "keep_checkpoint",
+        "older_checkpoint",
+        "cut_checkpoint",
+        "overwrite_source",
+        "restore_source",
+        "delete_source_rows",
+        "replace_source",
+    )
+}
+"""By name."""

@@ -1,0 +1,241 @@
+"""Progress is what the rows of the output say, whatever became of the tables and of the checkpoint."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from lakemill import LakemillError, predict_table
+from lakemill.engines.local.engine import LocalEngine
+from lakemill.predict.modes import MODES
+from lakemill.predict.preparing import prepare
+from lakemill.predict.redo import retry_errors, undo_run
+from lakemill.predict.status import job_status
+from tests.events import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Return a lake with rows of which some have null or the same key, scored in two runs, and rows to come."""
+    world = World(tmp_path, keys="any")
+    chance = random.Random(1)  # noqa: S311 -- no secret
+    for _ in range(2):
+        world.append(chance)
+        predict_table(world.config())
+    world.append(chance)
+    return world
+
+
+def chance() -> random.Random:
+    return random.Random(0)  # noqa: S311 -- no secret
+
+
+def test_an_output_that_is_restored_gets_back_what_came_after(world: World) -> None:
+    DeltaTable(world.output).restore(1)
+    world.check()
+
+
+@pytest.mark.parametrize("again", ["retry", "where", "other_job", "full_over_ratio"])
+def test_an_output_that_is_deleted_and_made_anew_is_filled(world: World, again: str) -> None:
+    shutil.rmtree(world.output)
+    if again == "full_over_ratio":
+        with pytest.raises(LakemillError, match=r"^\[TOO_MANY_ERRORS\]"):
+            predict_table(world.config(mode="full", quarantine__max_ratio=0.0))
+    else:
+        getattr(world, again)(chance())
+    predict_table(world.config())
+    assert not any("refused" in line for line in world.said)
+    world.judge()
+
+
+@pytest.mark.parametrize("become", ["lost", "older", "empty", "newer"])
+def test_a_checkpoint_is_a_note_only(world: World, tmp_path: Path, become: str) -> None:
+    if become == "older":
+        world.keep_checkpoint(chance())
+        predict_table(world.config())
+        world.append(chance())
+        world.older_checkpoint(chance())
+    elif become == "newer":
+        world.lake.joinpath("backup").mkdir()
+        shutil.copytree(world.output, tmp_path / "backup/output")
+        predict_table(world.config())
+        shutil.rmtree(world.output)
+        shutil.move(tmp_path / "backup/output", world.output)
+    elif become == "lost":
+        shutil.rmtree(world.checkpoint)
+    else:
+        for file in (*world.checkpoint.glob("offsets/*"), *world.checkpoint.glob("commits/*")):
+            file.unlink()
+    predict_table(world.config(), progress=world.said.append)
+    assert any(line.startswith("the predictions say how far the job is") for line in world.said)
+    world.judge()
+
+
+def test_after_a_full_run_the_next_one_takes_what_came_since_and_compares_nothing(world: World) -> None:
+    predict_table(world.config(mode="full"))
+    version = DeltaTable(world.source).version()
+    world.append(chance())
+    world.lose_checkpoint(chance())
+    result = predict_table(world.config())
+    rows = DeltaTable(world.output).to_pyarrow_table().to_pylist()
+    assert result.rows == sum(row["metadata"]["source_version"] == version + 1 for row in rows)
+    world.judge()
+
+
+def test_a_source_that_is_another_table_is_refused_with_both_ids_and_full_goes_on(world: World) -> None:
+    predict_table(world.config())
+    former, folder = DeltaTable(world.source).metadata().id, Path(world.source)
+    world.replace_source(chance())
+    for mode in ("incremental", "missing"):
+        with pytest.raises(LakemillError, match=rf"^\[SOURCE_REPLACED\] .*{former}.*mode: full"):
+            predict_table(world.config(mode=mode))
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\]"):
+        retry_errors(world.config())
+    world.lose_checkpoint(chance())
+    with pytest.raises(LakemillError, match=rf"^\[SOURCE_REPLACED\] .*{former}"):
+        predict_table(world.config())
+    assert "another table" in job_status(world.config()).summary()
+    assert folder.is_dir()
+    predict_table(world.config(mode="full"))
+    world.append(chance())
+    assert predict_table(world.config()).batches == 1
+    world.judge()
+
+
+def test_a_copy_of_the_source_whose_history_went_another_way_is_refused(world: World) -> None:
+    copy = world.lake / "copy"
+    shutil.copytree(world.source, copy)
+    world.append(chance())
+    predict_table(world.config())
+    shutil.rmtree(world.source)
+    shutil.move(copy, world.source)
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\] .*its newest version is 2"):
+        predict_table(world.config())
+    world.append(chance())  # as many commits as before, other ones
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\] .*its version 3 is another one"):
+        predict_table(world.config())
+
+
+def test_a_lake_that_is_moved_whole_goes_on(world: World, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for part in ("source", "output", "output_checkpoint"):
+        shutil.move(world.lake / part, moved / part)
+    world.lake = moved
+    before = len(DeltaTable(world.output).to_pyarrow_table())
+    result = predict_table(world.config())
+    assert result.rows == len(world.rows) - before
+    world.judge()
+
+
+def test_another_predicate_key_or_output_is_refused_with_both_values(world: World) -> None:
+    for keys, text in (
+        ({"source__where": "x > 1"}, "where \\(None, now 'x > 1'\\)"),
+        ({"source__key": ["x"]}, "key \\(\\['id'\\], now \\['x'\\]\\)"),
+        ({"output__table": f"{world.lake}/else", "output__checkpoint": str(world.checkpoint)}, "output \\("),
+    ):
+        with pytest.raises(LakemillError, match=rf"^\[CHECKPOINT_OTHER_JOB\] .*{text}"):
+            predict_table(world.config(**keys))
+
+
+def test_a_second_checkpoint_takes_over_and_the_first_one_again(world: World) -> None:
+    second = {"output__checkpoint": f"{world.lake}/second"}
+    for _ in range(2):
+        predict_table(world.config(**second))
+        world.judge()
+        world.append(chance())
+        predict_table(world.config())
+        world.judge()
+        world.append(chance())
+
+
+def test_a_renamed_job_says_so(world: World) -> None:
+    predict_table(world.config("renamed"), progress=world.said.append)
+    assert any("predictions of the job 'job' over this source, none of 'renamed'" in line for line in world.said)
+
+
+@pytest.mark.parametrize("modes", [("incremental", "full"), ("missing", "full"), ("incremental", "incremental")])
+def test_two_modes_at_once_never_both_land(world: World, modes: tuple[str, str]) -> None:
+    for x in world.rows:
+        world.rows[x] = x  # `missing` needs a key
+    keyed = {"source__key": ["x"], "output__table": f"{world.lake}/both"}
+    runs = [prepare(world.config(mode=mode, **keyed), LocalEngine(), print) for mode in modes]
+    MODES[modes[0]](runs[0])
+    with pytest.raises(LakemillError, match=r"^\[RUN_OVERTAKEN\]"):
+        MODES[modes[1]](runs[1])
+    found = DeltaTable(f"{world.lake}/both").to_pyarrow_table()["x"].to_pylist()
+    assert sorted(found) == sorted(world.rows)
+
+
+@pytest.mark.parametrize("event", ["restore_output", "lose_output", "delete_rows"])
+def test_an_output_that_changes_while_a_run_scores_gets_nothing_more(world: World, event: str) -> None:
+    run = prepare(world.config(), LocalEngine(), world.said.append)
+    if event == "lose_output":
+        world.lose_output(chance())
+    elif event == "restore_output":
+        DeltaTable(world.output).restore(1)
+    else:
+        DeltaTable(world.output).delete("x = 0")
+        world.deleted.add(0)
+    with pytest.raises(LakemillError, match=r"^\[(OUTPUT_CHANGED|TABLE_NOT_FOUND)\]"):
+        MODES["incremental"](run)
+    world.check()
+
+
+def test_retry_keeps_a_row_s_query_and_batch_and_position(tmp_path: Path) -> None:
+    world = World(tmp_path, next_x=3)
+    world.append(chance())
+    predict_table(world.config())
+
+    def failed() -> list[object]:
+        rows = DeltaTable(world.output).to_pyarrow_table().to_pylist()
+        kept = [row["metadata"] for row in rows if row["error"]]
+        return [[row[name] for name in ("query_id", "batch_id", "position")] for row in kept]
+
+    before = failed()
+    assert before
+    assert retry_errors(world.config()).rows == len(before)
+    assert failed() == before
+
+
+def test_the_run_that_is_undone_is_scored_again_wherever_it_stands(tmp_path: Path) -> None:
+    world, runs = World(tmp_path), []
+    for _ in range(3):
+        world.append(chance())
+        runs.append(predict_table(world.config()))
+    assert undo_run(world.config(), runs[1].run_id) == runs[1].rows
+    world.lose_checkpoint(chance())
+    assert predict_table(world.config()).rows == runs[1].rows
+    world.judge()
+
+
+def test_status_counts_predictions_against_rows_of_the_source(world: World) -> None:
+    predict_table(world.config())
+    DeltaTable(world.output).delete("x = 1")
+    status = job_status(world.config())
+    assert (status.rows, status.source_rows, status.lag_versions) == (len(world.rows) - 1, len(world.rows), 0)
+    assert f"{status.rows} predictions of {status.source_rows} rows" in status.summary()
+    DeltaTable(world.output).delete()
+    assert job_status(world.config()).scored_version is None
+    DeltaTable(world.source).delete("x = 2")
+    assert job_status(world.config()).lag_rows is None
+
+
+def test_two_incremental_runs_in_threads_lose_and_double_nothing(world: World) -> None:
+    def attempt(_: int) -> str | None:
+        try:
+            run = prepare(world.config(), LocalEngine(), lambda _: None)
+            MODES["incremental"](run)
+        except LakemillError as error:
+            return error.code
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        codes: list[str | None] = list(pool.map(attempt, range(2)))
+    assert None in codes
+    world.check()
