@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ from deltalake import write_deltalake
 from lakemill.engines.spark.session import get_session
 from lakemill.training import SparkDatasetConverter, distribute, make_spark_converter
 from lakemill_udfs.errors import RunError
+from tests.frameworks.digits import write_digits
 from tests.unit.training.training_tables import examples, write_examples
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[Any]:
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # ranks import this module
     spark = get_session("training-tests", {"spark.master": "local[2]", "spark.driver.memory": "1g"})
     yield spark
     spark.stop()
@@ -43,8 +49,6 @@ def train(converter: SparkDatasetConverter, epochs: int) -> dict[str, Any]:
 
 
 def broken(converter: SparkDatasetConverter) -> None:
-    import os
-
     if os.environ["RANK"] == "1":
         raise ValueError("the second rank has had enough")
     import torch.distributed as processes
@@ -69,3 +73,11 @@ def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path) -> None:
         distribute(broken, 2, table=write_examples(tmp_path / "examples", 10, 1))
     assert raised.value.code == "TRAINING_PROCESS"
     assert "the second rank has had enough" in "".join(raised.value.__notes__)
+
+
+def test_the_notebook_trains_on_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_digits(tmp_path)
+    monkeypatch.setenv("LAKEMILL_LAKE", str(tmp_path))
+    names = runpy.run_path(str(ROOT / "notebooks/04_distributed.py"), run_name="__main__")
+    assert names["trained"]["rows"] == 3 * -(-len(names["rows"]) // 2)
+    assert names["trained"]["loss"] < 1

@@ -23,6 +23,8 @@ def table(tmp_path: Path) -> str:
 def test_elements_are_named_tuples_of_the_arrays(table: str) -> None:
     converter = make_spark_converter(table, images=STEP)
     arguments = {"schema_fields": ["number", "score", "label", "volume", "pixels"], "seed": 2}
+    with make_spark_converter(table).make_tf_dataset(schema_fields=["content"]) as dataset:
+        assert next(iter(dataset)).content.numpy()[0].startswith(b"\x89PNG")  # TensorFlow may decode it itself
     with converter.make_tf_dataset(16, **arguments) as dataset, converter.make_loader(16, **arguments) as arrays:
         assert dataset.cardinality() == 7
         for element, expected in zip(dataset, arrays, strict=True):

@@ -32,7 +32,7 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     with mlflow_at(demo.registry):
-        names = runpy.run_path(str(NOTEBOOKS / "02_pipelines.py"), run_name="__main__")
+        names = runpy.run_path(str(NOTEBOOKS / "05_pipelines.py"), run_name="__main__")
     assert len(names["scored"]) == 10
     assert all(labels == names["results"]["dict of an array"] for labels in names["results"].values())
     assert set(names["traced"]["out.weight"]) <= {"thin", "bold"}
@@ -47,9 +47,23 @@ def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("spark")
 def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
-    names = runpy.run_path(str(NOTEBOOKS / "03_streaming.py"), run_name="__main__")
+    names = runpy.run_path(str(NOTEBOOKS / "07_streaming.py"), run_name="__main__")
     assert [names[run].rows for run in ("first", "second", "third")] == [40, 10, 10]
     assert names["third"].rows_rescored == 50
     table = DeltaTable(demo.lake / "streaming").to_pandas()
     assert len(set(table["path"])) == len(table) == 60
     assert {row["models"][0]["version"] for row in table["metadata"]} == {"2"}
+
+
+@pytest.mark.usefixtures("spark")
+def test_traffic(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
+    with mlflow_at(demo.registry):
+        names = runpy.run_path(str(NOTEBOOKS / "04_traffic.py"), run_name="__main__")
+    control, newer = names["arms"]
+    assert control.rows + newer.rows == names["champion"].rows == names["challenger"].rows
+    assert names["challenger"].correct.count > names["champion"].correct.count
+    assert names["refused"].code == "PROMOTE_REFUSED"
+    assert (names["promoted"].version, names["promoted"].version_before) == ("2", "1")
+    moved = DeltaTable(demo.lake / "trial_shadow_promotions").to_pandas()["moved"]
+    assert sorted(moved) == [False, True]

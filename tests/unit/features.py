@@ -184,3 +184,7 @@ def identity(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def sorted_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns={"x": "y"}).sort_values("y", ascending=False)
+
+
+def largest(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"largest": np.maximum(inputs["one_logits"], inputs["two_logits"]).max(axis=1)}

@@ -11,7 +11,8 @@ from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import Check, PythonStep, Step
+from lakemill_udfs.steps.declared import Check, PythonStep
+from lakemill_udfs.steps.kinds import Step
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors
 
 Y = {"y": {"dtype": "float32"}}

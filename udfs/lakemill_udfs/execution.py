@@ -4,79 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lakemill_udfs.batch import Batch
+from lakemill_udfs.cascade import CascadeCall
+from lakemill_udfs.errors import LakemillError, RowError
 from lakemill_udfs.failures import foreign
-from lakemill_udfs.images.step import Failure, ImageDecoder
+from lakemill_udfs.images.step import ImageDecoder
+from lakemill_udfs.keyed import KeyedCall
+from lakemill_udfs.measures import Measures
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.models.one_array import spread
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.step_call import StepCall
-from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.cascade import CascadeStep
+from lakemill_udfs.steps.checks import compile_check
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import run_format
 from lakemill_udfs.steps.functions import call_function, import_function
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import Step, TrafficStep, model_steps
+from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.cells import contents, read_column, texts
 from lakemill_udfs.tensors.column_inputs import InputColumn
-from lakemill_udfs.tensors.ragged import is_ragged
-from lakemill_udfs.tensors.spec import TensorSpec
-from lakemill_udfs.wiring import StepWiring
+from lakemill_udfs.tensors.ragged import is_ragged, join
+from lakemill_udfs.traffic import EnsembleCall, Member, ShadowCall, SplitCall
+from lakemill_udfs.wiring import Branch, StepWiring
 
-STAGES = {ImageStep: "decode", ModelStep: "predict", PythonStep: "predict", FormatStep: "format"}
-
-
-@dataclass
-class Batch:
-    """One batch on its way through the steps.
-
-    Args:
-        rows: How many rows came in.
-        values: Tensors by name, of the rows that are still good.
-        active: Which rows those are.
-        failures: Stage and reason of each row that is not.
-        elapsed_ns: Time of each step so far.
-        read_ns: Time of reading the columns.
-        specs: Of each of ``values``.
-    """
-
-    rows: int
-    values: Arrays = field(default_factory=dict)
-    active: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    failures: dict[int, Failure] = field(default_factory=dict)
-    elapsed_ns: list[int] = field(default_factory=list)
-    read_ns: int = 0
-    specs: dict[str, TensorSpec] = field(default_factory=dict)
-
-    def set(self, spec: TensorSpec, values: NDArray[Any]) -> None:
-        """Keep a tensor of the active rows, under its name."""
-        self.values[spec.name], self.specs[spec.name] = values, spec
-
-    def drop(self, failed: Mapping[int, Failure]) -> NDArray[np.bool_]:
-        """Take rows out, by position among the active ones; return which positions stay."""
-        keep = np.ones(len(self.active), dtype=bool)
-        for position, failure in failed.items():
-            keep[position] = False
-            self.failures[int(self.active[position])] = failure
-        if failed:
-            self.active = self.active[keep]
-            self.values = {name: array[keep] for name, array in self.values.items()}
-        return keep
-
-
-@dataclass
-class Measures:
-    """Seconds of each stage, over all batches of one task."""
-
-    predict_seconds: float = 0.0
-    format_seconds: float = 0.0
-    model_load_seconds: float = 0.0
-    models_loaded: int = 0
-    model_bytes: int = 0
+TrafficCall = SplitCall | EnsembleCall | ShadowCall | KeyedCall | CascadeCall
+Call = StepCall | ImageDecoder | TrafficCall
 
 
 class PipelineRunner:
@@ -94,41 +55,91 @@ class PipelineRunner:
 
     def __init__(self, plan: PredictPlan, *, bisect: bool = True, stop_at_failure: bool = False) -> None:
         self.plan, self.bisect, self.stop_at_failure, self.measures = plan, bisect, stop_at_failure, Measures()
-        models, archives = iter(plan.models), dict(plan.archives)
+        self._kept = sum(len(model_steps(step)) for step in plan.pipeline.steps if not isinstance(step, KeyedStep))
         self.decoders: list[ImageDecoder] = []
-        self._calls: list[StepCall | ImageDecoder] = []
+        self._calls: list[Call] = []
+        self._places: list[int] = []  # of each step's first model among the plan's
+        place = 0
         for step, wiring in zip(plan.pipeline.steps, plan.wiring.steps, strict=True):
-            if isinstance(step, ImageStep):
-                self.decoders.append(ImageDecoder(step, plan.files))
-                self._calls.append(self.decoders[-1])
-            elif isinstance(step, ModelStep):
-                self._add(step, wiring, self._load(next(models)))
-            elif isinstance(step, PythonStep):
-                function = import_function(step.function, archives.get(step.function))
-                self._add(step, wiring, partial(call_function, foreign(function)))
-            else:
-                self._add(step, wiring, partial(run_format, step))
+            self._places.append(place)
+            self._calls.append(self._call(step, wiring, place))
+            place += len(model_steps(step))
+        self._has_traffic = any(isinstance(call, TrafficCall) for call in self._calls)
+        self._branches = {
+            branch.name: [
+                None if wiring is None else self._again(call, wiring)
+                for call, wiring in zip(self._calls[branch.step + 1 :], branch.steps, strict=True)
+            ]
+            for branch in plan.wiring.branches
+        }
+
+    def _call(self, step: Step, wiring: StepWiring, place: int) -> Call:
+        if isinstance(step, ImageStep):
+            self.decoders.append(ImageDecoder(step, self.plan.files))
+            return self.decoders[-1]
+        if isinstance(step, ModelStep):
+            return self._step_call(self._load(self.plan.models[place]), wiring, "predict")
+        if isinstance(step, PythonStep):
+            function = import_function(step.function, dict(self.plan.archives).get(step.function))
+            return self._step_call(partial(call_function, foreign(function)), wiring, "predict")
+        if isinstance(step, FormatStep):
+            return self._step_call(partial(run_format, step), wiring, "format")
+        return self._traffic(step, wiring, place)
+
+    def _traffic(self, step: TrafficStep, wiring: StepWiring, place: int) -> TrafficCall:
+        if isinstance(step, KeyedStep):
+            models = self.plan.models[place : place + len(model_steps(step))]
+            limits = self.plan.threads, self.plan.device
+            return KeyedCall(step, wiring, models, place, self._step_call, self.measures, *limits)
+        members = []
+        for at, (name, own) in enumerate(zip(step.members, wiring.members, strict=True)):
+            load = self._load_challenger if isinstance(step, ShadowStep) and at else self._load
+            call = self._step_call(load(self.plan.models[place + at]), own, "predict")
+            members.append(Member(name, place + at, call, own))
+        if isinstance(step, CascadeStep):
+            condition = None if step.condition is None else compile_check(step.condition)
+            return CascadeCall(step, wiring, members, condition, self.measures)
+        if isinstance(step, SplitStep):
+            return SplitCall(step, wiring, members)
+        return (
+            EnsembleCall(step, wiring, members) if isinstance(step, EnsembleStep) else ShadowCall(step, wiring, members)
+        )
+
+    def _load_challenger(self, spec: ModelSpec) -> Callable[[Arrays], Arrays]:
+        """Load a model that may fail: then each call says so."""
+        try:
+            return self._load(spec)
+        except LakemillError as error:
+            reason = RowError(error.code, error.message)
+
+        def refuse(inputs: Arrays) -> Arrays:
+            raise reason
+
+        return refuse
 
     def _load(self, spec: ModelSpec) -> Callable[[Arrays], Arrays]:
-        loaded, _ = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device)
+        loaded, _ = CACHE.get(spec, threads=self.plan.threads, device=self.plan.device, most=self._kept)
         self.measures.model_load_seconds += 0.0 if loaded.is_counted else loaded.load_seconds
         self.measures.models_loaded += not loaded.is_counted
         loaded.is_counted = True
         self.measures.model_bytes += loaded.model_bytes
         return spread(loaded.model.predict, spec.inputs)
 
-    def _add(self, step: Step, wiring: StepWiring, call: Callable[[Arrays], Arrays]) -> None:
-        self._calls.append(
-            StepCall(
-                call,
-                wiring,
-                STAGES[type(step)],
-                self.plan.batch_rows,
-                halves=self.bisect,
-                foreign=not isinstance(step, FormatStep),
-                stop_at_first=self.stop_at_failure,
-            )
+    def _step_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str) -> StepCall:
+        return StepCall(
+            call,
+            wiring,
+            stage,
+            self.plan.batch_rows,
+            halves=self.bisect,
+            foreign=stage != "format",
+            stop_at_first=self.stop_at_failure,
         )
+
+    def _again(self, call: Call, wiring: StepWiring) -> StepCall:
+        """Return a step's call with other connections, for a challenger's results."""
+        assert isinstance(call, StepCall)  # noqa: S101 -- wiring refuses others
+        return self._step_call(call.call, wiring, call.stage)
 
     def run(self, columns: Mapping[str, Any], rows: int) -> Batch:
         """Run all steps on a batch.
@@ -145,21 +156,49 @@ class PipelineRunner:
         for column in self.plan.wiring.columns:
             self._read(column, columns, batch)
         batch.read_ns = time.perf_counter_ns() - started
-        for step, wiring, call in zip(self.plan.pipeline.steps, self.plan.wiring.steps, self._calls, strict=True):
+        for at, (step, call) in enumerate(zip(self.plan.pipeline.steps, self._calls, strict=True)):
             if self.stop_at_failure and batch.failures:
                 return batch
             started = time.perf_counter_ns()
-            if isinstance(call, ImageDecoder):
-                self._run_image(call, columns, batch)
-            else:
-                self._run_call(call, wiring, batch)
-            batch.elapsed_ns.append(time.perf_counter_ns() - started)
-            seconds = batch.elapsed_ns[-1] / 1e9
+            parts = self._run_step(at, call, columns, batch)
+            elapsed = time.perf_counter_ns() - started
+            batch.elapsed_ns += parts or [elapsed]
             if isinstance(step, FormatStep):
-                self.measures.format_seconds += seconds
+                self.measures.format_seconds += elapsed / 1e9
             elif not isinstance(step, ImageStep):
-                self.measures.predict_seconds += seconds
+                self.measures.predict_seconds += elapsed / 1e9
         return batch
+
+    def _run_step(self, at: int, call: Call, columns: Mapping[str, Any], batch: Batch) -> list[int]:
+        """Run a step, on challengers' branches too; return the time of each of its models if it has several."""
+        if isinstance(call, TrafficCall):
+            return call.run(batch, columns)
+        wiring = self.plan.wiring.steps[at]
+        if self._has_traffic and isinstance(self.plan.pipeline.steps[at], ModelStep):
+            batch.note(self._places[at])
+        if isinstance(call, ImageDecoder):
+            self._run_image(call, columns, batch)
+        else:
+            self._run_call(call, wiring, batch)
+        for branch in self.plan.wiring.branches:
+            if at > branch.step:
+                self._follow(branch, at, batch)
+        return []
+
+    def _follow(self, branch: Branch, at: int, batch: Batch) -> None:
+        """Run a step after a shadow step on a challenger's results, or take over what it made."""
+        wiring, call = branch.steps[at - branch.step - 1], self._branches[branch.name][at - branch.step - 1]
+        own = batch.branches[branch.name]
+        if wiring is None or call is None:
+            own.adopt(batch, [name for _, name in self.plan.wiring.steps[at].outputs])
+            return
+        try:
+            self._run_call(call, wiring, own)
+        except LakemillError as error:
+            reason = RowError(error.code, error.message)
+            own.drop(dict.fromkeys(range(len(own.active)), (call.stage, reason)))
+            for spec, name in wiring.outputs:
+                own.set(replace(spec, name=name), join([], spec))
 
     @staticmethod
     def _read(column: InputColumn, columns: Mapping[str, Any], batch: Batch) -> None:
@@ -198,7 +237,7 @@ class PipelineRunner:
     def observe_last(self, observer: Callable[[Arrays], None]) -> None:
         """Show ``observer`` what the last step, a model or function, gives for each batch, before it is checked."""
         last = self._calls[-1]
-        assert not isinstance(last, ImageDecoder)  # noqa: S101 -- see the docstring
+        assert isinstance(last, StepCall)  # noqa: S101 -- see the docstring
         call = last.call
 
         def observed(inputs: Arrays) -> Arrays:

@@ -11,7 +11,9 @@ from typing import Any, Self, get_args
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.steps.callables import must_travel, name_of
-from lakemill_udfs.steps.declared import STEP_KINDS, Check, PythonStep, Step
+from lakemill_udfs.steps.declared import Check, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import STEP_KINDS, Step, model_steps
+from lakemill_udfs.steps.traffic import EnsembleStep
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 KIND_OF_STEP = {step: kind for kind, step in STEP_KINDS.items()}
@@ -42,7 +44,8 @@ class Pipeline:
         kinds = {"steps": get_args(Step), "checks": (Check,), "outputs": (str,), "inputs": (TensorSpec,)}
         for name, kind in kinds.items():
             _must_be_all(getattr(self, name), name, kind)
-        object.__setattr__(self, "steps", tuple(self.steps))
+        parts = [step.parts if isinstance(step, EnsembleStep) else (step,) for step in self.steps]
+        object.__setattr__(self, "steps", tuple(step for one in parts for step in one))
         object.__setattr__(self, "checks", tuple(self.checks))
         object.__setattr__(self, "outputs", tuple(self.outputs))
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -80,6 +83,21 @@ class Pipeline:
         steps = [step.function for step in self.steps if isinstance(step, PythonStep)]
         return (*steps, *(check.function for check in self.checks if check.function is not None))
 
+    @property
+    def model_steps(self) -> tuple[ModelStep, ...]:
+        """The models of its steps, in the order that a plan has them."""
+        return tuple(model for step in self.steps for model in model_steps(step))
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """What the files of each of ``model_steps`` are called in a logged pipeline."""
+        counts = [(index, len(model_steps(step)), isinstance(step, ModelStep)) for index, step in enumerate(self.steps)]
+        return tuple(
+            f"model_{index}" if is_alone else f"model_{index}{member:04d}"
+            for index, count, is_alone in counts
+            for member in range(count)
+        )
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Return the pipeline of a JSON form that ``to_dict`` made.
@@ -96,8 +114,14 @@ class Pipeline:
 
     @property
     def version(self) -> str:
-        """Hash of the JSON form; of a resolved pipeline it also covers the sha256 of models and of functions' code."""
-        return hashlib.sha256(json.dumps(self._form(), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the JSON form; of a resolved pipeline it also covers the sha256 of models and of functions' code.
+
+        What a cascade learnt of a sample is left out: the row's models say who answered.
+        """
+        form = self._form()
+        for step in form["steps"]:
+            step.get("cascade", {}).pop("threshold", None)
+        return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _must_be_all(values: Any, name: str, kinds: tuple[type, ...]) -> None:
@@ -151,6 +175,8 @@ def _plain(value: Any) -> Any:
     """Return a value with lists for tuples and dicts for mappings, at any depth, and names for functions."""
     if callable(value):
         return name_of(value)
+    if isinstance(value, ModelStep):
+        return _changed(value)
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -26,15 +26,22 @@ class RepeatedStruct:
         self._rows = 0
         self._arrays: dict[str, pa.Array] = {}
 
-    def array(self, rows: int, numbers: Sequence[int]) -> pa.StructArray:
-        """Return the struct ``rows`` times, with ``numbers`` in its varying field."""
+    def array(self, rows: int, numbers: Sequence[int], given: Mapping[str, pa.Array] | None = None) -> pa.StructArray:
+        """Return the struct ``rows`` times, with ``numbers`` in its varying field.
+
+        Args:
+            rows: How often.
+            numbers: Of this batch.
+            given: Fields that differ from row to row, by name.
+        """
         if rows > self._rows or not self._arrays:
             first = pa.array(np.zeros(rows, np.int32))
             self._arrays = {name: array.take(first) for name, array in self._single.items()}
             self._rows = rows
         offsets = np.arange(rows + 1, dtype=np.int32) * len(numbers)
         varying = pa.ListArray.from_arrays(offsets, np.tile(np.array(numbers, np.int64), rows))
+        own = {self._varying: varying, **(given or {})}
         arrays = [
-            varying if field.name == self._varying else self._arrays[field.name].slice(0, rows) for field in self._kind
+            own[field.name] if field.name in own else self._arrays[field.name].slice(0, rows) for field in self._kind
         ]
         return pa.StructArray.from_arrays(arrays, fields=list(self._kind))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from lakemill_udfs.errors import LakemillError, ModelError, TableError
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.models.one_array import NAME as ONE_ARRAY
 from lakemill_udfs.models.one_array import one_array
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.formats import format_specs
-from lakemill_udfs.tensors.column_inputs import InputColumn, input_column
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import Step, TrafficStep, model_steps
+from lakemill_udfs.steps.traffic import ShadowStep
+from lakemill_udfs.steps.traffic_fit import outputs_of, require_alike, require_key
+from lakemill_udfs.tensors.column_inputs import InputColumn
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, declared
+from lakemill_udfs.wiring_builder import Builder
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,32 @@ class StepWiring:
         inputs: The step's own input names, and the value (column or earlier output) that feeds each.
         casts: dtype that a value is cast to first, by the step's own input name.
         outputs: The step's own outputs as specs, and the name that each gets.
+        members: Of a step of several models, each one's own connections, in their order.
     """
 
     inputs: tuple[tuple[str, str], ...] = ()
     casts: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[tuple[TensorSpec, str], ...] = ()
+    members: tuple[StepWiring, ...] = ()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What follows from a challenger's results, beside what follows from the champion's.
+
+    Args:
+        name: The challenger's.
+        step: Place of the shadow step in the pipeline.
+        member: Place of the challenger among the step's models.
+        steps: Connections of the later steps; None for one that does not depend on the challenger.
+        outputs: Fields of ``out_<name>``.
+    """
+
+    name: str
+    step: int
+    member: int
+    steps: tuple[StepWiring | None, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -40,77 +64,16 @@ class Wiring:
     Args:
         steps: One for each step.
         columns: Source columns that feed tensors.
-        raw_columns: Source columns that image steps read as they are.
+        raw_columns: Source columns that are read as they are, by image steps or to tell where a row goes.
         outputs: The fields of ``out``: those the pipeline names, or what no later step reads.
+        branches: One for each challenger of a shadow step.
     """
 
     steps: tuple[StepWiring, ...]
     columns: tuple[InputColumn, ...]
     raw_columns: tuple[str, ...]
     outputs: tuple[TensorSpec, ...]
-
-
-@dataclass
-class _Builder:
-    table: Mapping[str, Kind]
-    declared: Mapping[str, TensorSpec]
-    made: dict[str, TensorSpec] = field(default_factory=dict)
-    read: set[str] = field(default_factory=set)
-    columns: dict[str, InputColumn] = field(default_factory=dict)
-    raw: dict[str, None] = field(default_factory=dict)
-    problems: list[LakemillError] | None = None
-    is_incomplete: bool = False
-
-    def report(self, error: LakemillError) -> None:
-        """Raise a problem, or keep it and go on; then a value that nothing makes may be one of a step that failed."""
-        if self.problems is None:
-            raise error
-        self.problems.append(error)
-        self.is_incomplete = True
-
-    @property
-    def leaves(self) -> list[str]:
-        return [name for name in self.made if name not in self.read]
-
-    def feed(self, name: str, wanted: TensorSpec | None, who: str, also_read: Collection[str] = ()) -> str | None:
-        """Mark ``name`` as read and return the dtype that it must be cast to, None if it fits."""
-        if self.is_incomplete and name not in self.made and name not in self.table:
-            return None
-        try:
-            return self._feed(name, wanted, who, also_read)
-        except LakemillError as error:
-            self.report(error)
-            return None
-
-    def _feed(self, name: str, wanted: TensorSpec | None, who: str, also_read: Collection[str]) -> str | None:
-        if name in self.made:
-            self.read.add(name)
-            return _cast(self.made[name], wanted, who)
-        if name not in self.table:
-            raise ModelError(
-                "MODEL_INPUT_MISSING",
-                f"{who} needs input '{name}'; the table has: {', '.join(self.table)}"
-                + (f"; earlier steps make: {', '.join(self.made)}." if self.made else "."),
-                hint="name what feeds it: inputs: {" + name + ": <column or output>}",
-            )
-        if name in self.columns:  # an earlier step has said how it is read
-            return _cast(self.columns[name].spec, wanted, who)
-        self.columns[name] = input_column(
-            name, wanted, self.table, self.declared.get(name), who=who, also_read=also_read
-        )
-        return None
-
-    def make(self, spec: TensorSpec, name: str, who: str) -> tuple[TensorSpec, str]:
-        if name in self.made and name not in self.read:
-            raise ModelError(
-                "OUTPUT_NAME",
-                f"{who} makes '{name}', which an earlier step made and nothing has read.",
-                hint="rename one: outputs: {" + spec.name + ": <new name>}",
-            )
-        self.made.pop(name, None)
-        self.read.discard(name)
-        self.made[name] = replace(spec, name=name)
-        return spec, name
+    branches: tuple[Branch, ...] = ()
 
 
 def wire(
@@ -132,15 +95,23 @@ def wire(
             ``OUTPUT_UNKNOWN`` or ``FORMAT_INPUT``.
         TableError: ``COLUMN_MISSING``, ``COLUMN_TYPE`` or ``COLUMN_SHAPE``.
     """
-    builder = _Builder(table, {spec.name: spec for spec in pipeline.inputs}, problems=problems)
-    specs = iter(models)
-    steps = []
-    for step in pipeline.steps:
+    builder = Builder(table, {spec.name: spec for spec in pipeline.inputs}, problems=problems)
+    coming = iter(models)
+    steps: list[StepWiring] = []
+    branches: list[_BranchBuilder] = []
+    for at, step in enumerate(pipeline.steps):
+        own = [next(coming) for _ in model_steps(step)]
         try:
-            steps.append(_wire_step(builder, step, specs))
+            challengers = [*step.members][1:] if isinstance(step, ShadowStep) else []
+            forks = [builder.fork() for _ in challengers]
+            steps.append(_wire_step(builder, step, own))
+            for branch in () if builder.is_incomplete else branches:
+                branch.follow(step, own)
+            for member, fork in enumerate(() if builder.is_incomplete else forks, 1):
+                branches.append(_BranchBuilder.of(fork, challengers[member - 1], at, member, steps[-1]))
         except LakemillError as error:
             builder.report(error)
-            steps.append(StepWiring())
+            steps[at:] = [StepWiring()]
     unknown = [] if builder.is_incomplete else [name for name in pipeline.outputs if name not in builder.made]
     if unknown:
         missing = ModelError(
@@ -150,24 +121,48 @@ def wire(
         )
         builder.report(missing)
     outputs = tuple(builder.made[name] for name in pipeline.outputs or builder.leaves if name in builder.made)
-    return Wiring(tuple(steps), tuple(builder.columns.values()), tuple(builder.raw), outputs)
+    ends = tuple(branch.end(pipeline.outputs) for branch in branches)
+    return Wiring(tuple(steps), tuple(builder.columns.values()), tuple(builder.raw), outputs, ends)
 
 
-def _wire_step(builder: _Builder, step: Step, models: Iterator[ModelSpec | None]) -> StepWiring:
+def _wire_step(builder: Builder, step: Step, models: Sequence[ModelSpec | None]) -> StepWiring:
     if isinstance(step, ImageStep):
         return _wire_image(builder, step)
     if isinstance(step, PythonStep):
         return _wire_function(builder, step)
     if isinstance(step, FormatStep):
         return _wire_format(builder, step)
-    model = next(models)
-    if model is None:  # it was not found, which is reported already
+    known = [model for model in models if model is not None]
+    if len(known) < len(models) or not models:  # one was not found, which is reported already
         builder.is_incomplete = True
         return StepWiring()
-    return _wire_model(builder, step, model)
+    if isinstance(step, ModelStep):
+        fed = _feed_model(builder, step, known[0], builder.leaves)
+        return _made(builder, fed, f"model '{known[0].name}'")
+    return _wire_traffic(builder, step, known)
 
 
-def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
+def _wire_traffic(builder: Builder, step: TrafficStep, models: Sequence[ModelSpec]) -> StepWiring:
+    """Feed each model from the same values, and make what the step gives."""
+    leaves = builder.leaves
+    for column in step.key_columns:
+        require_key(column, builder.table)
+        builder.raw[column] = None
+    pairs = list(zip(step.members.values(), models, strict=True))
+    if isinstance(step, KeyedStep):
+        require_alike([*step.members], models)
+        pairs = pairs[:1]  # the others' connections are the same
+    members = [_feed_model(builder, member, model, leaves) for member, model in pairs]
+    outputs = outputs_of(step, members)
+    wired = StepWiring(tuple(pair for one in members for pair in one.inputs), {}, outputs, tuple(members))
+    return _made(builder, wired, f"the {type(step).__name__}")
+
+
+def _made(builder: Builder, wired: StepWiring, who: str) -> StepWiring:
+    return replace(wired, outputs=tuple(builder.make(spec, name, who) for spec, name in wired.outputs))
+
+
+def _wire_image(builder: Builder, step: ImageStep) -> StepWiring:
     if step.column not in builder.table:
         raise TableError(
             "COLUMN_MISSING",
@@ -187,11 +182,19 @@ def _wire_image(builder: _Builder, step: ImageStep) -> StepWiring:
     return StepWiring(outputs=(builder.make(step.spec, step.output, "the image step"),))
 
 
-def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWiring:
+def _feed_model(builder: Builder, step: ModelStep, model: ModelSpec, leaves: Sequence[str]) -> StepWiring:
+    """Connect a model's inputs; its outputs are not made yet.
+
+    Args:
+        builder: Of the pipeline.
+        step: Names what feeds what.
+        model: Its specs.
+        leaves: What no step has read.
+    """
     who = f"model '{model.name}'"
     inputs, casts = [], {}
     wanted: Mapping[str, TensorSpec | None] = (
-        {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(builder.leaves)
+        {spec.name: spec for spec in model.inputs} or dict.fromkeys(step.inputs) or dict.fromkeys(leaves)
     )
     wanted = _as_one_array(builder, step, model) or wanted
     unknown = sorted(set(step.inputs) - set(wanted))
@@ -206,8 +209,8 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
     for name, spec in wanted.items():
         source = step.inputs.get(name, name)
         is_named = name in step.inputs or name in builder.made or name in builder.table
-        if not is_named and len(wanted) == 1 and len(builder.leaves) == 1:
-            source = builder.leaves[0]  # the only value there is feeds the only input there is, whatever it is called
+        if not is_named and len(wanted) == 1 and len(leaves) == 1:
+            source = leaves[0]  # the only value there is feeds the only input there is, whatever it is called
         elif not is_named and len(wanted) == 1 and ONE_ARRAY in builder.table:
             source = ONE_ARRAY
         if spec is not None and spec.nullable and source not in builder.made and source not in builder.table:
@@ -216,11 +219,10 @@ def _wire_model(builder: _Builder, step: ModelStep, model: ModelSpec) -> StepWir
         inputs.append((name, source))
         if cast:
             casts[name] = cast
-    outputs = _declared(step, model, who)
-    return StepWiring(tuple(inputs), casts, tuple(builder.make(spec, name, who) for spec, name in outputs))
+    return StepWiring(tuple(inputs), casts, tuple(_declared(step, model, who)))
 
 
-def _as_one_array(builder: _Builder, step: ModelStep, model: ModelSpec) -> Mapping[str, TensorSpec | None]:
+def _as_one_array(builder: Builder, step: ModelStep, model: ModelSpec) -> Mapping[str, TensorSpec | None]:
     """Return the one array ``inputs`` that may feed a model of several numbers, if that is what there is."""
     spec = one_array(model.inputs)
     there = {*step.inputs, *builder.made, *builder.table}
@@ -246,7 +248,7 @@ def _declared(step: ModelStep, model: ModelSpec, who: str) -> list[tuple[TensorS
     return [(spec, renamed.get(spec.name, spec.name)) for spec in model.outputs]
 
 
-def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
+def _wire_function(builder: Builder, step: PythonStep) -> StepWiring:
     who = f"function '{step.name}'"
     inputs = dict(step.inputs) or {name: name for name in builder.leaves}
     if not inputs:
@@ -261,7 +263,7 @@ def _wire_function(builder: _Builder, step: PythonStep) -> StepWiring:
     return StepWiring(tuple(inputs.items()), {}, tuple(outputs))
 
 
-def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
+def _wire_format(builder: Builder, step: FormatStep) -> StepWiring:
     specs = {}
     for name, source in step.sources.items():
         builder.feed(source, None, "the format step")
@@ -278,18 +280,56 @@ def _wire_format(builder: _Builder, step: FormatStep) -> StepWiring:
     return StepWiring(tuple(step.sources.items()), {}, tuple(outputs))
 
 
-def _cast(made: TensorSpec, wanted: TensorSpec | None, who: str) -> str | None:
-    if wanted is None:
-        return None
-    fits = len(made.shape) == len(wanted.shape) and all(
-        a is None or b is None or a == b for a, b in zip(made.shape, wanted.shape, strict=True)
-    )
-    if not fits:
-        raise ModelError("MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}.")
-    if made.dtype == wanted.dtype:
-        return None
-    if "string" in (made.dtype, wanted.dtype) or not np.can_cast(made.numpy_dtype, wanted.numpy_dtype, "same_kind"):
-        raise ModelError(
-            "MODEL_INPUT_MISMATCH", f"{who} needs {wanted}; '{made.name}' is {made}, which does not convert safely."
-        )
-    return wanted.dtype
+@dataclass
+class _BranchBuilder:
+    """Connects the steps after a shadow step once more, from a challenger's results.
+
+    Args:
+        builder: As it was after the shadow step, with the challenger's results in place of the champion's.
+        touched: Values that depend on the challenger.
+    """
+
+    builder: Builder
+    name: str
+    step: int
+    member: int
+    touched: set[str]
+    steps: list[StepWiring | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, builder: Builder, name: str, step: int, member: int, shadow: StepWiring) -> _BranchBuilder:
+        builder.read |= {source for _, source in shadow.inputs}
+        outputs = shadow.members[member].outputs
+        for spec, output in outputs:
+            builder.make(spec, output, f"challenger '{name}'")
+        return cls(builder, name, step, member, {output for _, output in outputs})
+
+    def follow(self, step: Step, models: Sequence[ModelSpec | None]) -> None:
+        """Connect a later step.
+
+        Raises:
+            ModelError: the challenger's results do not fit it; ``SHADOW_STEPS`` for one of several models.
+        """
+        wired = _wire_step(self.builder, step, models)
+        made = {name for _, name in wired.outputs}
+        if not self.touched & {source for _, source in wired.inputs}:
+            self.touched -= made
+            self.steps.append(None)
+            return
+        if len(models) > 1:
+            raise ModelError(
+                "SHADOW_STEPS",
+                f"a step of several models cannot read what challenger '{self.name}' gives.",
+                hint="put the split, ensemble or shadow into jobs of their own.",
+            )
+        self.touched |= made
+        self.steps.append(wired)
+
+    def end(self, names: Sequence[str]) -> Branch:
+        """Return what was connected; ``names`` are the pipeline's outputs."""
+        made = self.builder.made
+        chosen = [name for name in names or self.builder.leaves if name in made and name in self.touched]
+        if "error" in chosen:
+            raise ModelError("OUTPUT_NAME", f"out_{self.name} has a field 'error' of its own; rename the output.")
+        outputs = tuple(made[name] for name in chosen)
+        return Branch(self.name, self.step, self.member, tuple(self.steps), outputs)

@@ -18,16 +18,18 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
+from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models.cache import CACHE
-from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.plan import METADATA, TASK, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
+from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge, run_checks
+from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -60,7 +62,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
     runner, writer = PipelineRunner(plan), ResultWriter(plan)
     _settle(frozenset(CACHE.entries))
     waiting: pa.Table | None = None
-    for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.batch_rows, plan.batch_bytes):
+    for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.pass_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
         batch = runner.run(columns_of(table), table.num_rows)
@@ -155,7 +157,10 @@ class ResultWriter:
             check.name: compile_check(check, archives.get(check.function)) for check in plan.pipeline.checks
         }
         self._read = inputs_read(self._checks.values(), dict.fromkeys((*plan.passthrough, *plan.input_columns)))
+        has_traffic = any(isinstance(step, TRAFFIC_KINDS) for step in plan.pipeline.steps)
         models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
+        self._has_traffic = has_traffic
+        self._models = pa.array(models, METADATA.field("models").type.value_type)
         origin = plan.provenance
         constant = {
             "job": origin.job,
@@ -165,7 +170,7 @@ class ResultWriter:
             "source_version": origin.source_version,
             "pipeline": origin.pipeline,
             "pipeline_version": plan.pipeline.version,
-            "models": models,
+            "models": None if has_traffic else models,  # where they differ from row to row, each batch says them
             "position": None if origin.position is None else asdict(origin.position),
         }
         self._metadata = RepeatedStruct(constant, METADATA, "elapsed_ns")
@@ -183,12 +188,16 @@ class ResultWriter:
         if "in" in plan.parts:
             columns["in"] = _struct_of(source, plan.input_columns)
         if "out" in plan.parts:
-            columns["out"] = _in_rows(out, batch)
+            columns["out"] = in_rows(out, batch)
+            for branch in plan.wiring.branches:
+                name = f"out_{branch.name}"
+                columns[name] = branch_column(branch, batch.branches[branch.name], plan.branch_types[name])
         if "anomaly" in plan.parts:
-            columns["anomaly"] = _in_rows(anomaly, batch)
-        columns["error"] = _errors(batch)
+            columns["anomaly"] = in_rows(anomaly, batch)
+        columns["error"] = error_column(batch)
+        own = {"models": models_column(batch, self._models)} if self._has_traffic else {}
         columns["metadata"] = self._metadata.array(
-            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
+            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns], own
         )
         return pa.table(columns)
 
@@ -209,24 +218,6 @@ class ResultWriter:
         if not len(batch.active):
             return pa.array([], self.plan.anomaly_type), out.slice(0, 0)
         return anomaly.cast(self.plan.anomaly_type), out.filter(pa.array(kept)) if failed else out
-
-
-def _in_rows(results: pa.Array, batch: Batch) -> pa.Array:
-    """Return the results of the good rows at the rows' places, null in between."""
-    if len(batch.active) == batch.rows:
-        return results
-    places = np.full(batch.rows, -1)
-    places[batch.active] = np.arange(len(batch.active))
-    return results.take(pa.array(places, mask=places < 0))
-
-
-def _errors(batch: Batch) -> pa.Array:
-    if not batch.failures:
-        return pa.nulls(batch.rows, ERROR)
-    errors: list[dict[str, str] | None] = [None] * batch.rows
-    for row, (stage, error) in batch.failures.items():
-        errors[row] = {"stage": stage, "code": error.code, "message": error.message}
-    return pa.array(errors, ERROR)
 
 
 def _struct_of(source: pa.Table, names: tuple[str, ...]) -> pa.StructArray:
@@ -297,4 +288,7 @@ class _TaskClock:
             "model_bytes": measures.model_bytes,
             "peak_memory_bytes": peak,
             "image_warnings": sum(decoder.warnings for decoder in runner.decoders),
+            "models_dropped": measures.models_dropped,
+            "cascade_rows": measures.cascade_rows,
+            "cascade_rows_then": measures.cascade_rows_then,
         }

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lakemill.cli import job_commands, setup_commands
+from lakemill.cli import evidence_commands, job_commands, setup_commands
 from lakemill.cli.options import Config, Json, Overrides, Registry, ReplaceTable, Wait
 from lakemill.cli.output import MaskedStream, finish, guarded, print_unforeseen, tell
 
@@ -268,5 +268,5 @@ def demo(
     return finish(result.summary(), result.to_dict(), as_json=as_json)
 
 
-for _command in (*job_commands.COMMANDS, *setup_commands.COMMANDS):
+for _command in (*job_commands.COMMANDS, *evidence_commands.COMMANDS, *setup_commands.COMMANDS):
     app.command()(_command)

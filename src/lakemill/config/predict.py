@@ -14,7 +14,11 @@ from lakemill.config.trust import NAMED, Trust
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import RESERVED
-from lakemill_udfs.steps.declared import STEP_KINDS, Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.cascade import CascadeStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import STEP_KINDS
+from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
 from lakemill_udfs.tensors.spec import TensorSpec
 
 
@@ -25,6 +29,11 @@ class _Kinds(Strict):
     model: ModelStep | None = None
     python: PythonStep | None = None
     format: FormatStep | None = None
+    split: SplitStep | None = None
+    shadow: ShadowStep | None = None
+    ensemble: EnsembleStep | None = None
+    models: KeyedStep | None = None
+    cascade: CascadeStep | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -63,7 +63,11 @@ def predictions_schema(plan: PredictPlan, source: pa.Schema) -> pa.Schema:
         "anomaly": plan.anomaly_type,
     }
     carried = [known[name].with_name(name) for name in plan.passthrough]
-    made = [pa.field(part, parts[part]) for part in plan.parts]
+    made = []
+    for part in plan.parts:
+        made.append(pa.field(part, parts[part]))
+        if part == "out":
+            made += [pa.field(name, kind) for name, kind in plan.branch_types.items()]
     return pa.schema([*carried, *made, pa.field("error", ERROR), pa.field("metadata", METADATA)])
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
+from lakemill.in_process.branches import branch_outputs, last_models, models_of_rows
 from lakemill.in_process.dataset import Field, choose
 from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
+from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.files import RowFiles
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge
 from lakemill_udfs.steps.declared import ImageStep
+from lakemill_udfs.steps.kinds import shadow_places
+from lakemill_udfs.steps.traffic import ShadowStep, SplitStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import join
 from lakemill_udfs.tensors.spec import Kind
@@ -66,9 +70,11 @@ class Inference:
         scorer = self._scorer(tuple(source.kinds.items()), tuple(allowed_roots))
         fields = scorer.fields(_key(dataset), _key(exclude), separator)
         now = dt.datetime.now(dt.UTC)
-        outputs, elapsed = scorer.outputs(source)
-        anomaly = scorer.judge(source, outputs)
-        return Result(source, outputs, anomaly, scorer.facts | {"time": now, "elapsed": elapsed}).formatted(fields)
+        scored = scorer.score(source)
+        anomaly = scorer.judge(source, scored.outputs)
+        outputs = {**scored.outputs, **scored.branch_outputs}
+        facts = scorer.facts | {"time": now, "elapsed": scored.elapsed_ns}
+        return Result(source, outputs, anomaly, facts, scored.facts).formatted(fields)
 
     def _make_scorer(self, kinds: tuple[tuple[str, Any], ...], roots: tuple[str, ...]) -> Scorer:
         plan = replace(self.plan_for(dict(kinds)), files=RowFiles(roots))
@@ -77,6 +83,23 @@ class Inference:
 
 def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:
     return selectors if isinstance(selectors, str) else tuple(selectors)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The results of a call.
+
+    Args:
+        outputs: By name.
+        elapsed_ns: Of reading the input and of each step, or each model of a step that has several.
+        branch_outputs: The challengers', as ``out_<challenger>.<name>``.
+        facts: Metadata that differs from row to row.
+    """
+
+    outputs: dict[str, Output]
+    elapsed_ns: list[int]
+    branch_outputs: dict[str, Output]
+    facts: dict[str, Sequence[Any]]
 
 
 class Scorer:
@@ -100,24 +123,28 @@ class Scorer:
             "in": [name for name in names if name not in encoded],
             "out": [spec.name for spec in plan.wiring.outputs],
             "anomaly": ["count", *self._checks],
+            **{f"out_{one.name}": [*(spec.name for spec in one.outputs), "error"] for one in plan.wiring.branches},
         }
+        self._is_testing = any(isinstance(step, SplitStep | ShadowStep) for step in plan.pipeline.steps)
         self._read = inputs_read(self._checks.values(), self._keys["in"])
         last = plan.models[-1] if plan.models else None
+        self._models = [{"name": one.name, "version": one.version, "sha256": one.sha256} for one in plan.models]
         self.facts: dict[str, Any] = {
             "pipeline_version": plan.pipeline.version,
             "last_model": last and {"model_name": last.name, "model_sha": last.sha256},
+            "models": self._models,
         }
 
     def _fields(self, dataset: Sequence[str], exclude: Sequence[str], separator: str) -> tuple[Field, ...]:
-        return choose(self._keys, dataset, exclude, separator)
+        return choose(self._keys, dataset, exclude, separator, is_testing=self._is_testing)
 
-    def outputs(self, source: Given) -> tuple[dict[str, Output], list[int]]:
-        """Return the outputs of all rows, and the nanoseconds of reading the input and of each step.
+    def score(self, source: Given) -> Scored:
+        """Run all rows.
 
         Raises:
             RowError: a row failed.
         """
-        step = self.plan.batch_rows if self._decodes else max(1, source.rows)  # decoded images are large
+        step = self.plan.pass_rows if self._decodes else max(1, source.rows)  # decoded images are large
         batches = []
         for start in range(0, max(1, source.rows), step):
             stop = min(start + step, source.rows)
@@ -131,7 +158,17 @@ class Scorer:
             for spec in self.plan.wiring.outputs
         }
         times = zip(*([batch.read_ns, *batch.elapsed_ns] for batch in batches), strict=True)
-        return results, [sum(nanoseconds) for nanoseconds in times]
+        elapsed = [sum(nanoseconds) for nanoseconds in times]
+        return Scored(results, elapsed, branch_outputs(self.plan.wiring.branches, batches), self._row_facts(batches))
+
+    def _row_facts(self, batches: Sequence[Batch]) -> dict[str, Sequence[Any]]:
+        """Return what differs from row to row where a step has several models; else nothing does."""
+        if not batches[0].scored_by:
+            return {}
+        return {
+            "models": models_of_rows(batches, self._models),
+            "last_model": last_models(batches, self._models, shadow_places(self.plan.pipeline.steps)),
+        }
 
     def judge(self, source: Given, outputs: Mapping[str, Output]) -> dict[str, Any]:
         """Return the count of failed checks and each check, as ``infer_result.Result`` takes them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from lakemill.in_process.dataset import Field
 from lakemill.in_process.inputs import Given, one_array, to_arrow
 from lakemill.in_process.json_values import plain
+from lakemill_udfs.plan import METADATA
 from lakemill_udfs.tensors.cells import ARROW
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.ragged import from_rows, is_ragged
@@ -27,6 +29,7 @@ TIME = pa.timestamp("us", "UTC")
 FACTS = {
     "elapsed": pa.list_(pa.int64()),
     "last_model": pa.struct([("model_name", pa.string()), ("model_sha", pa.string())]),
+    "models": METADATA.field("models").type,
 }
 """Arrow types of ``metadata``; the others are strings."""
 
@@ -37,15 +40,17 @@ class Result:
 
     Args:
         given: The data.
-        outputs: By name.
+        outputs: By name; a challenger's as ``out_<challenger>.<name>``.
         anomaly: The count and each check: one value a row as an Arrow array, or one number for all rows.
         metadata: One value for all rows, by name; also ``time``.
+        row_metadata: What has a value for each row instead.
     """
 
     given: Given
     outputs: Mapping[str, Output]
     anomaly: Mapping[str, Any]
     metadata: Mapping[str, Any]
+    row_metadata: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
 
     def formatted(self, fields: Sequence[Field]) -> Any:
         """Return the columns wanted, in order, in the form that the data had."""
@@ -72,26 +77,32 @@ class Result:
         return pa.RecordBatch.from_arrays([one_array(array) for array in arrays], schema=schema)
 
     def _field_metadata(self, field: Field) -> dict[str, str] | None:
-        return _metadata(self.outputs[field.key][0]) if field.part == "out" else None
+        return _metadata(self._output(field)[0]) if field.part.startswith("out") else None
+
+    def _output(self, field: Field) -> Output:
+        return self.outputs[field.key if field.part == "out" else f"{field.part}.{field.key}"]
+
+    def _facts(self, field: Field) -> Sequence[Any]:
+        return self.row_metadata.get(field.key) or [self.metadata[field.key]] * self.given.rows
 
     def _arrow(self, field: Field) -> pa.Array | pa.ChunkedArray:
         if field.part == "in":
             return to_arrow(self.given.columns[field.key])
-        if field.part == "out":
-            return tensor_array(*self.outputs[field.key])
+        if field.part.startswith("out"):
+            return tensor_array(*self._output(field))
         if field.part == "anomaly":
             value = self.anomaly[field.key]
             return value if isinstance(value, pa.Array) else _repeated(value, self.given.rows)
         if field.part == "time":
             return pa.repeat(pa.scalar(self.metadata["time"], TIME), self.given.rows)
-        return pa.array([self.metadata[field.key]] * self.given.rows, FACTS.get(field.key, pa.string()))
+        return pa.array(self._facts(field), FACTS.get(field.key, pa.string()))
 
     def _pandas(self, field: Field) -> Any:
         if field.part == "in":
             column = self.given.columns[field.key]
             return column.to_pandas() if isinstance(column, ARROW) else column
-        if field.part == "out":
-            return cells(*self.outputs[field.key])
+        if field.part.startswith("out"):
+            return cells(*self._output(field))
         if field.part == "anomaly":
             value = self.anomaly[field.key]
             is_array = isinstance(value, pa.Array)
@@ -101,7 +112,7 @@ class Result:
 
             now = np.datetime64(self.metadata["time"].replace(tzinfo=None), "us")
             return pd.DatetimeIndex(np.full(self.given.rows, now.view("i8")), dtype=_time_dtype())
-        return from_rows([self.metadata[field.key]] * self.given.rows)
+        return from_rows(self._facts(field))
 
     def _polars(self, field: Field) -> Any:
         import polars as pl
@@ -114,13 +125,14 @@ class Result:
     def _plain(self, field: Field) -> Any:
         if field.part == "in":
             return plain(self.given.columns[field.key])
-        if field.part == "out":
-            return plain(self.outputs[field.key][1])
+        if field.part.startswith("out"):
+            return plain(self._output(field)[1])
         if field.part == "anomaly":
             value = self.anomaly[field.key]
             return value.to_pylist() if isinstance(value, pa.Array) else [value] * self.given.rows
-        value = self.metadata[field.part if field.part == "time" else field.key]
-        return [value.isoformat() if field.part == "time" else value] * self.given.rows
+        if field.part == "time":
+            return [self.metadata["time"].isoformat()] * self.given.rows
+        return list(self._facts(field))
 
 
 @lru_cache

@@ -7,6 +7,7 @@ import importlib.resources
 import shutil
 import tempfile
 import warnings
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from lakemill_udfs.models.flavors import runtime
 from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.callables import must_travel
-from lakemill_udfs.steps.declared import Check, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import model_steps, with_models
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 
@@ -76,21 +78,24 @@ def log_pipeline(
 
 def _inside(resolved: Resolved) -> Pipeline:
     """Return the pipeline as the artifact holds it: models named for their artifacts, functions for its own code."""
+    names = iter(resolved.pipeline.artifacts)
 
-    def within(part: Any, index: int = 0) -> Any:
-        if isinstance(part, ModelStep):
-            return replace(part, uri=f"model_{index}")
+    def within(part: Any) -> Any:
         return replace(part, sha256=None, code=None) if isinstance(part, PythonStep | Check) else part
 
-    steps = [within(step, index) for index, step in enumerate(resolved.pipeline.steps)]
+    steps = [
+        with_models(step, [replace(model, uri=next(names)) for model in model_steps(step)])
+        if model_steps(step)
+        else within(step)
+        for step in resolved.pipeline.steps
+    ]
     return replace(resolved.pipeline, steps=tuple(steps), checks=tuple(map(within, resolved.pipeline.checks)))
 
 
 def _artifacts(resolved: Resolved, stack: ExitStack) -> dict[str, str]:
     """Return a file or folder for each model: what its sha256 covers, external weights included."""
-    models = iter(resolved.models)
-    places = [index for index, step in enumerate(resolved.pipeline.steps) if isinstance(step, ModelStep)]
-    return {f"model_{index}": _artifact(next(models), stack) for index in places}
+    named = zip(resolved.pipeline.artifacts, resolved.models, strict=True)
+    return {name: _artifact(model, stack) for name, model in named}
 
 
 def _artifact(model: ModelSpec, stack: ExitStack) -> str:
@@ -176,6 +181,8 @@ def _signature(resolved: Resolved, example: Any) -> Any:
     images = [step.column for step in resolved.pipeline.steps if isinstance(step, ImageStep)]
     inputs: list[Any] = [ColSpec(DataType.binary, name) for name in dict.fromkeys(images)]
     inputs += [_column(column.spec) for column in plan.wiring.columns]
+    keys = [name for step in resolved.pipeline.steps for name in getattr(step, "key_columns", ())]
+    inputs += [_column(kind) for name in dict.fromkeys(keys) if isinstance(kind := columns[name], TensorSpec)]
     outputs = [
         ColSpec(DataType.binary, f"out.{spec.name}")
         if pa.types.is_binary(spec.arrow_type())
@@ -194,15 +201,18 @@ def input_columns(resolved: Resolved) -> dict[str, Kind]:
         if isinstance(step, ImageStep):
             columns[step.column] = "binary"
             made.add(step.output)
-        elif isinstance(step, ModelStep):
-            model = next(models)
-            for spec in model.inputs:
-                source = step.inputs.get(spec.name, spec.name)
-                if source not in made and not (spec.name not in step.inputs and len(model.inputs) == 1 and made):
-                    columns[source] = replace(spec, name=source)
-            made |= {
-                str(value) if isinstance(value := step.outputs.get(spec.name, spec.name), str) else spec.name
-                for spec in model.outputs
+        elif own := model_steps(step):
+            given = frozenset(made)
+            for name, one in zip(getattr(step, "members", [""]), own, strict=True):
+                model = next(models)
+                columns |= _model_columns(one, model, given)
+                outputs = {
+                    str(value) if isinstance(value := one.outputs.get(spec.name, spec.name), str) else spec.name
+                    for spec in model.outputs
+                }
+                made |= outputs | {f"{name}_{output}" for output in outputs}
+            columns |= {
+                key: TensorSpec(key, "string") for key in getattr(step, "key_columns", ()) if key not in columns
             }
         elif isinstance(step, PythonStep):
             columns |= {
@@ -211,13 +221,23 @@ def input_columns(resolved: Resolved) -> dict[str, Kind]:
                 if source not in made | set(columns)
             }
             made |= set(step.outputs)
-        else:
+        elif isinstance(step, FormatStep):
             columns |= {
                 source: TensorSpec(source, "float64", (None,))
                 for source in step.sources.values()
                 if source not in made | set(columns)
             }
             made |= {new for name in step.names if (new := step.outputs.get(name, name))}
+    return columns
+
+
+def _model_columns(step: ModelStep, model: ModelSpec, made: Collection[str]) -> dict[str, Kind]:
+    """Return the columns that feed a model, where earlier steps make ``made``."""
+    columns: dict[str, Kind] = {}
+    for spec in model.inputs:
+        source = step.inputs.get(spec.name, spec.name)
+        if source not in made and not (spec.name not in step.inputs and len(model.inputs) == 1 and made):
+            columns[source] = replace(spec, name=source)
     return columns
 
 

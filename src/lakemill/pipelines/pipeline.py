@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve
-from lakemill_udfs import pipeline as declared
+from lakemill.pipelines.traffic import StepByStep
+from lakemill_udfs.steps.cascade import CascadeStep
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lakemill.pipelines.plan_report import PlanReport
 
 
-class Pipeline(declared.Pipeline):
+class Pipeline(StepByStep):
     """Steps and checks, declared once and run anywhere.
 
     Args:
@@ -73,6 +74,28 @@ class Pipeline(declared.Pipeline):
 
         plain = pipeline_of(uri, Finder(registry))
         return cls(plain.steps, plain.checks, plain.outputs, plain.inputs)
+
+    def calibrate(self, data: Any, registry: str | None = None) -> Self:
+        """Return the pipeline with the thresholds of its cascades (``unless: auto``), learnt on a sample.
+
+        Args:
+            data: Rows drawn as those to come, in any form that ``infer`` takes.
+            registry: MLflow registry of its models.
+
+        Raises:
+            ConfigError: ``CASCADE_SAMPLE`` if no row got through both models.
+        """
+        from lakemill.in_process.inputs import given
+        from lakemill.pipelines.calibration import calibrate
+
+        sample = given(data)
+        found, _ = calibrate(self.resolve(registry), sample.kinds, sample.columns, sample.rows)
+        thresholds = [getattr(step, "threshold", None) for step in found.pipeline.steps]
+        steps = tuple(
+            replace(step, threshold=threshold) if isinstance(step, CascadeStep) else step
+            for step, threshold in zip(self.steps, thresholds, strict=True)
+        )
+        return replace(self, steps=steps)
 
     def resolve(self, registry: str | None = None) -> Resolved:
         """Find the models and fix their versions.

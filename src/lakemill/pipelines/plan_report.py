@@ -31,7 +31,8 @@ from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.kinds import Step, model_steps
 from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import columns_of
@@ -200,8 +201,7 @@ def resolve_all(
         found: Resolved | None = None
         with report.noting():
             found = resolve(Pipeline((step,)), finder, trust)
-        if isinstance(step, ModelStep):
-            models.append(found.models[0] if found is not None else None)
+        models += found.models if found is not None else [None] * len(model_steps(step))
         steps.append(found.pipeline.steps[0] if found is not None else step)
         code.folders |= dict(found.code) if found is not None else {}
     checks = pipeline.checks

@@ -15,6 +15,7 @@ from lakemill_udfs.masking import printable
 if TYPE_CHECKING:
     from lakemill.pipelines.plan_report import PlanReport
 
+MOST_MODELS = 8  # that are named
 WIDTH = 110
 
 
@@ -31,7 +32,7 @@ def layout(report: PlanReport) -> Group:
     parts: list[RenderableType] = []
     if report.pipeline is not None:
         parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
-    for model in report.models:
+    for model in report.models[:MOST_MODELS]:
         version = f"version {model['version']}, " if model["version"] else ""
         parts.append(
             _line(
@@ -42,6 +43,8 @@ def layout(report: PlanReport) -> Group:
         )
         if model["certificate"]:
             parts.append(_line("", f"converted: {model['certificate']}"))
+    if len(report.models) > MOST_MODELS:
+        parts.append(_line("model", f"and {len(report.models) - MOST_MODELS} more"))
     if report.inputs:
         parts.append(_inputs(report))
     if report.waiting is not None:

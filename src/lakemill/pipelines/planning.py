@@ -70,6 +70,11 @@ def make_plan(
                 "COLUMN_RESERVED", f"column '{name}' cannot be carried: a predictions table has a column of that name."
             )
     wiring = wire(resolved.pipeline, resolved.models, table)
+    for name in (f"out_{branch.name}" for branch in wiring.branches):
+        if name in passthrough:
+            raise ConfigError(
+                "COLUMN_RESERVED", f"column '{name}' cannot be carried: it is the column of a challenger's results."
+            )
     _compile_checks(resolved, wiring, table, passthrough, readable)
     for step, wired in zip(resolved.pipeline.steps, wiring.steps, strict=True):
         if isinstance(step, PythonStep):

@@ -16,7 +16,8 @@ from lakemill_udfs.errors import ModelError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import Step, model_steps
 from lakemill_udfs.tensors.spec import Kind, TensorSpec
 
 UNKNOWN = TensorSpec("output")
@@ -42,9 +43,8 @@ def probe(
     found: dict[str, dict[str, Any]] = {}
     steps, models, coming = list(resolved.pipeline.steps), list[ModelSpec](), iter(resolved.models)
     for at, step in enumerate(resolved.pipeline.steps):
-        if isinstance(step, ModelStep):
-            models.append(next(coming))
-        elif not isinstance(step, PythonStep):
+        models += [next(coming) for _ in model_steps(step)]
+        if not isinstance(step, ModelStep | PythonStep):
             continue
         name = step.uri if isinstance(step, ModelStep) else step.name
         runner = _runner(steps[: at + 1], models, resolved.pipeline.inputs, kinds)

@@ -65,7 +65,7 @@ class Finder:
     """
 
     def __init__(self, registry: str | None = None) -> None:
-        self._registry = registry
+        self.registry = registry
         self._found: dict[str, FoundModel] = {}
 
     def find(self, uri: str) -> FoundModel:
@@ -76,7 +76,7 @@ class Finder:
         """
         if uri not in self._found:
             inside = re.fullmatch(r"(.+)#(model_\d+)", uri)
-            self._found[uri] = _part(self.find(inside[1]), *inside.groups()) if inside else find(uri, self._registry)
+            self._found[uri] = _part(self.find(inside[1]), *inside.groups()) if inside else find(uri, self.registry)
         return self._found[uri]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lakemill.config.trust import NAMED, Trust
 from lakemill.pipelines.function_code import FunctionCode
+from lakemill.pipelines.keyed_models import all_together, sharing_specs, with_table
 from lakemill.pipelines.registry import Finder, FoundModel
 from lakemill.pipelines.trust import check_trusted
 from lakemill_udfs.errors import ConfigError, ModelError
@@ -17,7 +18,9 @@ from lakemill_udfs.models import flavors
 from lakemill_udfs.models.content import content_sha256
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ModelStep, PythonStep
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import Step, model_steps, with_models
 from lakemill_udfs.tensors.spec import TensorSpec, declared
 
 LOGGED_KEY = "lakemill_pipeline"
@@ -60,10 +63,16 @@ def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trust: Tru
     finder = registry if isinstance(registry, Finder) else Finder(registry)
     code = FunctionCode(finder, trust)
     for step in pipeline.steps:
-        if isinstance(step, ModelStep):
-            model = _resolve_model(step, finder.find(step.uri), trust)
-            models.append(model)
-            steps.append(replace(step, sha256=model.sha256))
+        if isinstance(step, KeyedStep):
+            keyed = with_table(step, finder.registry)
+            found = sharing_specs([_resolve_model(one, finder.find(one.uri), trust) for one in keyed.members.values()])
+            models += found
+            steps.append(all_together(keyed, found))
+        elif model_steps(step):
+            found = [_resolve_model(model, finder.find(model.uri), trust) for model in model_steps(step)]
+            models += found
+            fixed = zip(model_steps(step), found, strict=True)
+            steps.append(with_models(step, [replace(one, sha256=model.sha256) for one, model in fixed]))
         elif isinstance(step, PythonStep):
             steps.append(code.of_step(step))
         else:
@@ -102,12 +111,11 @@ def _prefixed(inside: Pipeline, uri: str) -> Pipeline:
     """Return a logged pipeline whose models and functions are found inside it: ``models:/name/3#model_1``."""
     steps: list[Step] = []
     for step in inside.steps:
-        if isinstance(step, ModelStep):
-            steps.append(replace(step, uri=f"{uri}#{step.uri}"))
-        elif isinstance(step, FormatStep) and isinstance(step.labels, str):  # `log` writes the labels themselves
+        if isinstance(step, FormatStep) and isinstance(step.labels, str):  # `log` writes the labels themselves
             raise ModelError("MODEL_PATH", f"the logged pipeline '{uri}' names a labels file outside its folder.")
-        else:
-            steps.append(replace(step, code=uri) if isinstance(step, PythonStep) else step)
+        inner = [replace(model, uri=f"{uri}#{model.uri}") for model in model_steps(step)]
+        whole = with_models(step, inner) if inner else step
+        steps.append(replace(whole, code=uri) if isinstance(whole, PythonStep) else whole)
     checks = tuple(check if check.function is None else replace(check, code=uri) for check in inside.checks)
     return replace(inside, steps=tuple(steps), checks=checks)
 

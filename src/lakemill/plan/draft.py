@@ -18,7 +18,8 @@ from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError, LakemillError
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep
+from lakemill_udfs.steps.kinds import Step
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors
 from lakemill_udfs.wiring import wire
 

@@ -6,7 +6,7 @@ from lakemill.config.predict import PipelineConfig, PredictConfig
 from lakemill.engines import table_names
 from lakemill.pipelines import registry
 from lakemill.pipelines.planning import look_at_check
-from lakemill_udfs.steps.declared import ModelStep, PythonStep
+from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.steps.functions import import_function
 
 
@@ -33,6 +33,5 @@ def check_before_engine(config: PredictConfig) -> None:
 
 def local_models(pipeline: PipelineConfig) -> list[str]:
     """Return the pipeline's models that are files of this machine."""
-    steps = () if pipeline.uri else pipeline.declared().steps
-    uris = [pipeline.uri] if pipeline.uri else [step.uri for step in steps if isinstance(step, ModelStep)]
+    uris = [pipeline.uri] if pipeline.uri else [step.uri for step in pipeline.declared().model_steps]
     return [uri for uri in uris if uri is not None and not uri.startswith(registry.MLFLOW_SCHEMES) and "#" not in uri]

@@ -12,6 +12,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import opened
 from lakemill.predict.before_engine import check_before_engine
+from lakemill.predict.cascades import saved
 from lakemill.predict.commits import now_utc
 from lakemill.predict.locks import hold
 from lakemill.predict.measures import write_measures
@@ -103,6 +104,8 @@ def run_job(
         status: LakemillError | None = None
         try:
             way(run)
+            if (sentence := saved(run.result.tasks)) is not None:
+                tell(sentence)
             version = side.submit(_version, run)  # while the run is written down
         except LakemillError as error:
             status = error

@@ -12,13 +12,15 @@ from dataclasses import replace
 import pyarrow as pa
 
 from lakemill.engines.schemas import lost_fields
+from lakemill.pipelines.keyed_models import versions_of_keys
 from lakemill.pipelines.registry import alias_version
-from lakemill.predict.preparing import plan_for, resolve_config
+from lakemill.predict.cascades import with_thresholds
+from lakemill.predict.preparing import named_models, plan_for, resolve_config
 from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
 from lakemill_udfs.errors import LakemillError, ModelError
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import ModelStep
+from lakemill_udfs.steps.keyed import PLACEHOLDER, KeyedStep
 from lakemill_udfs.worker import predict_whole
 
 logger = logging.getLogger(__name__)
@@ -35,10 +37,15 @@ class ModelUpdates:
 
     def __init__(self, run: Run) -> None:
         config = run.config.pipeline
-        uris = [config.uri] if config.uri else [s.uri for s in config.declared().steps if isinstance(s, ModelStep)]
+        uris = [config.uri] if config.uri else [step.uri for step in config.declared().model_steps]
         self.aliases = tuple(dict.fromkeys(uri for uri in uris if uri.startswith("models:/") and "@" in uri))
         in_use = {uri: m.version for m in run.plan.models for uri in self.aliases if uri in (m.uri, config.uri)}
         self.versions: tuple[str | None, ...] = tuple(in_use.get(uri) for uri in self.aliases)
+        steps = () if config.uri else config.declared().steps
+        keyed = [step.uri for step in steps if isinstance(step, KeyedStep) and step.uri is not None]
+        self.keyed = tuple(uri for uri in keyed if uri.startswith("models:/") and "@" in uri)
+        start = tuple(PLACEHOLDER.split(uri)[0] for uri in self.keyed)
+        self.keys = {m.uri: m.version for m in run.plan.models if start and m.uri.startswith(start)}
         self.problem: LakemillError | None = None
         self.unwritten_code: str | None = None  # of a problem that no run row has yet
 
@@ -48,26 +55,34 @@ class ModelUpdates:
         Args:
             run: With the models in use.
         """
-        if not self.aliases:
+        if not self.aliases and not self.keyed:
             return run
         try:
             versions = tuple(alias_version(uri, run.config.registry) for uri in self.aliases)
+            found = [versions_of_keys(uri, run.config.registry) for uri in self.keyed]
         except LakemillError as error:
             self._report(run, error, "the models in use stay")
             return run
-        if versions == self.versions:
+        keys: dict[str, str | None] = {uri: version for one in found for uri, version in one.items()}
+        if (versions, keys) == (self.versions, self.keys):
             return run
-        self.versions = versions  # also of a version that is refused: it is not tried again with every batch
+        changed = [uri for uri in {*keys, *self.keys} if keys.get(uri) != self.keys.get(uri)]
+        self.versions, self.keys = (
+            versions,
+            keys,
+        )  # also of a version that is refused: it is not tried again with every batch
         try:
             return self._changed(run)
         except LakemillError as error:
-            named = ", ".join(f"{uri} (version {version})" for uri, version in zip(self.aliases, versions, strict=True))
-            self._report(run, error, f"{named} is not used, the models in use stay")
+            named = [f"{uri} (version {version})" for uri, version in zip(self.aliases, versions, strict=True)]
+            more = [f"{len(changed)} keys' models"] if changed else []
+            self._report(run, error, f"{', '.join(named + more)} is not used, the models in use stay")
             return run
 
     def _changed(self, run: Run) -> Run:
         source = open_source(run.config, run.engine)
-        plan, schema = plan_for(run.config, resolve_config(run.config), source, run.engine, run.result.run_id)
+        resolved = with_thresholds(run.config, resolve_config(run.config), source, run.engine, run.tell)
+        plan, schema = plan_for(run.config, resolved, source, run.engine, run.result.run_id)
         if plan.pipeline == run.plan.pipeline and _identities(plan) == _identities(run.plan):
             return run
         if lost := lost_fields(run.schema, schema):
@@ -78,8 +93,7 @@ class ModelUpdates:
             )
         try_plan(plan, source.rows.select(plan.source_columns).limit(TRIED_ROWS).to_arrow())
         shipped = run.engine.prepare(plan, source.snapshot)
-        models = ", ".join(f"{model.name} {model.version or model.sha256[:12]}" for model in plan.models)
-        run.tell(f"new models from the next batch on: {models}")
+        run.tell(f"new models from the next batch on: {named_models(plan.models)}")
         run.result.pipeline_version = plan.pipeline.version
         self.problem = None
         return replace(run, plan=shipped, schema=schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,10 +15,15 @@ from lakemill.pipelines.function_code import FunctionCode
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
+from lakemill.predict.cascades import with_thresholds
 from lakemill.predict.commits import prepare_output
 from lakemill.predict.run import PredictResult, Progress, Run, state_of
 from lakemill.predict.source import Source, open_source, passed_columns
+from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.plan import PredictPlan, Provenance
+
+MOST_NAMED = 8
+"""Models that a run's first line names."""
 
 
 def resolve_config(config: PredictConfig) -> Resolved:
@@ -55,8 +61,9 @@ def prepare(
         ConfigError: something does not fit.
     """
     resolved = resolve_config(config)
-    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {_named(resolved)}")
+    tell(f"pipeline {resolved.name or config.name} {resolved.pipeline.version}: {named_models(resolved.models)}")
     source = open_source(config, engine)
+    resolved = with_thresholds(config, resolved, source, engine, tell)
     run_id = uuid.uuid4().hex
     plan, schema = plan_for(config, resolved, source, engine, run_id)
     plan = engine.prepare(plan, source.snapshot)
@@ -66,9 +73,13 @@ def prepare(
     return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table, state)
 
 
-def _named(resolved: Resolved) -> str:
-    versions = [f"version {model.version}" if model.version else model.sha256[:12] for model in resolved.models]
-    return ", ".join(f"{model.name} {text}" for model, text in zip(resolved.models, versions, strict=True))
+def named_models(models: Sequence[ModelSpec]) -> str:
+    """Return models with their versions; of many, the first ones and how many more."""
+    named = [
+        f"{model.name} " + (f"version {model.version}" if model.version else model.sha256[:12]) for model in models
+    ]
+    more = [f"and {len(named) - MOST_NAMED} more models"] if len(named) > MOST_NAMED else []
+    return ", ".join([*named[:MOST_NAMED], *more])
 
 
 def plan_for(

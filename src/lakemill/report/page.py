@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakemill.engines import table_names
+from lakemill.report.comparison import comparison
 from lakemill.report.values import Card, Report
 from lakemill_udfs.errors import RowError, missing_extra
 from lakemill_udfs.images.encoding import encode
@@ -66,6 +67,7 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
     session = spark or get_session("lakemill report")
     key = config.source.key or ("path",)  # as predict has it
     report = collect(session, config.output.table, key, title=config.name, source=config.source.table)
+    report = replace(report, compared=comparison(config, session))
     keys = sorted({card.key for card in (*report.sample, *report.unsure, *report.wrong)})
     return with_thumbnails(report, contents(session, config.source.table, key, image_column(config), keys))
 

@@ -203,6 +203,31 @@ class ModelUse:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What is known of one of several models; each share as a text with its interval and counts.
+
+    Args:
+        role: In the pipeline.
+        model: Registered name and version.
+        rows: That it scored.
+        rows_per_second: Of the model alone.
+        errors: Share of rows without an answer.
+        correct: Share of rows with the carried label; empty without one.
+        agreement: Share of rows with the champion's answer; empty for others than shadows.
+        differences: The champion's answer, its own, and rows.
+    """
+
+    role: str
+    model: str
+    rows: int
+    rows_per_second: float
+    errors: str
+    correct: str = ""
+    agreement: str = ""
+    differences: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Run:
     """One row of the run table; ``stages`` has the seconds of each, summed over tasks that worked side by side."""
 
@@ -234,6 +259,7 @@ class Report:
     checks: tuple[Named, ...] = ()
     runs: tuple[Run, ...] = ()
     models: tuple[ModelUse, ...] = ()
+    compared: tuple[Compared, ...] = ()
 
     @property
     def stages(self) -> tuple[Named, ...]:

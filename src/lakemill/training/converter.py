@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from lakemill.engines import table_names
 from lakemill.training.arguments import filter_sql, reader_arguments
 from lakemill.training.fields import Fields
-from lakemill.training.frames import copy_of, discard, local_form
+from lakemill.training.frames import PARENT, copy_of, discard, local_form
 from lakemill.training.loader import Loader, Reading
 from lakemill.training.snapshot import TrainingTable, open_training_table
 from lakemill.training.tensorflow_dataset import tensorflow_dataset
@@ -35,9 +35,12 @@ class SparkDatasetConverter:
         shard_count: How many shards there are.
 
     Attributes:
+        PARENT_CACHE_DIR_URL_CONF: Name of the Spark setting with the folder of copies, as petastorm calls it.
         is_deleted: Whether ``delete`` was called.
         is_copy: Whether the files are a copy of a DataFrame's rows.
     """
+
+    PARENT_CACHE_DIR_URL_CONF: ClassVar[str] = PARENT
 
     table: TrainingTable
     images: tuple[ImageStep, ...] = ()

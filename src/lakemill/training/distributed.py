@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
@@ -50,23 +53,31 @@ def distribute(
     get_session("training")
     converter = table if isinstance(table, SparkDatasetConverter) else make_spark_converter(table)
     distributor = TorchDistributor(num_processes=num_processes, local_mode=local_mode, use_gpu=use_gpu)
-    try:
-        return distributor.run(_run_rank, converter, train_function, args, kwargs)
-    except Exception as error:  # TorchDistributor raises RuntimeError here, Spark's own classes from a cluster
-        failed = RunError(
-            "TRAINING_PROCESS",
-            f"one of the {num_processes} training processes ended with an error ({type(error).__name__}).",
-            hint="its log is below this error's traceback.",
-        )
-        failed.add_note(str(error))
-        raise failed from error
+    with tempfile.TemporaryDirectory() as logs:
+        try:
+            return distributor.run(_run_rank, logs, converter, train_function, args, kwargs)
+        except Exception as error:  # RuntimeError on this machine, Spark's own classes from a cluster
+            failed = RunError(
+                "TRAINING_PROCESS",
+                f"one of the {num_processes} training processes ended with an error ({type(error).__name__}).",
+                hint="its log is below this error's traceback.",
+            )
+            for text in [log.read_text(encoding="utf-8") for log in sorted(Path(logs).iterdir())] or [str(error)]:
+                failed.add_note(text)
+            raise failed from error
 
 
 def _run_rank(
+    logs: str,
     converter: SparkDatasetConverter,
     train_function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    shard = converter.shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    return train_function(shard, *args, **kwargs)
+    rank = int(os.environ["RANK"])
+    try:
+        return train_function(converter.shard(rank, int(os.environ["WORLD_SIZE"])), *args, **kwargs)
+    except Exception:  # on its way: torchrun prints it, and tells its caller nothing
+        if Path(logs).is_dir():  # the driver's machine; from others Spark brings the log
+            (Path(logs) / f"rank_{rank}.log").write_text(f"rank {rank}: {traceback.format_exc()}", encoding="utf-8")
+        raise

@@ -101,12 +101,14 @@ class Fields:
         return {name: self._spec(name, kinds[name]) for name in transform.names(self.names)}
 
     def _spec(self, name: str, kind: Kind) -> TensorSpec:
+        if kind == "binary":
+            return TensorSpec(name, "binary")
         if not isinstance(kind, TensorSpec):
             raise TableError(
                 "TRAINING_COLUMN",
                 f"column '{name}' is {kind}, which is no tensor.",
-                hint="an encoded image takes images=ImageStep(...), a tensor's bytes the metadata lakemill.dtype and "
-                "lakemill.shape; leave a column out with schema_fields=[...], or convert it with a TransformSpec.",
+                hint="leave it out with schema_fields=[...], or convert it with a TransformSpec and declare what it "
+                "becomes in edit_fields.",
             )
         is_table_s = name in self.schema.names and name not in (self.transform or TransformSpec()).edits
         return replace(kind, dtype=self.dtype) if self.dtype and is_table_s and kind.dtype in FLOATS else kind
@@ -129,6 +131,8 @@ class Fields:
             return self._decoded(step, rows)
         stored = self._kinds[name]
         if not isinstance(stored, TensorSpec):
+            if rows[name].null_count and name in self.specs and self.transform is None:
+                _raise_first(name, [RowError("INPUT_NULL", f"{name}: a required input is null.")] * rows.num_rows)
             return np.asarray(rows[name].to_numpy(), dtype=object)
         values, failures = read_tensor(rows[name], self.specs.get(name, stored), stored.dtype)
         _raise_first(name, failures or ())

@@ -38,7 +38,7 @@ def tensorflow_dataset(loader: Loader, prefetch: int | None) -> Iterator[Any]:
             yield batch(**arrays)
 
     specs = {
-        name: tf.TensorSpec((None, *spec.shape), tf.string if spec.dtype == "string" else spec.dtype)
+        name: tf.TensorSpec((None, *spec.shape), tf.string if spec.dtype in ("string", "binary") else spec.dtype)
         for name, spec in fields.specs.items()
     }
     dataset = tf.data.Dataset.from_generator(tuples, output_signature=batch(**specs))

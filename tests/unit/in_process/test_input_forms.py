@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.tensors.cells import read_column
 from lakemill_udfs.tensors.columns import write_tensor

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lakemill.predict.evidence import Share
 from lakemill.report import layout
 from lakemill.report.page import render, thumbnail_uri, with_thumbnails
-from lakemill.report.values import Card, Count, ErrorGroup, Histogram, Named, Report, Totals
+from lakemill.report.values import Card, Compared, Count, ErrorGroup, Histogram, Named, Report, Totals
 from lakemill_udfs.errors import ModelError
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -48,6 +49,15 @@ def test_numbers_alone_make_a_report() -> None:
     assert "4 not a finite number" in page
 
 
+def test_several_models_are_compared_with_intervals() -> None:
+    share = str(Share(426, 599))
+    newer = Compared("newer", "digits, version 2", 599, 1234.5, str(Share(0, 599)), share, share, (("1", "8", 31),))
+    page = render(Report("trial", "lake/trial", None, Totals(599), compared=(newer,)))
+    assert sections(page) == {"compared"}
+    assert page.count("71.12% (67.31% to 74.72%; 426 of 599)") == 2
+    assert "<td>1</td><td>8</td>" in page
+
+
 def test_everything_from_data_is_escaped() -> None:
     card = Card(HOSTILE, HOSTILE, HOSTILE + "!", 0.5)
     used = count('{"pipeline": "<b>", "models": [{"name": "<b>", "version": "<b>", "sha256": "<b>"}]}', None, 1)
@@ -64,6 +74,7 @@ def test_everything_from_data_is_escaped() -> None:
             checks=(Named(HOSTILE, 1),),
             histograms=(Histogram(HOSTILE, 0, 1, 0.5, (1,)),),
             models=layout.models([used]),
+            compared=(Compared(HOSTILE, HOSTILE, 1, 1.0, HOSTILE, HOSTILE, HOSTILE, ((HOSTILE, HOSTILE, 1),)),),
         )
     )
     assert "<script" not in page

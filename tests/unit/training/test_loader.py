@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import pickle
 import threading
@@ -18,6 +19,7 @@ from lakemill import ImageStep, Pipeline
 from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
 from lakemill.training.transform_spec import TransformSpec
 from lakemill_udfs.errors import LakemillError
+from tests.lake import png
 from tests.local.delta_tables import write_by_hand
 from tests.unit.training.training_tables import examples, write_examples
 
@@ -253,8 +255,10 @@ def test_a_row_without_a_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_tensor_is_named_and_not_dropped(table: str) -> None:
-    converter = make_spark_converter(table)
-    assert code_of(converter.make_loader) == "TRAINING_COLUMN"  # content: bytes without an image step
+    dated = examples(0, 3).append_column("day", pa.array([dt.date(2026, 1, 1)] * 3))
+    write_deltalake(table + "_dated", dated)
+    converter = make_spark_converter(table + "_dated")
+    assert code_of(converter.make_loader) == "TRAINING_COLUMN"
     assert code_of(lambda: converter.make_loader(schema_fields=["nothing"])) == "TRAINING_FIELD"
 
 
@@ -286,3 +290,41 @@ def test_leaving_a_loader_ends_its_threads(table: str) -> None:
         assert any(thread.name.startswith("lakemill-training") for thread in threading.enumerate())
     assert not any(thread.name.startswith("lakemill-training") for thread in threading.enumerate())
     assert code_of(lambda: iter(loader)) == "TRAINING_CLOSED"
+
+
+def test_large_images_are_read_by_their_path_below_the_table_s_roots(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(png(number))
+    rows = pa.table(
+        {
+            "path": [str(tmp_path / "photos" / f"{number}.png") for number in range(4)],
+            "content": pa.nulls(4, pa.binary()),
+        }
+    )
+    step = ImageStep(column="content", mode="L", size=(8, 8), dtype="uint8", layout="flat", output="pixels")
+    roots = {"lakemill.roots": json.dumps([str(tmp_path / "photos")])}
+    fields = [
+        {"name": name, "type": kind, "nullable": True, "metadata": {}}
+        for name, kind in (("path", "string"), ("content", "binary"))
+    ]
+    table = write_by_hand(tmp_path / "referenced", rows, fields, configuration=roots)
+    with make_spark_converter(table, images=step).make_loader(
+        schema_fields=["pixels"], shuffle_row_groups=False
+    ) as loader:
+        (batch,) = list(loader)
+    assert batch["pixels"][:, 0].tolist() == [0, 20, 40, 60]
+    write_deltalake(tmp_path / "elsewhere", rows)
+    with (
+        make_spark_converter(str(tmp_path / "elsewhere"), images=step).make_loader(schema_fields=["pixels"]) as loader,
+        pytest.raises(LakemillError, match=r"TRAINING_ROW.*PATH_NOT_ALLOWED"),
+    ):
+        list(loader)
+
+
+def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
+    with make_spark_converter(table).make_loader(8, schema_fields=["content"], shuffle_row_groups=False) as loader:
+        assert next(iter(loader))["content"].tolist() == examples(0, 8)["content"].to_pylist()
+    write_deltalake(table + "_null", pa.table({"content": pa.array([b"x", None])}))
+    with make_spark_converter(table + "_null").make_loader() as loader:
+        assert code_of(lambda: list(loader)) == "TRAINING_ROW"

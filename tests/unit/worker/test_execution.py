@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import ModelError, RunError, SetupError
-from lakemill_udfs.execution import Batch, PipelineRunner
+from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.step_call import StepCall, checked
 from lakemill_udfs.steps.declared import FormatStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec

@@ -9,7 +9,8 @@ import pytest
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep, Step
+from lakemill_udfs.steps.declared import FormatStep, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import Step
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import Wiring, wire
 

@@ -46,13 +46,14 @@ class ModelCache:
 
     entries: OrderedDict[tuple[Any, ...], LoadedModel] = field(default_factory=OrderedDict)
 
-    def get(self, spec: ModelSpec, *, threads: int, device: str) -> tuple[LoadedModel, bool]:
+    def get(self, spec: ModelSpec, *, threads: int, device: str, most: int = 0) -> tuple[LoadedModel, bool]:
         """Return the model and whether it was loaded just now.
 
         Args:
             spec: Which model.
             threads: Threads it may use inside one call; 0 leaves the runtime's default.
             device: ``auto``, ``cpu`` or ``cuda``.
+            most: Models that one pipeline has, all of which are kept.
 
         Raises:
             ModelError: ``MODEL_LOAD`` if it does not load, ``MODEL_CHANGED`` if its files are not those of the plan,
@@ -71,7 +72,7 @@ class ModelCache:
             raise changed(spec, "other files while they were read")
         loaded = LoadedModel(model, time.perf_counter() - started, size_bytes(files))
         self.entries[key] = loaded
-        while len(self.entries) > CACHED_MODELS:
+        while len(self.entries) > max(CACHED_MODELS, most):
             self.entries.popitem(last=False)
         return loaded, True
 

@@ -16,7 +16,6 @@ from lakemill_udfs.errors import RowError
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import ModelStep
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors, declared
 from lakemill_udfs.wiring import wire
 from lakemill_udfs.worker import predict_batches, predict_whole
@@ -28,10 +27,10 @@ class LoggedPipeline(PythonModel):
     def load_context(self, context: Any) -> None:
         """Read the steps from the model's configuration and find its models among the artifacts."""
         self.pipeline = Pipeline.from_dict(context.model_config["lakemill_pipeline"])
-        steps = [(index, step) for index, step in enumerate(self.pipeline.steps) if isinstance(step, ModelStep)]
+        names, steps = self.pipeline.artifacts, self.pipeline.model_steps
         self.models = tuple(
-            _spec(raw, step.uri, context.artifacts[f"model_{index}"])
-            for raw, (index, step) in zip(context.model_config["models"], steps, strict=True)
+            _spec(raw, step.uri, context.artifacts[name])
+            for raw, name, step in zip(context.model_config["models"], names, steps, strict=True)
         )
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- MLflow takes hints for a schema

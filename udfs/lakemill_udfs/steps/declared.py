@@ -275,16 +275,6 @@ class FormatStep:
         return {name: source for name, source in named.items() if source is not None}
 
 
-Step = ImageStep | ModelStep | PythonStep | FormatStep
-STEP_KINDS: dict[str, type[ImageStep] | type[ModelStep] | type[PythonStep] | type[FormatStep]] = {
-    "image": ImageStep,
-    "model": ModelStep,
-    "python": PythonStep,
-    "format": FormatStep,
-}
-"""The key of a step in YAML and JSON, and its class."""
-
-
 @dataclass(frozen=True)
 class Check:
     """A named condition; a row for which it is true is flagged in ``anomaly``, never dropped.

@@ -18,6 +18,7 @@ from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.flavors import releases_lock
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.kinds import model_steps
 
 TASK_COLUMN = "_task"
 
@@ -139,7 +140,7 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
         return Workers("processes" if forced == "processes" else "threads", count, 1, "engine.workers says so")
     if not all(releases_lock(model.flavor) for model in plan.models):
         return Workers("processes", count, 1, "the model is called through Python, which runs one thread at a time")
-    kinds = {type(step) for step in plan.pipeline.steps}
+    kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}
     for step, (kind, reason) in reasons.items():
         if step in kinds:
             return Workers("processes" if kind == "processes" else "threads", count, 1, reason)

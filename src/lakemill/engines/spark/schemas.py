@@ -105,7 +105,10 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
         "out": spark_struct(plan.out_type),
         "anomaly": _spark_type(plan.anomaly_type),
     }
-    fields += [StructField(part, parts[part]) for part in plan.parts]
+    for part in plan.parts:
+        fields.append(StructField(part, parts[part]))
+        if part == "out":
+            fields += [StructField(name, spark_struct(kind)) for name, kind in plan.branch_types.items()]
     fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(METADATA))]
     if plan.task_metrics:
         fields.append(StructField("_task", _spark_type(TASK)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,8 @@ from lakemill_udfs.models.content import content_files
 from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.callables import must_travel
+from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import model_steps
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,7 +36,7 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     """
     models = plan.models
     if not is_local(spark):
-        models = tuple(_ship_model(spark, model) if "://" not in model.location else model for model in plan.models)
+        models = _ship_models(spark, plan)
     for function in plan.pipeline.functions:
         must_travel(function, "Spark's workers")
     code = dict(plan.archives)
@@ -62,6 +66,28 @@ def _ship_package(spark: SparkSession, package: Package) -> str:
     return archive.name
 
 
+def _ship_models(spark: SparkSession, plan: PredictPlan) -> tuple[ModelSpec, ...]:
+    """Send the models that are on this machine; those of keys together in one archive."""
+    models: list[ModelSpec] = []
+    coming = iter(plan.models)
+    for step in plan.pipeline.steps:
+        own = [next(coming) for _ in model_steps(step)]
+        if isinstance(step, KeyedStep) and all("://" not in model.location for model in own):
+            models += _ship_together(spark, own)
+        else:
+            models += [_ship_model(spark, model) if "://" not in model.location else model for model in own]
+    return tuple(models)
+
+
+def _ship_together(spark: SparkSession, models: Sequence[ModelSpec]) -> list[ModelSpec]:
+    digest = hashlib.sha256("".join(model.sha256 for model in models).encode()).hexdigest()
+    folders = {model.sha256[:16]: ModelFiles(Path(model.location), model.beside) for model in models}
+    archive = _zip_models(tuple(folders.items()), f"lakemill-models-{digest[:16]}")
+    _add(spark, archive, archive=True)
+    names = {folder: f"{archive.name}/{folder}/{files.path.name}" for folder, files in folders.items()}
+    return [replace(model, location=names[model.sha256[:16]], shipped=True) for model in models]
+
+
 def _ship_model(spark: SparkSession, model: ModelSpec) -> ModelSpec:
     files = ModelFiles(Path(model.location), model.beside)
     archive = _zip_model(files, f"lakemill-model-{model.sha256[:16]}")
@@ -80,11 +106,18 @@ def _scratch() -> Path:
 
 @lru_cache(maxsize=64)
 def _zip_model(files: ModelFiles, name: str) -> Path:
-    """Return the archive of the files that the model's sha256 covers, and of no others."""
+    return _zip_models((("", files),), name)
+
+
+@lru_cache(maxsize=8)
+def _zip_models(folders: tuple[tuple[str, ModelFiles], ...], name: str) -> Path:
+    """Return the archive of the files that models' sha256 cover, and of no others, each model in its folder."""
     target = _scratch() / f"{name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for inside, file in content_files(files):
-            archive.write(file, f"{files.path.name}/{inside}" if files.path.is_dir() else inside)
+        for folder, files in folders:
+            start = f"{folder}/" if folder else ""
+            for inside, file in content_files(files):
+                archive.write(file, f"{start}{files.path.name}/{inside}" if files.path.is_dir() else f"{start}{inside}")
     return target
 
 

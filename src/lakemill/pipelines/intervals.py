@@ -1,0 +1,50 @@
+"""Exact confidence intervals of shares (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+STEPS = 60  # halvings: more than a float's precision
+
+
+def upper_bound(count: int, trials: int, confidence: float = 0.95) -> float:
+    """Return the one-sided upper bound of a share, of which ``count`` of ``trials`` were seen; 1 without trials.
+
+    It is the share ``p`` at which so few or fewer are seen with a probability of ``1 - confidence``.
+    """
+    if count >= trials:
+        return 1.0
+    low, high = count / trials, 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_most(count, trials, middle) > 1 - confidence else (low, middle)
+    return high
+
+
+def lower_bound(count: int, trials: int, confidence: float = 0.95) -> float:
+    """Return the one-sided lower bound of a share; 0 without trials."""
+    return 1 - upper_bound(trials - count, trials, confidence)
+
+
+@lru_cache(4096)
+def interval(count: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided interval of a share: each side with half of what confidence leaves."""
+    side = 1 - (1 - confidence) / 2
+    return lower_bound(count, trials, side), upper_bound(count, trials, side)
+
+
+def _at_most(count: int, trials: int, share: float) -> float:
+    """Return the probability of ``count`` or fewer of ``trials`` at a share."""
+    seen = np.arange(count + 1)
+    ways = _log_factorials(trials)
+    logs = ways[trials] - ways[seen] - ways[trials - seen]
+    logs = logs + seen * math.log(share) + (trials - seen) * math.log1p(-share) if 0 < share < 1 else logs * math.nan
+    return 1.0 if share <= 0 else 0.0 if share >= 1 else float(np.exp(logs).sum())
+
+
+@lru_cache(8)
+def _log_factorials(most: int) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])

@@ -1,0 +1,189 @@
+"""A model a key: each row gets its own key's model, a thousand of them on one worker, within a memory budget."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from onnx import TensorProto, helper, numpy_helper
+
+from lakemill import ConfigError, KeyedStep, ModelError, Pipeline, PredictConfig, predict_table
+from lakemill.pipelines.registry import mlflow_at
+from lakemill_udfs import keyed
+from lakemill_udfs.models.cache import ModelCache
+from lakemill_udfs.worker import predict_batches
+from tests.unit.plans import plan_for
+
+
+def factor_model(path: Path, factor: float, output: str = "demand") -> Path:
+    """Write a model ``sales -> sales * factor``."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["sales", "factor"], [output])],
+        "factor",
+        [helper.make_tensor_value_info("sales", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array([factor], np.float32), "factor")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model for each of the keys 0 to 9: times the key."""
+    folder = tmp_path_factory.mktemp("keyed")
+    for key in range(10):
+        factor_model(folder / f"store-{key}.onnx", key)
+    factor_model(folder / "other.onnx", -1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> ModelCache:
+    """Return an empty cache, as a new worker has it."""
+    monkeypatch.setattr(keyed, "KEYED", ModelCache())
+    return keyed.KEYED
+
+
+def step(models: Path, **options: Any) -> KeyedStep:
+    return KeyedStep("store", f"{models}/store-{{store}}.onnx", **options)
+
+
+def test_each_row_has_the_answer_of_its_key_s_model(models: Path) -> None:
+    data = pd.DataFrame({"store": np.arange(50) * 7 % 10, "sales": np.arange(50, dtype=np.float32)})
+    result = Pipeline((step(models),)).infer(data, dataset=["out", "metadata.models", "metadata.last_model"])
+    assert result["out.demand"].tolist() == (data["store"] * data["sales"]).tolist()
+    assert [one[0]["name"] for one in result["metadata.models"]] == [f"store-{key}" for key in data["store"]]
+    assert [one["model_name"] for one in result["metadata.last_model"]] == [f"store-{key}" for key in data["store"]]
+
+
+def test_a_key_without_a_model_is_an_error_of_its_rows_or_the_fallback_s(models: Path) -> None:
+    schema = pa.schema([("store", pa.string()), ("sales", pa.float32())])
+    batch = pa.record_batch([pa.array(["3", "unknown", None, "4"]), pa.array([1, 2, 3, 4], pa.float32())], schema)
+    rows = [row for part in predict_batches(plan_for([step(models)], schema), [batch]) for row in part.to_pylist()]
+    assert [row["out"] and row["out"]["demand"] for row in rows] == [3, None, None, 16]
+    assert [row["error"] and row["error"]["code"] for row in rows] == [None, *["MODEL_KEY_UNKNOWN"] * 2, None]
+    assert [len(row["metadata"]["models"]) for row in rows] == [1, 0, 0, 1]
+    assert "unknown" not in str(rows[1]["error"])
+    plan = plan_for([step(models, fallback=str(models / "other.onnx"))], schema)
+    rows = [row for part in predict_batches(plan, [batch]) for row in part.to_pylist()]
+    assert [row["out"]["demand"] for row in rows] == [3, -2, -3, 16]
+    assert rows[1]["metadata"]["models"][0]["name"] == "other"
+
+
+def test_a_table_says_the_models_too_and_survives_yaml(models: Path, tmp_path: Path) -> None:
+    table = {1: str(models / "store-1.onnx"), "two": str(models / "store-2.onnx")}
+    pipeline = Pipeline((KeyedStep("store", table=table),))
+    pipeline.to_yaml(tmp_path / "pipeline.yaml")
+    assert Pipeline.from_yaml(tmp_path / "pipeline.yaml") == pipeline
+    assert pipeline.infer({"store": ["1", "two"], "sales": np.ones(2, np.float32)})["out.demand"] == [1, 2]
+
+
+def test_what_cannot_work_is_said_before_anything_runs(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="MODELS_STEP"):
+        KeyedStep("store", "models/{shop}.onnx")
+    with pytest.raises(ConfigError, match="MODELS_STEP"):
+        KeyedStep("store")
+    with pytest.raises(ModelError, match="MODEL_NOT_FOUND"):
+        Pipeline((KeyedStep("store", f"{tmp_path}/none-{{store}}.onnx"),)).resolve()
+    odd = factor_model(tmp_path / "odd.onnx", 1, output="price")
+    mixed = KeyedStep("store", table={1: str(models / "store-1.onnx"), 2: str(odd)})
+    with pytest.raises(ModelError, match=r"MODELS_DIFFER.*'2'.*gives demand.*gives price"):
+        Pipeline((mixed,)).infer({"store": [1], "sales": np.ones(1, np.float32)})
+    digest = Pipeline((step(models),)).resolve().pipeline.steps[0].sha256
+    assert Pipeline((step(models, sha256=digest),)).resolve().pipeline.steps[0].sha256 == digest
+    with pytest.raises(ModelError, match="MODEL_CHANGED"):
+        Pipeline((step(models, sha256="0" * 64),)).resolve()
+
+
+def test_registered_models_are_found_by_their_alias(models: Path, tmp_path: Path) -> None:
+    registry = f"sqlite:///{tmp_path}/mlflow.db"
+    with mlflow_at(registry) as mlflow:
+        import mlflow.onnx
+
+        for key in (1, 2, 3):
+            info = mlflow.onnx.log_model(
+                onnx.load(str(models / f"store-{key}.onnx")),
+                name="m",
+                registered_model_name=f"demand-{key}",
+                pip_requirements=[],
+            )
+            if key != 3:
+                mlflow.MlflowClient().set_registered_model_alias(
+                    f"demand-{key}", "production", info.registered_model_version
+                )
+    pipeline = Pipeline((KeyedStep("store", "models:/demand-{store}@production"),))
+    resolved = pipeline.resolve(registry)
+    assert [*resolved.pipeline.steps[0].table] == ["1", "2"]
+    assert [model.version for model in resolved.models] == ["1", "1"]
+
+
+def test_a_thousand_models_on_one_worker_within_a_budget(tmp_path: Path, fresh: ModelCache) -> None:
+    """All rows are right, the plan stays small, and models that were not used for longest are dropped."""
+    for key in range(1000):
+        factor_model(tmp_path / f"store-{key}.onnx", key)
+    for padding in range(2):  # two models of 600 KiB, so that 1 MiB holds one of them
+        big_model(tmp_path / f"store-big{padding}.onnx")
+    write_deltalake(
+        tmp_path / "sales",
+        pa.table(
+            {
+                "path": [f"row{row}" for row in range(5000)],
+                "store": [*(str(row % 1000) for row in range(4998)), "big0", "big1"],
+                "sales": pa.array(np.ones(5000), pa.float32()),
+            }
+        ),
+    )
+    config = PredictConfig.load(
+        None,
+        ["engine.name=local"],
+        name="demand",
+        source__table=f"{tmp_path}/sales",
+        source__columns=["store"],
+        pipeline__steps=[{"models": {"by": "store", "uri": f"{tmp_path}/store-{{store}}.onnx", "memory_mib": 1}}],
+        output__table=f"{tmp_path}/predictions",
+    )
+    assert predict_table(config).rows_error == 0
+    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
+    assert all(row["out"]["demand"] == float(row["store"]) for row in rows if row["store"].isdigit())
+    assert {row["metadata"]["models"][0]["name"] for row in rows} == {
+        *(f"store-{key}" for key in range(1000)),
+        "store-big0",
+        "store-big1",
+    }
+    tasks = DeltaTable(tmp_path / "predictions_tasks").to_pyarrow_table().to_pylist()
+    assert sum(task["models_loaded"] for task in tasks) >= 1002
+    assert sum(task["models_dropped"] for task in tasks) >= 1
+    assert sum(entry.model_bytes for entry in fresh.entries.values()) <= 2**20
+
+
+def big_model(path: Path) -> None:
+    """Write a model of 600 KiB of the same inputs and outputs."""
+    factor_model(path, 1)
+    model = onnx.load(str(path))
+    unused = np.random.default_rng(len(path.name)).random(150_000, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(unused, f"unused{path.stem}"))
+    onnx.save(model, str(path))
+
+
+def test_threads_share_the_models_of_keys_within_the_budget(models: Path, fresh: ModelCache, tmp_path: Path) -> None:
+    for number in range(2):
+        big_model(tmp_path / f"store-{number}.onnx")
+    keyed_step = KeyedStep("store", f"{tmp_path}/store-{{store}}.onnx", memory_mib=1)
+    schema = pa.schema([("store", pa.int64()), ("sales", pa.float32())])
+    plan = plan_for([keyed_step], schema, batch_rows=4)
+    batch = pa.record_batch([pa.array([0, 1] * 40), pa.array(np.ones(80, np.float32))], schema)
+
+    def score(_: int) -> int:
+        return sum(row["out"]["demand"] == 1 for part in predict_batches(plan, [batch]) for row in part.to_pylist())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(score, range(8))) == [80] * 8
+    assert sum(entry.model_bytes for entry in fresh.entries.values()) <= 2**20
