@@ -103,7 +103,7 @@ def test_another_secret_is_another_job_still(monkeypatch: pytest.MonkeyPatch) ->
         config = PredictConfig.load(
             None, (), source={"table": "a/b", "where": where}, output={"table": "a/c"}, pipeline={"uri": "m"}
         )
-        return job_identity(config, ["path"])
+        return job_identity(config, ["path"], "table")
 
     monkeypatch.setenv("LAKEMILL_PLANTED", "one-site")
     one, plain = identity("site = '${LAKEMILL_PLANTED}'"), identity("site = 'one-site'")
