@@ -110,10 +110,11 @@ def test_another_secret_is_another_job_still(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LAKEMILL_PLANTED", "two-sites")
     two = identity("site = '${LAKEMILL_PLANTED}'")
     assert one["where"] == two["where"] == "site = '${LAKEMILL_PLANTED}'"
-    check_identity(one, plain)
-    check_identity({"where": "site = 'one-site'"}, {"where": "site = 'one-site'", "sha256": {}})  # an older file
+    check_identity(one, plain, None)
+    older = {"where": "site = 'one-site'", "source_id": "table"}
+    check_identity(older, older | {"sha256": {}}, None)  # an older file
     with pytest.raises(ConfigError, match=r"^\[CHECKPOINT_OTHER_JOB\].*where"):
-        check_identity(one, two)
+        check_identity(one, two, None)
 
 
 @pytest.mark.parametrize(
