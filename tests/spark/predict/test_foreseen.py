@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lake(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a source of 3 rows."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "both/predict"))
     spark.sql(
         f"CREATE TABLE delta.`{tmp_path}/source` (id INT, x DOUBLE, c INT, e STRING) USING delta "
         "TBLPROPERTIES (delta.enableChangeDataFeed = true, delta.columnMapping.mode = 'name')"
