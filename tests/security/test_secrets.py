@@ -103,7 +103,7 @@ def test_another_secret_is_another_job_still(monkeypatch: pytest.MonkeyPatch) ->
         config = PredictConfig.load(
             None, (), source={"table": "a/b", "where": where}, output={"table": "a/c"}, pipeline={"uri": "m"}
         )
-        return job_identity(config, ["path"], "id")
+        return job_identity(config, ["path"], "table")
 
     monkeypatch.setenv("LAKEMILL_PLANTED", "one-site")
     one, plain = identity("site = '${LAKEMILL_PLANTED}'"), identity("site = 'one-site'")
@@ -111,7 +111,8 @@ def test_another_secret_is_another_job_still(monkeypatch: pytest.MonkeyPatch) ->
     two = identity("site = '${LAKEMILL_PLANTED}'")
     assert one["where"] == two["where"] == "site = '${LAKEMILL_PLANTED}'"
     check_identity(one, plain, None)
-    check_identity({"where": "site = 'one-site'"}, {"where": "site = 'one-site'", "sha256": {}}, None)  # an older file
+    older = {"where": "site = 'one-site'", "source_id": "table"}
+    check_identity(older, older | {"sha256": {}}, None)  # an older file
     with pytest.raises(ConfigError, match=r"^\[CHECKPOINT_OTHER_JOB\].*where"):
         check_identity(one, two, None)
 

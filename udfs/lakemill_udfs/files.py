@@ -43,6 +43,14 @@ def filesystem(path: str) -> tuple[fs.FileSystem, str]:
     return store, f"{root}/{key}"
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or folder here; a name that no file system takes is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def local_path(path: str) -> str | None:
     """Return the absolute local path that ``path`` names, as Python has it; None if it is a store's.
 

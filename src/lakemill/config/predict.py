@@ -103,7 +103,7 @@ class SourceConfig(Strict):
 
     table: str
     where: str | None = None
-    version: int | str | None = None
+    version: Annotated[int, Field(ge=0, lt=2**63)] | str | None = None
     key: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     changes: Literal["append", "upsert"] = "append"

@@ -35,6 +35,14 @@ CHECKSUM_BYTES = 12
 """Of the smallest of Hadoop's checksum files: a head of 8 bytes and one sum of 4."""
 
 
+NEEDED = {
+    IDENTITY_FILE: ("job",),
+    "metadata": ("id",),
+    "offsets": ("reservoirVersion", "index", "isStartingVersion"),
+}
+"""What a file must say, by its name or folder; one that does not is damaged."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A job's checkpoint folder.
@@ -46,9 +54,8 @@ class Checkpoint:
     location: str
 
     def identity(self) -> dict[str, Any] | None:
-        """Return what the checkpoint was made for; None if there is no checkpoint yet."""
-        text = self._read(IDENTITY_FILE)
-        return None if text is None else dict(json.loads(text))
+        """Return what the checkpoint was made for; None if there is no checkpoint yet, or ``damage`` says what."""
+        return self._parsed(IDENTITY_FILE)
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Write down what the checkpoint is made for, and what goes with it."""
@@ -121,12 +128,18 @@ class Checkpoint:
     def _is_whole(self, name: str) -> bool:
         """Return whether a file (Spark's: its last line) is JSON, and its checksum, if it has one, is not cut short."""
         folder, _, base = name.rpartition("/")
-        text, checksum = self._read(name) or "", self._size(f"{folder}/.{base}.crc".lstrip("/"))
+        checksum = self._size(f"{folder}/.{base}.crc".lstrip("/"))
+        return self._parsed(name) is not None and (checksum is None or checksum >= CHECKSUM_BYTES)
+
+    def _parsed(self, name: str) -> dict[str, Any] | None:
+        """Return what a file (Spark's: its last line) says; None if there is none, or it is damaged."""
+        text = self._read(name) or ""
         try:
-            json.loads(text if name == IDENTITY_FILE else text.strip().rpartition("\n")[2])
+            said = json.loads(text if name == IDENTITY_FILE else text.strip().rpartition("\n")[2])
         except json.JSONDecodeError:
-            return False
-        return checksum is None or checksum >= CHECKSUM_BYTES
+            return None
+        needed = NEEDED.get(name.partition("/")[0], ())
+        return said if isinstance(said, dict) and all(key in said for key in needed) else None
 
     def _size(self, name: str) -> int | None:
         store, folder = filesystem(self.location)
@@ -135,8 +148,8 @@ class Checkpoint:
 
     def query_id(self) -> str | None:
         """Return the id that Spark gave the query at its first start."""
-        text = self._read("metadata")
-        return None if text is None else str(json.loads(text)["id"])
+        said = self._parsed("metadata")
+        return None if said is None else str(said["id"])
 
     def start(self, query_id: str) -> None:
         """Give a new checkpoint its query's id, as Spark does at a first start."""
@@ -144,8 +157,8 @@ class Checkpoint:
 
     def position(self, batch_id: int) -> Position | None:
         """Return where a batch ends in the source; None if it was not begun."""
-        text = self._read(f"offsets/{batch_id}")
-        return None if text is None else Position.read(text)
+        name = f"offsets/{batch_id}"
+        return None if self._parsed(name) is None else Position.read(self._read(name) or "")
 
     def begun(self) -> int | None:
         """Return the newest batch whose end was written down; None before the first one."""
@@ -192,14 +205,14 @@ class Checkpoint:
         return SourceOffset(version - 1 if index == WHOLE_VERSION else version, is_snapshot)
 
     def _delta_offset(self, batch_id: int) -> dict[str, Any]:
-        text = self._read(f"offsets/{batch_id}")
-        if text is None:
+        said = self._parsed(f"offsets/{batch_id}")
+        if said is None:
             raise ConfigError(
                 "CHECKPOINT_DAMAGED",
-                f"'{self.location}' has no offsets of batch {batch_id}.",
+                f"'{self.location}' has no whole offsets of batch {batch_id}.",
                 hint="remove the checkpoint: the next run finds what is scored by its key.",
             )
-        return dict(json.loads(text.strip().splitlines()[-1]))
+        return said
 
     def last_batch(self) -> int | None:
         """Return the newest batch that was committed; None before the first one."""
@@ -261,7 +274,7 @@ class Checkpoint:
         store, folder = filesystem(self.location)
         try:
             with store.open_input_stream(f"{folder}/{name}") as stream:
-                return bytes(stream.read()).decode()
+                return bytes(stream.read()).decode(errors="replace")
         except FileNotFoundError:
             return None
         except PermissionError as error:

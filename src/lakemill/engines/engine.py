@@ -193,6 +193,17 @@ class Engine(Protocol):
             RunError: ``COMMIT_CONFLICT``.
         """
 
+    def widen(self, table: str, columns: pa.Schema) -> None:
+        """Write a table again with wider types of some columns, in one commit.
+
+        Args:
+            table: The table.
+            columns: Those that change, as they are to be.
+
+        Raises:
+            RunError: ``COMMIT_CONFLICT`` if others write to it meanwhile.
+        """
+
     def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
         """Make ready for a plan over a source (settings, models and modules where workers find them).
 

@@ -18,6 +18,8 @@ from lakemill.engines.engine import Engine
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import HADOOP_SCHEMES, URI
 
+LONGEST_PART_BYTES = 255
+
 
 @dataclass(frozen=True)
 class Place:
@@ -43,8 +45,10 @@ def check_apart(places: Sequence[Place], locate: Callable[[str], str | None] | N
             are left out.
 
     Raises:
-        ConfigError: ``TABLES_OVERLAP``.
+        ConfigError: ``TABLES_OVERLAP``, ``PATH_INVALID``.
     """
+    for place in places:
+        check_name(place.role, place.name)
     known = [(place, resolved) for place in places if (resolved := _resolved(place.name, locate)) is not None]
     for (one, one_at), (other, other_at) in combinations(known, 2):
         if one.is_source and other.is_source:
@@ -59,12 +63,28 @@ def check_apart(places: Sequence[Place], locate: Callable[[str], str | None] | N
             )
 
 
+def check_name(role: str, name: str) -> None:
+    """Refuse a table or folder whose name no file system takes.
+
+    Raises:
+        ConfigError: ``PATH_INVALID``.
+    """
+    longest = max((len(part.encode(errors="surrogateescape")) for part in name.split("/")), default=0)
+    if longest > LONGEST_PART_BYTES or "\0" in name:
+        what = "holds a zero byte" if "\0" in name else f"has a part of {longest} bytes"
+        raise ConfigError(
+            "PATH_INVALID",
+            f"{role} ('{name[:60]}...') {what}; file systems take names of {LONGEST_PART_BYTES} bytes.",
+            hint="give it a shorter name; those of its checkpoint, lock and side tables are made from it.",
+        )
+
+
 def places_of(engine: Engine) -> Callable[[str], str | None]:
     """Return a function that says where a table of the engine's catalog is, None if there is no Delta table."""
 
     def locate(table: str) -> str | None:
         snapshot = engine.snapshot(table)
-        return None if snapshot is None else snapshot.location
+        return None if snapshot is None or snapshot.kind != "delta" else snapshot.location
 
     return locate
 

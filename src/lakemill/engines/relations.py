@@ -20,6 +20,10 @@ class Snapshot(Protocol):
         """Its name, as the job has it."""
 
     @property
+    def kind(self) -> str:
+        """``delta``; of what a catalog has besides and that has rows only, ``view``, ``parquet`` and the like."""
+
+    @property
     def schema(self) -> pa.Schema:
         """Its columns, with their metadata; ``null`` for a type that Arrow has not."""
 

@@ -74,6 +74,8 @@ def predictions_schema(plan: PredictPlan, source: pa.Schema) -> pa.Schema:
 def lost_fields(old: pa.Schema, new: pa.Schema) -> list[str]:
     """Return what keeps rows of ``new`` out of a table of ``old``: only structs may gain fields, nothing may go.
 
+    A column that is wider in the table is no loss.
+
     Args:
         old: What is there.
         new: What is to come.
@@ -95,9 +97,14 @@ def _lost(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str) -> list
             lost.append(f"{name} is gone")
         elif types.is_struct(field.type) and types.is_struct(kind):
             lost += _lost(field.type, kind, f"{name}.")
-        elif type_text(kind) != type_text(field.type):
+        elif type_text(kind) != type_text(field.type) and (prefix or not is_wider(kind, field.type)):
             lost.append(f"{name} was {type_text(field.type)}, is {type_text(kind)}")
     return lost
+
+
+def _fit(one: pa.DataType, other: pa.DataType) -> bool:
+    """Return whether a column's values and those to come fit into the wider of their types."""
+    return is_wider(one, other) or is_wider(other, one)
 
 
 def unlike_fields(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str = "") -> list[str]:
@@ -105,7 +112,7 @@ def unlike_fields(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str 
 
     Args:
         old: What is there.
-        new: What is to come; fields that only one side has are no problem.
+        new: What is to come; fields that only one side has are no problem, nor are columns of which one side is wider.
         prefix: Of the names.
     """
     there, unlike = {field.name.lower(): field for field in old}, []
@@ -118,9 +125,32 @@ def unlike_fields(old: Iterable[pa.Field], new: Iterable[pa.Field], prefix: str 
             unlike.append(f"{name} is called {prefix}{known.name} there")
         elif types.is_struct(known.type) and types.is_struct(field.type):
             unlike += unlike_fields(known.type, field.type, f"{name}.")
-        elif type_text(known.type) != type_text(field.type):
+        elif type_text(known.type) != type_text(field.type) and (prefix or not _fit(known.type, field.type)):
             unlike.append(f"{name} is {type_text(known.type)} there, expected {type_text(field.type)}")
     return unlike
+
+
+def is_wider(new: pa.DataType, old: pa.DataType) -> bool:
+    """Return whether a type holds every value of another one as it is: a larger integer, float or decimal."""
+    if types.is_signed_integer(new) and types.is_signed_integer(old):
+        return bool(new.bit_width > old.bit_width)
+    if types.is_decimal(new) and types.is_decimal(old):
+        whole, digits = new.precision - new.scale, old.precision - old.scale
+        return bool(new != old and new.scale >= old.scale and whole >= digits)
+    small = types.is_float32(old) or (types.is_signed_integer(old) and old.bit_width <= 32)
+    return bool(types.is_float64(new) and small)
+
+
+def widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """Return the columns of a table that are wider in rows to come, with the rows' types.
+
+    Args:
+        old: Of the table.
+        new: Of the rows.
+    """
+    coming = {field.name: field.type for field in new}
+    pairs = [(field, coming[field.name]) for field in old if field.name in coming]
+    return pa.schema([field.with_type(kind) for field, kind in pairs if is_wider(kind, field.type)])
 
 
 def ddl(schema: pa.Schema) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from lakemill.config.base import LONGEST_NAME
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.files import is_there
 
 ENGINE_ELSEWHERE = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "HADOOP_CONF_DIR")
 """Variables of an environment in which a plain path need not be one on this disk."""
@@ -48,6 +49,21 @@ def not_found(table: str) -> TableError:
     )
 
 
+def not_delta(table: str, kind: str) -> TableError:
+    """Return the error for something that has rows but no versions.
+
+    Args:
+        table: Its name.
+        kind: What it is: ``view``, ``parquet`` ...
+    """
+    what = "a view" if kind == "view" else f"a {kind} table"
+    return TableError(
+        "SOURCE_NOT_DELTA",
+        f"'{table}' is {what}: it keeps no versions by which a job could tell what is new, read or written.",
+        hint="mode: full scores a view or another table whole; or name the Delta table behind it.",
+    )
+
+
 def check_path(table: str) -> None:
     """Refuse a path on this machine's disk where no Delta table is, before an engine starts.
 
@@ -59,7 +75,7 @@ def check_path(table: str) -> None:
     """
     if not is_path(table) or SCHEME.match(table) or _has_engine():
         return
-    if not (Path(location(table)) / "_delta_log").is_dir():
+    if not is_there(Path(location(table)) / "_delta_log"):
         raise not_found(table)
 
 

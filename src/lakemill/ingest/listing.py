@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from lakemill.config.ingest import FileSource, Pattern
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.files import filesystem, local_name, local_path
+from lakemill_udfs.files import filesystem, is_there, local_name, local_path
 
 FILES: dict[str, pl.DataType] = {
     "path": pl.String(),
@@ -135,7 +135,7 @@ def check_local(source: FileSource) -> None:
         ConfigError: ``SOURCE_NOT_FOUND``.
     """
     for path in source.paths:
-        if (local := local_path(path)) is not None and not Path(local).exists():
+        if (local := local_path(path)) is not None and not is_there(Path(local)):
             raise _not_found(path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lakemill.pipelines.reachable import check_reachable, unreachable
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
+from lakemill_udfs.files import is_there
 from lakemill_udfs.masking import without_secrets
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.files import keep_download
@@ -114,7 +115,7 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     if uri.startswith(MLFLOW_SCHEMES):
         return _find_registered(uri, registry)
     path = Path(uri.removeprefix("file://"))
-    if path.exists():
+    if is_there(path):
         described = mlmodel(path)
         if described or flavors.recognise(path, described) is not None:
             name = without_secrets(path.stem if path.is_file() else path.name)  # it stands in every row

@@ -92,8 +92,11 @@ def _look_at_source(config: PredictConfig, engine: Engine, source: Snapshot, rep
     with report.noting():
         kept_rows(config, engine, source)
     with report.noting():
-        _check_checkpoint(config, engine, source)
-        report.waiting = waiting(engine, config, source)
+        if source.kind == "delta":
+            _check_checkpoint(config, engine, source)
+            report.waiting = waiting(engine, config, source)
+        elif config.mode != "full" or config.source.version is not None:
+            raise table_names.not_delta(source.table, source.kind)
 
 
 def _resolve(config: PredictConfig, report: PlanReport) -> tuple[Resolved, list[ModelSpec | None]] | None:

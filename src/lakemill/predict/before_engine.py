@@ -5,19 +5,30 @@ from __future__ import annotations
 from lakemill.config.predict import PipelineConfig, PredictConfig
 from lakemill.engines import table_names
 from lakemill.pipelines import registry
+from lakemill.pipelines.planning import look_at_check
+from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.functions import import_function
 
 
 def check_before_engine(config: PredictConfig) -> None:
-    """Refuse a job whose source table or model files are not where it says; only this machine's disk is looked at.
+    """Refuse a job whose source table, model files or functions are not where it says, by this machine's disk alone.
 
     Raises:
         TableError: ``TABLE_NOT_FOUND``.
         ModelError: ``MODEL_NOT_FOUND``.
+        ConfigError: ``FUNCTION_NOT_FOUND``, or a check that does not parse.
     """
     if config.ingest is None:  # else the table may be made by the job itself
         table_names.check_path(config.source.table)
     for uri in local_models(config.pipeline):
         registry.find(uri)
+    if config.pipeline.uri is None:
+        pipeline = config.pipeline.declared()
+        for step in pipeline.steps:
+            if isinstance(step, PythonStep):
+                import_function(step.function)
+        for check in pipeline.checks:
+            look_at_check(check)
 
 
 def local_models(pipeline: PipelineConfig) -> list[str]:

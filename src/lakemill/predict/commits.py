@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, Transaction, opened
+from lakemill.engines.output_rules import rule_problems
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.schemas import lacks_fields, unlike_fields
+from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
+from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Run, own_rows
@@ -83,7 +85,8 @@ def judge(batch: Scored, max_ratio: float | None) -> None:
 def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, replaces_table: bool = False) -> bool:
     """Make the output if there is none, and refuse one that the rows do not fit, before anything is scored.
 
-    Columns, outputs and checks that the table lacks are added to it, and earlier rows have null there. What only the
+    Columns, outputs and checks that the table lacks are added to it, and earlier rows have null there; a carried column
+    that is wider in the rows, as the source's became, is widened. What only the
     table has, of another job or added by somebody, stays, and is null in the rows to come.
 
     Args:
@@ -97,7 +100,8 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
 
     Raises:
         TableError: ``OUTPUT_NOT_OURS`` if the output or the quarantine is no predictions table, ``OUTPUT_SCHEMA`` if a
-            column has another type there, ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
+            column has another type there, ``OUTPUT_CONSTRAINT`` or ``OUTPUT_APPEND_ONLY`` if its own rules forbid it,
+            ``OUTPUT_NOT_WRITABLE`` if it cannot be made.
     """
     quarantine = None if config.quarantine.table is None else engine.snapshot(config.quarantine.table)
     if quarantine is not None:
@@ -105,8 +109,15 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
     table = config.output.table
     there = engine.snapshot(table)
     if there is not None:
+        if there.kind != "delta":
+            raise not_delta(table, there.kind)
         if not replaces_table:
             check_output("output.table", table, there.schema, schema)
+            for problem in rule_problems(there, schema, replaces=_replaces(config)):
+                raise problem
+            if wider := widened(there.schema, schema):
+                engine.widen(table, wider)
+                there = opened(engine, table)
             if lacks_fields(there.schema, schema):
                 engine.add_fields(table, schema)
         return False
@@ -118,6 +129,11 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
             f"the output cannot be made: {error.message}",
             hint="check its path and permissions.",
         ) from error
+
+
+def _replaces(config: PredictConfig) -> bool:
+    """Return whether a job replaces or deletes rows, and not only adds some."""
+    return config.mode in ("full", "where") or config.source.changes == "upsert" or config.rescore != "none"
 
 
 def check_output(role: str, table: str, present: pa.Schema, wanted: pa.Schema) -> None:

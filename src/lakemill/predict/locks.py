@@ -26,6 +26,7 @@ from lakemill_udfs.own_files import make_private
 
 logger = logging.getLogger(__name__)
 
+FIELDS = (("id", str), ("host", str), ("pid", int), ("heartbeat", int | float))
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 POLL_SECONDS = 1.0
@@ -55,13 +56,14 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
     while True:
         other = _read(path)
         if other is not None and not is_alive(other):
-            tell(f"taking over the lock that a dead run left (process {other['pid']} on {other['host']})")
+            left = f"that a dead run left (process {other['pid']} on {other['host']})" if other else "that is damaged"
+            tell(f"taking over the lock {left}")
             other = None
         if other is None:
             _write(path, own)
             time.sleep(SETTLE_SECONDS)
             other = _read(path)
-            if other is None or other["id"] == own["id"]:
+            if not other or other["id"] == own["id"]:
                 break
         where = f"process {other['pid']} on {other['host']}"
         if not wait:
@@ -95,6 +97,8 @@ def running(config: PredictConfig) -> str | None:
 
 def is_alive(lock: dict[str, Any]) -> bool:
     """Return whether the run that wrote a lock may still be going on."""
+    if not lock:
+        return False
     if lock["host"] != socket.gethostname():
         return bool(time.time() - lock["heartbeat"] < STALE_SECONDS)
     try:
@@ -103,7 +107,7 @@ def is_alive(lock: dict[str, Any]) -> bool:
         return False
     except PermissionError:
         return True  # another user's process
-    return bool(_started(lock["pid"]) == lock["started"])
+    return bool(_started(lock["pid"]) == lock.get("started"))
 
 
 def _started(pid: int) -> str | None:
@@ -139,6 +143,7 @@ def _write(path: str, own: dict[str, Any]) -> None:
 
 
 def _read(path: str) -> dict[str, Any] | None:
+    """Return a lock; None if there is none, empty if it is damaged, as by a power cut."""
     store, inside = filesystem(path)
     try:
         with store.open_input_stream(inside) as stream:
@@ -151,5 +156,10 @@ def _read(path: str) -> dict[str, Any] | None:
             f"the lock '{path}' is another user's.",
             hint="let one user run the job; if that one's run is dead, remove the lock.",
         ) from error
-    # Empty while the other run is writing it; its next reader sees it whole.
-    return dict(json.loads(text)) if text else None
+    if not text:  # while the other run is writing it; its next reader sees it whole
+        return None
+    try:
+        lock = json.loads(text)
+    except ValueError:
+        return {}
+    return lock if isinstance(lock, dict) and all(isinstance(lock.get(name), kind) for name, kind in FIELDS) else {}

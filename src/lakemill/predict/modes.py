@@ -28,9 +28,11 @@ def run_full(run: Run) -> None:
             looks=False,
         )
 
-    version = run.source.snapshot.version
-    batch = commit(run, run.source.rows, write, anew=True, source_version=version, position=whole_position(run))
-    note_whole(run)
+    has_versions = run.source.snapshot.kind == "delta"
+    version, position = (run.source.snapshot.version, whole_position(run)) if has_versions else (None, None)
+    batch = commit(run, run.source.rows, write, anew=True, source_version=version, position=position)
+    if has_versions:
+        note_whole(run)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
     write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")

@@ -84,7 +84,7 @@ class PredictResult:
         self.rows_rescored, self.batches = self.rows_rescored + batch.rows, self.batches + 1
         self.tasks += [{**task, "batch_id": batch_id} for task in batch.tasks]
 
-    def add(self, batch: Committed, batch_id: int | None, source_version: int) -> None:
+    def add(self, batch: Committed, batch_id: int | None, source_version: int | None) -> None:
         """Count a committed batch."""
         self.rows, self.rows_error, self.batches = (
             self.rows + batch.rows,

@@ -11,6 +11,7 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Rows, Snapshot
 from lakemill.engines.schemas import type_text
+from lakemill.engines.table_names import not_delta
 from lakemill_udfs.errors import ConfigError, TableError
 
 
@@ -38,10 +39,18 @@ def open_source(config: PredictConfig, engine: Engine) -> Source:
     """Open the source table and check what is said of it.
 
     Raises:
-        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``KEY_TYPE``.
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``KEY_TYPE``,
+            ``SOURCE_NOT_DELTA`` if only ``full`` could score it.
         ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
     """
-    snapshot = opened(engine, config.source.table, config.source.version)
+    snapshot = opened(engine, config.source.table)
+    asked = config.source.version
+    if snapshot.kind != "delta":
+        if config.mode != "full" or asked is not None:
+            raise not_delta(config.source.table, snapshot.kind)
+    elif config.mode != "incremental":
+        # By its number: else a commit that comes now could be read and not be named, or the other way round.
+        snapshot = opened(engine, config.source.table, snapshot.version if asked is None else asked)
     for problem in source_problems(config, snapshot.schema):
         raise problem
     return Source(snapshot, kept_rows(config, engine, snapshot), source_key(config, snapshot.schema.names))

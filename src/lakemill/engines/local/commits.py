@@ -9,29 +9,27 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Transaction
-from lakemill.engines.local.conforming import conformed
+from lakemill.engines.full_text import kept_text
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
+from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
 from lakemill_udfs.errors import RunError, TableError
-from lakemill_udfs.files import filesystem
 from lakemill_udfs.plan import KEPT
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.1
 SAME_TRANSACTION = re.compile("Concurrent transaction failed|ConcurrentTransaction")
-DELETED = "_deleted"
 
 Result = TypeVar("Result")
 
@@ -81,6 +79,26 @@ def add_fields(snapshot: Snapshot, schema: pa.Schema) -> Snapshot:
     return _newest(snapshot)
 
 
+def widen(snapshot: Snapshot, rows: pa.RecordBatchReader) -> None:
+    """Replace all rows by themselves with other types of columns, in one commit.
+
+    Args:
+        snapshot: Of the table.
+        rows: All of them.
+
+    Raises:
+        SetupError: ``ENGINE_LOCAL``.
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    snapshot.check_writable()
+    base = DeltaTable(snapshot.location, version=snapshot.version)
+    try:
+        with _coded(snapshot):
+            write_deltalake(base, rows, mode="overwrite", schema_mode="overwrite", **_options(snapshot.schema, None))
+    except CommitFailedError as error:
+        raise _conflict(snapshot, 1) from error
+
+
 def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transaction | None) -> Snapshot | None:
     """Add files that workers wrote; those that lie elsewhere, or belong into partitions, are copied and stay there.
 
@@ -101,7 +119,7 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transa
     snapshot.check_writable()
 
     def write(table: DeltaTable) -> None:
-        if snapshot.partition_columns or not is_inside(snapshot, files):
+        if snapshot.partition_columns or not may_be_taken(snapshot, files):
             write_deltalake(
                 table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot.schema, transaction)
             )
@@ -207,7 +225,7 @@ def merge(
     updates = values if own is None else values | _keeping(snapshot.schema)
 
     def write(table: DeltaTable) -> None:
-        rows = _marked(rows_of(files, snapshot.schema), deleted)
+        rows = marked(rows_of(files, snapshot.schema), deleted)
         merger = table.merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot.schema, transaction)
         )
@@ -259,7 +277,7 @@ def set_null(snapshot: Snapshot, field: str, where: str, transaction: Transactio
     condition = delta_rs_sql(where, snapshot.schema)
 
     def write(table: DeltaTable) -> None:
-        table.update(updates={quoted(column): value}, predicate=condition, **_options(snapshot, transaction))
+        table.update(updates={quoted(column): value}, predicate=condition, **_options(snapshot.schema, transaction))
 
     return _commit(snapshot, transaction, write)
 
@@ -291,47 +309,10 @@ def delete(snapshot: Snapshot, where: str, transaction: Transaction | None = Non
     return None if _commit(snapshot, transaction, write) is None else deleted
 
 
-def is_inside(snapshot: Snapshot, files: Iterable[WrittenFile]) -> bool:
-    """Return whether all files lie in the table's folder."""
-    return all(file.path.startswith(snapshot.location.rstrip("/") + "/") for file in files)
-
-
 def is_done(snapshot: Snapshot, transaction: Transaction | None) -> bool:
     """Return whether the table has this transaction, or a later one of the application."""
     last = None if transaction is None else snapshot.transaction_version(transaction.app)
     return transaction is not None and last is not None and last >= transaction.version
-
-
-def rows_of(files: Iterable[WrittenFile], schema: pa.Schema) -> pa.RecordBatchReader:
-    """Return the rows of written files, one batch in memory at a time."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for file in files:
-            store, inside = filesystem(file.path)
-            with pq.ParquetFile(inside, filesystem=store) as opened:
-                for batch in opened.iter_batches(use_threads=False):
-                    yield conformed(batch, schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-def _marked(rows: pa.RecordBatchReader, deleted: pa.Table | None) -> pa.RecordBatchReader:
-    """Return the rows with ``DELETED``, and after them one row, but for the key null, for each deleted key."""
-    schema = rows.schema.append(pa.field(DELETED, pa.bool_()))
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows:
-            yield batch.append_column(DELETED, pa.repeat(pa.scalar(False), batch.num_rows))
-        for batch in deleted.to_batches() if deleted is not None else ():
-            columns: list[Any] = [
-                batch[field.name].cast(field.type)
-                if field.name in batch.schema.names
-                else pa.nulls(len(batch), field.type)
-                for field in rows.schema
-            ]
-            yield pa.RecordBatch.from_arrays([*columns, pa.repeat(pa.scalar(True), len(batch))], schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _action(location: str, file: WrittenFile) -> AddAction:
@@ -370,11 +351,7 @@ def _commit(
             if SAME_TRANSACTION.search(str(error)):
                 raise _overtaken(snapshot) from error
             if attempt == ATTEMPTS:
-                raise RunError(
-                    "COMMIT_CONFLICT",
-                    f"other jobs changed '{snapshot.location}' in all {ATTEMPTS} attempts to write to it.",
-                    hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
-                ) from error
+                raise _conflict(snapshot, ATTEMPTS) from error
             time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
             base = DeltaTable(snapshot.location)
             if _last(Snapshot(snapshot.location, base), transaction) != last:
@@ -405,8 +382,16 @@ def _coded(snapshot: Snapshot, key: Sequence[str] = ()) -> Iterator[None]:
         raise RunError(
             "COMMIT_FAILED",
             f"delta-rs did not write to '{snapshot.location}' ({type(error).__name__}).",
-            hint="its own text can hold row data and is left out here; it is this error's __cause__.",
+            hint=kept_text(str(error), "delta-rs's"),
         ) from error
+
+
+def _conflict(snapshot: Snapshot, attempts: int) -> RunError:
+    return RunError(
+        "COMMIT_CONFLICT",
+        f"other jobs changed '{snapshot.location}' in all {attempts} attempts to write to it.",
+        hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
+    )
 
 
 def _overtaken(snapshot: Snapshot) -> RunError:

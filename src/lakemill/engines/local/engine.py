@@ -23,6 +23,7 @@ from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
+from lakemill.engines.local.staged import may_be_taken
 from lakemill.engines.local.tables import Snapshot as Opened
 from lakemill.engines.local.tables import TableFiles
 from lakemill.engines.local.upkeep import optimize_table, vacuum_table
@@ -47,6 +48,7 @@ class LocalSnapshot:
 
     table: str
     opened: Opened
+    kind: str = "delta"
 
     @property
     def schema(self) -> pa.Schema:
@@ -174,6 +176,14 @@ class LocalEngine:
         """Add what a table lacks; see ``Engine.add_fields``."""
         commits.add_fields(self._open(table), schema)
 
+    def widen(self, table: str, columns: pa.Schema) -> None:
+        """Write a table again with wider types; see ``Engine.widen``."""
+        snapshot = self._open(table)
+        rows = LocalRows(self.room, tuple(snapshot.files()), snapshot.schema)
+        wider = {field.name: field for field in columns}
+        schema = pa.schema([wider.get(field.name, field) for field in snapshot.schema])
+        commits.widen(snapshot, pa.RecordBatchReader.from_batches(schema, (b.cast(schema) for b in rows.batches())))
+
     def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:
         """Say how many threads a model may use in each worker; files and modules are on this machine."""
         return replace(plan, threads=plan.threads or self.threads)
@@ -217,13 +227,13 @@ class LocalEngine:
         self._fit(table, cast(LocalRows | LocalScored, scored).schema)
         snapshot = self._open(table)
         files = self._files(scored, self._folder(table))
-        may_be_taken = not snapshot.partition_columns and commits.is_inside(snapshot, files)
+        is_takable = not snapshot.partition_columns and may_be_taken(snapshot, files)
         if isinstance(scored, LocalScored):
-            scored.is_taken = may_be_taken  # until it is known: a commit that fails may have been made all the same
+            scored.is_taken = is_takable  # until it is known: a commit that fails may have been made all the same
         is_made = commits.append(snapshot, files, transaction) is not None
         if isinstance(scored, LocalScored):
-            scored.is_taken = may_be_taken and is_made
-        elif not (may_be_taken and is_made):
+            scored.is_taken = is_takable and is_made
+        elif not (is_takable and is_made):
             discard(files)
         return is_made
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 from lakemill.engines.digests import compared
 from lakemill.engines.engine import Once
 from lakemill.engines.local.changes import COMMIT_VERSION
-from lakemill.engines.local.commits import rows_of
 from lakemill.engines.local.groups import predicting_groups
 from lakemill.engines.local.noting import Note, predicting
 from lakemill.engines.local.once import Inputs, copies_of, known_results
 from lakemill.engines.local.rows import LocalRows, Room, of_files
+from lakemill.engines.local.staged import rows_of
 from lakemill.engines.local.work import MadePiece
 from lakemill.engines.local.writing import FileWriter, WrittenFile, discard, joined
 from lakemill.engines.relations import KeyFaults

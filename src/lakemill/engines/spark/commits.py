@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from lakemill.engines import table_names
 from lakemill.engines.engine import Own, Transaction
+from lakemill.engines.schemas import is_wider
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
 from lakemill.engines.spark.rows import SparkRows, frame_of, unused_names
-from lakemill.engines.spark.schemas import column_of
+from lakemill.engines.spark.schemas import arrow_type, column_of
 from lakemill.engines.spark.scoring import SparkScored
 from lakemill.engines.sql import quoted, sql_text
 from lakemill_udfs.errors import TableError
@@ -77,13 +78,19 @@ def _with_folders(frame: DataFrame, schema: StructType, table: str) -> DataFrame
 
 
 def _filled(frame: DataFrame, schema: StructType) -> DataFrame:
-    """Return rows whose structs have all fields that a table's have; those that only the table has are null."""
+    """Return rows whose structs have all fields that a table's have, null where only the table has them.
+
+    Columns that are wider in the table are as wide.
+    """
     from pyspark.sql import functions as fn
     from pyspark.sql.types import StructType
 
     wanted = {field.name: field.dataType for field in schema}
     for field in frame.schema:
         kind = wanted.get(field.name)
+        if kind is not None and is_wider(arrow_type(kind), arrow_type(field.dataType)):
+            frame = frame.withColumn(field.name, fn.col(quoted(field.name)).cast(kind))
+            continue
         if not isinstance(kind, StructType) or not isinstance(field.dataType, StructType):
             continue
         column = fn.col(quoted(field.name))

@@ -51,14 +51,26 @@ class SparkSnapshot:
 
     @cached_property
     @translated
+    def kind(self) -> str:
+        """``delta``, or what else a catalog has under this name."""
+        return tables.kind(self.spark, self.table)
+
+    @cached_property
+    @translated
     def version(self) -> int:
         """Its version."""
-        return self.asked if isinstance(self.asked, int) else tables.version(self.spark, self.table)
+        self._require_delta()
+        return tables.version(self.spark, self.table, self.asked)
 
     @cached_property
     @translated
     def _detail(self) -> Row:
+        self._require_delta()
         return tables.detail(self.spark, self.table)
+
+    def _require_delta(self) -> None:
+        if self.kind != "delta":
+            raise table_names.not_delta(self.table, self.kind)
 
     @property
     def id(self) -> str:
@@ -176,6 +188,11 @@ class SparkEngine:
         """Add what a table lacks; see ``Engine.add_fields``."""
         # By an empty write: a field's metadata, which holds its tensor's shape, comes along.
         commits.append(SparkRows(self.user_session.createDataFrame([], spark_struct(schema))), table, None)
+
+    @translated
+    def widen(self, table: str, columns: pa.Schema) -> None:
+        """Write a table again with wider types; see ``Engine.widen``."""
+        tables.widen(self.session, table, spark_struct(columns))
 
     @translated
     def prepare(self, plan: PredictPlan, source: Snapshot) -> PredictPlan:

@@ -22,6 +22,8 @@ from typing import Any
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
+from lakemill.engines.full_text import kept_text
+from lakemill.engines.output_rules import append_only
 from lakemill.engines.spark.session import NO_DELTA_HINT
 from lakemill_udfs import errors
 from lakemill_udfs.errors import LakemillError, RunError, SetupError, TableError
@@ -44,6 +46,10 @@ MODULE = re.compile(r"ModuleNotFoundError: No module named '(lakemill_udfs|numpy
 FRAME = re.compile(r'^  File "([\w./<>-]{1,300})", line (\d+), in ([\w.<>]{1,100})$', re.MULTILINE)
 KIND = re.compile(r"[A-Za-z_][\w.]{0,100}(?=:|$)")
 CONDITION = re.compile(r"(?:Exception|Error): \[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
+CONSTRAINT = re.compile(
+    r"(CHECK constraint \S+ \(.*\)) violated by row|NOT NULL constraint violated for column: ([^\n]*[^\n.])"
+)
+UNREAD = re.compile(r"(?:Encountered error while reading file|Could not read footer for file:?) (\S+?)\.?(?:\s|$)")
 DENIED = re.compile("DELTA_CANNOT_CREATE_LOG_PATH|AccessControlException|AccessDenied|Permission denied|Read-only file")
 JAVA_CLASS = re.compile(r"^(?:Caused by)?: ([\w.$]+(?:Exception|Error))", re.MULTILINE)
 
@@ -57,8 +63,8 @@ def spark_failure(error: Exception) -> LakemillError:
     if isinstance(error, LakemillError):
         return error
     text = spark_text(error)
-    machine = None if _is_of_a_workers_code(text) else _machine(text)
-    return _coded(text) or _setup(text) or machine or _other(error, text)
+    foreseen = None if _is_of_a_workers_code(text) else _table(text) or _machine(text)
+    return _coded(text) or _setup(text) or foreseen or _other(error, text)
 
 
 def reported(function: Any) -> Any:
@@ -119,6 +125,29 @@ def _setup(text: str) -> LakemillError | None:
     return None
 
 
+def _table(text: str) -> LakemillError | None:
+    """Return what a table's own rules or files refuse; their names and conditions are no row data."""
+    constraint = CONSTRAINT.search(text)
+    if constraint:
+        named = constraint[1] or f"{constraint[2]} must not be null"
+        return TableError(
+            "OUTPUT_CONSTRAINT",
+            f"a rule of the table that is written refuses rows of this batch: {named}; nothing of it was written.",
+            hint="ALTER TABLE ... DROP CONSTRAINT, or ALTER COLUMN ... DROP NOT NULL; or write to a table of the job's "
+            "own.",
+        )
+    if "DELTA_CANNOT_MODIFY_APPEND_ONLY" in text:
+        return append_only("the table that is written")
+    unread = UNREAD.search(text)
+    if unread:
+        return RunError(
+            "STORAGE_READ",
+            f"the file '{unread[1]}' cannot be read.",
+            hint="check the storage and its permissions; a damaged file is restored from a backup or scored as new.",
+        )
+    return None
+
+
 def _machine(text: str) -> LakemillError | None:
     if "java.lang.OutOfMemoryError" in text:
         return RunError(
@@ -144,7 +173,7 @@ def _machine(text: str) -> LakemillError | None:
 
 
 def _other(error: Exception, text: str) -> LakemillError:
-    hint = "Spark's own text can hold row data and is left out here; it is this error's __cause__."
+    hint = kept_text(text, "Spark's")
     if raised := RAISED.findall(text):
         frames, last = raised[-1]
         kind = KIND.match(last)

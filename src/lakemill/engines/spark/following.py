@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1
 END_SECONDS = 10.0
 
-CHANGED = ("DELTA_SOURCE_TABLE_IGNORE_CHANGES", "DELTA_SOURCE_IGNORE_DELETE", "DELTA_SCHEMA_CHANGED")
+CHANGED = (
+    "DELTA_SOURCE_TABLE_IGNORE_CHANGES",
+    "DELTA_SOURCE_IGNORE_DELETE",
+    "DELTA_SCHEMA_CHANGED",
+    "DELTA_STREAMING_INCOMPATIBLE_SCHEMA_CHANGE",
+    "DELTA_STREAMING_CANNOT_CONTINUE_PROCESSING",
+    "DELTA_STREAMING_METADATA_EVOLUTION",
+    "DELTA_CHANGE_DATA_FEED_INCOMPATIBLE",
+)
 
 OTHER_TABLE = "DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE"
 
@@ -130,7 +138,11 @@ def _await_end(query: StreamingQuery) -> None:
 
 def source_failure(error: Exception, table: str) -> LakemillError:
     """Return the error to raise for one of Spark's, with what it says of the source's history."""
-    text = spark_text(error)
+    return history_failure(spark_text(error), table) or spark_failure(error)
+
+
+def history_failure(text: str, table: str) -> LakemillError | None:
+    """Return the error that Spark's text says of the source's history; None if it says something else."""
     if OTHER_TABLE in text:
         return RunError(
             "SOURCE_REPLACED",
@@ -150,7 +162,7 @@ def source_failure(error: Exception, table: str) -> LakemillError:
             hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
             "mode: missing, which scores rows without a prediction.",
         )
-    return spark_failure(error)
+    return None
 
 
 class _Slices:
@@ -184,7 +196,7 @@ class _Slices:
             cause = error.__cause__
             self.failure = error
             if isinstance(cause, SPARK_FAILURES):
-                self.failure = source_failure(cause, self.following.source.table)
+                self.failure = history_failure(spark_text(cause), self.following.source.table) or error
             raise self.failure from cause
         except SPARK_FAILURES as error:
             self.failure = source_failure(error, self.following.source.table)

@@ -14,7 +14,7 @@ from lakemill.engines.engine import MADE_BY, PLAIN, Layout
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
 from lakemill.engines.sql import quoted, sql_text
-from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.errors import ConfigError, RunError, TableError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
@@ -93,6 +93,34 @@ def filtered(rows: DataFrame, where: str | None) -> DataFrame:
             hint=f"it is a Spark SQL predicate on: {', '.join(rows.columns)}",
         ) from error
     return kept
+
+
+def widen(spark: SparkSession, table: str, columns: StructType) -> None:
+    """Write a table again with wider types of some columns; see ``Engine.widen``.
+
+    An overwrite is not conditional on what was read for it: a commit that came between is seen by the versions, and
+    brought back.
+
+    Raises:
+        RunError: ``COMMIT_CONFLICT``.
+    """
+    from pyspark.sql import functions as fn
+
+    before, folders = version(spark, table), detail(spark, table)["partitionColumns"]
+    rows = read(spark, table, before)
+    for field in columns:
+        wider = fn.col(quoted(field.name)).cast(field.dataType)
+        rows = rows.withColumn(field.name, wider.alias(field.name, metadata=rows.schema[field.name].metadata))
+    save(rows.write.mode("overwrite").option("overwriteSchema", "true").partitionBy(*folders), table)
+    history = spark.sql(f"DESCRIBE HISTORY {table_names.in_sql(table)}").where(f"version > {before}").collect()
+    made = min((row["version"] for row in history if row["operationParameters"].get("mode") == "Overwrite"), default=0)
+    if made != before + 1:
+        spark.sql(f"RESTORE TABLE {table_names.in_sql(table)} TO VERSION AS OF {made - 1}")
+        raise RunError(
+            "COMMIT_CONFLICT",
+            f"other jobs changed '{table}' while its columns were widened; it is as they left it.",
+            hint="run it again.",
+        )
 
 
 def save(writer: DataFrameWriter, table: str) -> None:
@@ -177,6 +205,23 @@ def set_property(spark: SparkSession, table: str, name: str, value: str) -> None
     spark.sql(f"ALTER TABLE {table_names.in_sql(table)} SET TBLPROPERTIES ({sql_text(name)} = {sql_text(value)})")
 
 
-def version(spark: SparkSession, table: str) -> int:
-    """Return the newest version of an existing Delta table."""
-    return int(spark.sql(f"DESCRIBE HISTORY {table_names.in_sql(table)} LIMIT 1").collect()[0]["version"])
+def version(spark: SparkSession, table: str, asked: int | str | None = None) -> int:
+    """Return the version of an existing Delta table that is read where a version or a time is asked for."""
+    from pyspark.sql import functions as fn
+
+    if asked is not None and str(asked).isdigit():
+        return int(asked)
+    history = f"DESCRIBE HISTORY {table_names.in_sql(table)}"
+    if asked is None:
+        return int(spark.sql(f"{history} LIMIT 1").collect()[0]["version"])
+    until = spark.sql(history).where(fn.col("timestamp") <= fn.lit(asked).cast("timestamp"))
+    return int(until.agg(fn.max("version")).collect()[0][0])
+
+
+def kind(spark: SparkSession, table: str) -> str:
+    """Return ``delta``, or what else a catalog has under this name: ``view``, ``parquet`` ..."""
+    if table_names.is_path(table):
+        return "delta"
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {table_names.in_sql(table)}").collect()
+    said = {row["col_name"]: row["data_type"] for row in rows}
+    return str(said.get("Provider") or "view").lower()
