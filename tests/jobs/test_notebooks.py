@@ -59,7 +59,7 @@ def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_traffic(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     with mlflow_at(demo.registry):
-        names = runpy.run_path(str(NOTEBOOKS / "04_traffic.py"), run_name="__main__")
+        names = runpy.run_path(str(NOTEBOOKS / "08_traffic.py"), run_name="__main__")
     control, newer = names["arms"]
     assert control.rows + newer.rows == names["champion"].rows == names["challenger"].rows
     assert names["challenger"].correct.count > names["champion"].correct.count
