@@ -99,7 +99,8 @@ def render(report: Report, *, now: datetime | None = None) -> str:
         raise missing_extra("jinja2", "report") from error
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.finalize = lambda value: shown(value) if isinstance(value, str) else value
+    # not of Markup: what a macro made, of values that were shown so already
+    environment.finalize = lambda value: shown(value) if type(value) is str else value
     environment.filters.update(count=_count, percent=_percent, seconds=_seconds, number=_number, when=_when)
     template = resources.files("lakemill.report").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(report=report, now=now or datetime.now(UTC))

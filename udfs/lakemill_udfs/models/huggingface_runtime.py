@@ -35,7 +35,7 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return a pipeline's folder, or an MLflow model of the transformers flavour whose task is one of these."""
     if not path.is_dir():
         return None
-    if described:
+    if "flavors" in described:
         flavor = described.get("flavors", {}).get("transformers")
         return ModelFiles(path) if flavor is not None and task_named(flavor.get("task")) else None
     return ModelFiles(path) if "architectures" in _config(path) else None
@@ -185,7 +185,7 @@ def _transformers() -> Any:
 
 
 def _task(path: Path, described: Mapping[str, Any]) -> str:
-    if described:
+    if "flavors" in described:
         return str(task_named(described["flavors"]["transformers"]["task"]))
     config = _config(path)
     architecture = str((config.get("architectures") or [""])[0])

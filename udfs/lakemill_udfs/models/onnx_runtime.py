@@ -30,7 +30,7 @@ def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     file = path
     if path.is_dir():
         named = described.get("flavors", {}).get("onnx", {}).get("data")
-        graphs = [path / named] if named else [] if described else sorted(path.glob("*.onnx"))
+        graphs = [path / named] if named else [] if "flavors" in described else sorted(path.glob("*.onnx"))
         if len(graphs) != 1:
             return None
         file = graphs[0]

@@ -47,7 +47,7 @@ def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return the folder of any MLflow model."""
-    return ModelFiles(path) if path.is_dir() and described else None
+    return ModelFiles(path) if path.is_dir() and "flavors" in described else None
 
 
 def runs_code(path: Path, described: Mapping[str, Any]) -> bool:

@@ -37,7 +37,7 @@ FUNCTION = "process_data"
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
     """Return a Python file, folder or zip that has an entry point; the code is read, not run."""
-    if described or path.suffix not in ("", ".py", ".zip"):
+    if "flavors" in described or path.suffix not in ("", ".py", ".zip"):
         return None
     return ModelFiles(path) if any(_is_entry(source) for _, source in _sources(path)) else None
 
