@@ -40,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("jobs" if file.parts[0] == "jobs" else str(file)))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_experiment_stays() -> Iterator[None]:
+    """Let no module's MLflow experiment be the next one's: in another store there is none of that number."""
+    yield
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        vars(fluent)["_active_experiment_id"] = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
 @pytest.fixture(scope="session")
 def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from lakemill.engines.spark.session import get_session

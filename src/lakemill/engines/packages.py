@@ -92,10 +92,10 @@ def user_package(module: str, folder: str | None = None, data: tuple[str, ...] =
         package = Path(folder) / top
         return Package(package if package.is_dir() else package.with_suffix(".py"), data)
     spec = importlib.util.find_spec(top)
-    places = [] if spec is None else list(spec.submodule_search_locations or ())
-    origin = (
-        places[0] if places else None if spec is None else spec.origin
-    )  # a folder without __init__.py has no origin
+    # A folder without __init__.py has no origin, and all places of that name: also archives that Spark was sent, and
+    # folders of models that are gone.
+    places = [place for place in (spec and spec.submodule_search_locations) or () if Path(place).is_dir()]
+    origin = places[0] if places else None if spec is None else spec.origin
     if origin is None or origin in ("built-in", "frozen"):
         return None
     path = Path(origin)

@@ -114,6 +114,8 @@ def test_the_example_files_name_their_schema(file: Path) -> None:
 @pytest.fixture
 def without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working folder of a machine on which there is no Java, so that Spark cannot start."""
+    if "pyspark.sql" in sys.modules:  # the session of other tests is not there either
+        monkeypatch.setattr(sys.modules["pyspark.sql"].SparkSession, "getActiveSession", lambda: None)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("JAVA_HOME", "")
     monkeypatch.chdir(tmp_path)

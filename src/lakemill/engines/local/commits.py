@@ -6,10 +6,9 @@ else they do; it does not skip a transaction that the snapshot has already, so t
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from deltalake.transaction import AddAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Transaction
-from lakemill.engines.full_text import kept_text
+from lakemill.engines.local.commit_errors import coded, conflict, overtaken
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
 from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
@@ -74,7 +73,7 @@ def create(
 
 def add_fields(snapshot: Snapshot, schema: pa.Schema) -> Snapshot:
     """Return the table with the fields of ``schema`` that it lacks, made by a commit without rows."""
-    with _coded(snapshot):
+    with coded(snapshot):
         write_deltalake(snapshot.location, schema.empty_table(), mode="append", schema_mode="merge")
     return _newest(snapshot)
 
@@ -93,10 +92,10 @@ def widen(snapshot: Snapshot, rows: pa.RecordBatchReader) -> None:
     snapshot.check_writable()
     base = DeltaTable(snapshot.location, version=snapshot.version)
     try:
-        with _coded(snapshot):
+        with coded(snapshot):
             write_deltalake(base, rows, mode="overwrite", schema_mode="overwrite", **_options(snapshot.schema, None))
     except CommitFailedError as error:
-        raise _conflict(snapshot, 1) from error
+        raise conflict(snapshot, 1) from error
 
 
 def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transaction | None) -> Snapshot | None:
@@ -345,17 +344,17 @@ def _commit(
     base = DeltaTable(snapshot.location, version=snapshot.version)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _coded(snapshot, key):
+            with coded(snapshot, key):
                 write(base)
         except CommitFailedError as error:
             if SAME_TRANSACTION.search(str(error)):
-                raise _overtaken(snapshot) from error
+                raise overtaken(snapshot) from error
             if attempt == ATTEMPTS:
-                raise _conflict(snapshot, ATTEMPTS) from error
+                raise conflict(snapshot, ATTEMPTS) from error
             time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
             base = DeltaTable(snapshot.location)
             if _last(Snapshot(snapshot.location, base), transaction) != last:
-                raise _overtaken(snapshot) from error
+                raise overtaken(snapshot) from error
         else:
             committed = _newest(snapshot)
             return committed if committed.version > snapshot.version else None
@@ -364,42 +363,6 @@ def _commit(
 
 def _last(snapshot: Snapshot, transaction: Transaction | None) -> int | None:
     return None if transaction is None else snapshot.transaction_version(transaction.app)
-
-
-@contextlib.contextmanager
-def _coded(snapshot: Snapshot, key: Sequence[str] = ()) -> Iterator[None]:
-    try:
-        yield
-    except CommitFailedError:
-        raise
-    except DeltaError as error:
-        if "multiple source rows" in str(error):
-            raise TableError(
-                "KEY_NOT_UNIQUE",
-                f"several rows to merge into '{snapshot.location}' have the same {', '.join(key)}.",
-                hint="source: {key: [...]} must name columns that tell rows apart.",
-            ) from error
-        raise RunError(
-            "COMMIT_FAILED",
-            f"delta-rs did not write to '{snapshot.location}' ({type(error).__name__}).",
-            hint=kept_text(str(error), "delta-rs's"),
-        ) from error
-
-
-def _conflict(snapshot: Snapshot, attempts: int) -> RunError:
-    return RunError(
-        "COMMIT_CONFLICT",
-        f"other jobs changed '{snapshot.location}' in all {attempts} attempts to write to it.",
-        hint="run it again: nothing of this batch was written. OPTIMIZE and DELETE conflict most.",
-    )
-
-
-def _overtaken(snapshot: Snapshot) -> RunError:
-    return RunError(
-        "RUN_OVERTAKEN",
-        f"another run of this job was committed to '{snapshot.location}' first; this one wrote nothing.",
-        hint="run it again.",
-    )
 
 
 def _newest(snapshot: Snapshot) -> Snapshot:

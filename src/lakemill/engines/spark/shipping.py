@@ -40,12 +40,11 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     for function in plan.pipeline.functions:
         must_travel(function, "Spark's workers")
     code = dict(plan.archives)
+    functions = [str(function) for function in plan.pipeline.functions]
+    # found before anything is sent: what is sent is on this process's import path too
+    packages = {one: user_package(one.partition(":")[0], code.get(one)) for one in functions}
     sent = {package.source: _ship_package(spark, package) for package in packages_of(plan.pipeline, code)}
-    archives = []
-    for function in plan.pipeline.functions:
-        package = user_package(function.partition(":")[0], code.get(function))
-        if package is not None:
-            archives.append((function, sent[package.source]))
+    archives = [(one, sent[package.source]) for one, package in packages.items() if package is not None]
     return replace(plan, models=models, archives=tuple(archives))
 
 
