@@ -84,6 +84,13 @@ def ours(path: Path, names: Collection[str]) -> set[str]:
     return (plain | parts) & set(names) - {module(path)}
 
 
+def strings(path: Path) -> Iterator[str]:
+    """Yield the strings of a module, and the fixed parts of formatted ones."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def functions(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the functions of a module and their lines without the docstring."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -127,6 +134,12 @@ def test_only_its_engine_names_an_engine_s_library(path: Path) -> None:
         assert "pyspark" not in imports(path), f"{place}: ask the engine; only {SPARK_IN} know Spark"
     if not place.startswith("engines/local"):
         assert "deltalake" not in imports(path), f"{place}: ask the engine; only engines/local knows delta-rs"
+
+
+@pytest.mark.parametrize("path", [*UDFS, *LIBRARY], ids=name)
+def test_one_module_reads_a_table_s_log(path: Path) -> None:
+    opened = [text for text in strings(path) if re.search(r"(^|/)_delta_log", text)]
+    assert not opened or path.name == "delta_log.py", f"{name(path)}: ask engines/delta_log.py for what is in {opened}"
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)

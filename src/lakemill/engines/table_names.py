@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.config.base import LONGEST_NAME
+from lakemill.engines.delta_log import FOLDER
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.files import is_there
@@ -75,7 +76,7 @@ def check_path(table: str) -> None:
     """
     if not is_path(table) or SCHEME.match(table) or _has_engine():
         return
-    if not is_there(Path(location(table)) / "_delta_log"):
+    if not is_there(Path(location(table)) / FOLDER):
         raise not_found(table)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
-from lakemill.engines.delta_log import actions
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Following, Slice, Watch
 from lakemill.engines.positions import WHOLE_VERSION, Position
 from lakemill.engines.spark import tables
@@ -231,7 +231,7 @@ class _Slices:
         """Return the first version of which something is left after a position; change files are never split."""
         if at.index == WHOLE_VERSION:
             return at.version
-        said = actions(self.following.source.location, at.version) or []
+        said = DeltaLog(self.following.source.location).actions(at.version) or []
         return at.version + any("cdc" in action for action in said)
 
     def end(self) -> None:
