@@ -15,7 +15,7 @@ from lakemill.engines.delta_log import DeltaLog, FileEntry, rows_in
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.tables import DataFile, Snapshot, absolute, open_table
 from lakemill.engines.positions import Position
-from lakemill_udfs.errors import RunError
+from lakemill.engines.source_errors import source_changed, versions_gone
 
 CHANGE_TYPE, COMMIT_VERSION = "_change_type", "_commit_version"
 CHANGE_FIELDS = (pa.field(CHANGE_TYPE, pa.string()), pa.field(COMMIT_VERSION, pa.int64()))
@@ -213,22 +213,3 @@ def _typed(text: str | None, column: pa.Field) -> Any:
 def _piece(steps: list[_Step]) -> NewFiles:
     files = tuple(file for step in steps for file in step.files)
     return NewFiles(files, steps[-1].end, steps[-1].version, steps[-1].is_snapshot)
-
-
-def source_changed(table: str) -> RunError:
-    """Return the error for a source whose rows were not only added to."""
-    return RunError(
-        "SOURCE_CHANGED",
-        f"rows of the source '{table}' were changed or deleted, or its schema was, since the last run.",
-        hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-    )
-
-
-def versions_gone(table: str) -> RunError:
-    """Return the error for a source of which a job has not seen all versions and no longer can."""
-    return RunError(
-        "SOURCE_VERSIONS_GONE",
-        f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-        hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
-        "mode: missing, which scores rows without a prediction.",
-    )
