@@ -39,7 +39,7 @@ def chance() -> random.Random:
 
 def test_an_output_that_is_restored_gets_back_what_came_after(world: World) -> None:
     DeltaTable(world.output).restore(1)
-    world.check()
+    world.check(chance())
 
 
 @pytest.mark.parametrize("again", ["retry", "where", "other_job", "full_over_ratio"])
@@ -49,7 +49,7 @@ def test_an_output_that_is_deleted_and_made_anew_is_filled(world: World, again: 
         with pytest.raises(LakemillError, match=r"^\[TOO_MANY_ERRORS\]"):
             predict_table(world.config(mode="full", quarantine__max_ratio=0.0))
     else:
-        getattr(world, again)(chance())
+        world.happen(again, chance())
     predict_table(world.config())
     assert not any("refused" in line for line in world.said)
     world.judge()
@@ -196,7 +196,7 @@ def test_an_output_that_changes_while_a_run_scores_gets_nothing_more(world: Worl
         world.deleted.add(0)
     with pytest.raises(LakemillError, match=r"^\[(OUTPUT_CHANGED|TABLE_NOT_FOUND)\]"):
         MODES["incremental"](run)
-    world.check()
+    world.check(chance())
 
 
 def test_retry_keeps_a_row_s_query_and_batch_and_position(tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def test_two_incremental_runs_in_threads_lose_and_double_nothing(world: World) -
     with ThreadPoolExecutor(2) as pool:
         codes: list[str | None] = list(pool.map(attempt, range(2)))
     assert None in codes
-    world.check()
+    world.check(chance())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.events import EVENTS, World
+from tests.events import World
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,10 +25,10 @@ SEQUENCES = (
 def test_each_row_has_one_prediction_whatever_happened(
     tmp_path: Path, spark: SparkSession, events: tuple[str, ...]
 ) -> None:
-    world, chance = World(tmp_path, engine="spark", spark=spark), random.Random(len(events))  # noqa: S311 -- no secret
+    world, chance = World(tmp_path, engines=("spark",), session=spark), random.Random(len(events))  # noqa: S311 -- no secret
     world.append(chance)
     for event in ("run", "keep_checkpoint", *events):
-        EVENTS[event](world, chance)
-    world.check()
+        world.happen(event, chance)
+    world.check(chance)
     world.append(chance)
-    world.check()
+    world.check(chance)
