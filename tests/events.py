@@ -10,7 +10,7 @@ import contextlib
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -433,3 +433,14 @@ EVENTS = {
     )
 }
 """By name."""
+
+
+def live(world: World, events: Sequence[str], seed: int) -> None:
+    """Let things happen one after the other; then nothing may be lost, doubled or foreign, nor after more rows."""
+    chance = random.Random(seed)  # noqa: S311 -- no secret
+    world.append(chance)
+    for event in events:
+        world.happen(event, chance)
+    world.check(chance)
+    world.append(chance)
+    world.check(chance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from pathlib import Path
 
@@ -11,21 +10,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.events import EVENTS, World
+from tests.events import EVENTS, World, live
 
 EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "8"))
 OFTEN = ["append"] * 4 + ["run"] * 4 + ["undo", "where", "killed_run", "restore_output"]
 SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
-
-
-def live(world: World, events: list[str], seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 -- no secret
-    world.append(chance)
-    for event in events:
-        world.happen(event, chance)
-    world.check(chance)
-    world.append(chance)
-    world.check(chance)
 
 
 @pytest.mark.parametrize(("changes", "keys"), [("append", "unique"), ("append", "any"), ("upsert", "unique")])
