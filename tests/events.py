@@ -109,6 +109,10 @@ class World:
         return str(self.lake / self.names[1])
 
     @property
+    def quarantine(self) -> str:
+        return f"{self.output}_failed"
+
+    @property
     def checkpoint(self) -> Path:
         return self.lake / f"{self.names[1]}_checkpoint" / self.names[2]
 
@@ -125,6 +129,7 @@ class World:
             "source__changes": self.changes,
             "pipeline__steps": [{"python": step}],
             "output__table": self.output,
+            "quarantine__table": self.quarantine,
         }
         return PredictConfig.load(**(values | more))
 
@@ -346,6 +351,9 @@ class World:
         for row in found:
             assert (row["out"] or {}).get("y") == (None if row["x"] % 10 == 3 else 2.0 * row["x"])
             assert row["id"] == self.rows[row["x"]]
+        failed = [_commit_of(row) for row in found if row["error"] and row["metadata"]["batch_id"] is not None]
+        copies = Counter(_commit_of(row) for row in DeltaTable(self.quarantine).to_pyarrow_table().to_pylist())
+        assert (set(failed) - copies.keys(), {row for row in copies if copies[row] > 1}) == (set(), set()), self.said
         status = job_status(self.config(), self.spark)
         assert (status.rows, status.source_rows) == (len(found), len(self.rows))
 
@@ -356,6 +364,11 @@ class World:
 
     def _output(self) -> DeltaTable | None:
         return DeltaTable(self.output) if DeltaTable.is_deltatable(self.output) else None
+
+
+def _commit_of(row: dict[str, Any]) -> tuple[int, str, str]:
+    """Return which row it is, and whose commit made it."""
+    return row["x"], row["metadata"]["job"], row["metadata"]["run_id"]
 
 
 def _restore(table: DeltaTable, chance: random.Random) -> None:
