@@ -166,6 +166,19 @@ def test_a_second_checkpoint_takes_over_and_the_first_one_again(world: World) ->
         world.append(chance())
 
 
+def test_a_copy_of_the_output_with_as_many_commits_is_told_from_it(world: World) -> None:
+    backup = world.lake / "backup"
+    shutil.copytree(world.output, backup)
+    predict_table(world.config())
+    shutil.rmtree(world.output)
+    shutil.move(backup, world.output)
+    world.append(chance())
+    predict_table(world.config(output__checkpoint=f"{world.lake}/second"))  # as many transactions, other ones
+    predict_table(world.config(), progress=world.said.append)
+    assert any(line.startswith("the predictions say how far the job is") for line in world.said)
+    world.judge()
+
+
 def test_a_renamed_job_says_so(world: World) -> None:
     predict_table(world.config("renamed"), progress=world.said.append)
     assert any("predictions of the job 'job' over this source, none of 'renamed'" in line for line in world.said)
