@@ -25,6 +25,7 @@ SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
 @example(events=["run", "append", "run", "replace_source", "run"], seed=1)
 @example(events=["run", "append", "run", "lose_output", "retry"], seed=0)
 @example(events=["run", "append", "where", "append", "run", "lose_checkpoint"], seed=2)
+@example(events=["append", "append", "where", "append"], seed=0)
 def test_each_row_has_one_prediction_whatever_happened(changes: str, keys: str, events: list[str], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         live(World(Path(folder), changes=changes, keys=keys), events, seed)

@@ -158,7 +158,8 @@ class Slices:
     def _to_do(self, piece: Slice) -> Rows:
         """Return the rows of a slice that have no prediction by a mode that says nothing of how far the job is."""
         run, source, note = self.run, self.run.config.source, self.note
-        first = 0 if note.done is None else note.done.version
+        # The rest of a first snapshot holds files of all earlier versions.
+        first = 0 if note.done is None or note.done.is_snapshot else note.done.version
         if note.compare_until is None or first > note.compare_until:
             return piece.rows
         if source.changes == "append":
