@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -331,9 +331,7 @@ class World:
 
     def found(self) -> list[dict[str, Any]]:
         """Return the job's predictions, by an independent reader."""
-        table = self._output()
-        rows = [] if table is None else table.to_pyarrow_table().to_pylist()
-        return [row for row in rows if row["metadata"]["job"] == "job"]
+        return [row for row in _rows(self.output) if row["metadata"]["job"] == "job"]
 
     def verdict(self) -> Verdict:
         """Compare the predictions with the dictionary."""
@@ -352,18 +350,23 @@ class World:
             assert (row["out"] or {}).get("y") == (None if row["x"] % 10 == 3 else 2.0 * row["x"])
             assert row["id"] == self.rows[row["x"]]
         failed = [_commit_of(row) for row in found if row["error"] and row["metadata"]["batch_id"] is not None]
-        copies = Counter(_commit_of(row) for row in DeltaTable(self.quarantine).to_pyarrow_table().to_pylist())
+        copies = Counter(map(_commit_of, _rows(self.quarantine)))
         assert (set(failed) - copies.keys(), {row for row in copies if copies[row] > 1}) == (set(), set()), self.said
         status = job_status(self.config(), self.spark)
         assert (status.rows, status.source_rows) == (len(found), len(self.rows))
 
     def read_source(self) -> None:
         """Let the dictionary say what the source has, where others wrote to it."""
-        rows = DeltaTable(self.source).to_pyarrow_table().to_pylist()
-        self.rows = {row["x"]: row["id"] for row in rows}
+        self.rows = {row["x"]: row["id"] for row in _rows(self.source)}
 
     def _output(self) -> DeltaTable | None:
         return DeltaTable(self.output) if DeltaTable.is_deltatable(self.output) else None
+
+
+def _rows(table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table, if there is one, by an independent reader."""
+    rows = DeltaTable(table).to_pyarrow_table().to_pylist() if DeltaTable.is_deltatable(table) else []
+    return cast(list[dict[str, Any]], rows)
 
 
 def _commit_of(row: dict[str, Any]) -> tuple[int, str, str]:
