@@ -26,6 +26,9 @@ SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
 @example(events=["run", "append", "run", "lose_output", "retry"], seed=0)
 @example(events=["run", "append", "where", "append", "run", "lose_checkpoint"], seed=2)
 @example(events=["append", "append", "where", "append"], seed=0)
+@example(events=["where", "overwrite_source", "append", "missing"], seed=132)
+@example(events=["run", "delete_source_rows", "missing", "append"], seed=1)
+@example(events=["delete_some", "append", "run", "append", "delete_source_rows", "retry"], seed=175)
 def test_each_row_has_one_prediction_whatever_happened(changes: str, keys: str, events: list[str], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         live(World(Path(folder), changes=changes, keys=keys), events, seed)
