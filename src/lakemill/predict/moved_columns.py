@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
-from lakemill.engines.delta_log import actions
+from lakemill.engines.delta_log import Action, DeltaLog
 from lakemill.engines.positions import Position
 from lakemill.predict.run import Run
 from lakemill_udfs.errors import RunError
@@ -32,8 +31,9 @@ def check_columns(run: Run, done: Position | None) -> None:
     source = run.source.snapshot
     if done is None or (source.properties.get(MAPPING) or "none") == "none":
         return
+    log = DeltaLog(run.source.location)
     for version in range(done.version, source.version + 1):
-        for name in _other_columns(actions(run.source.location, version) or []):
+        for name in _other_columns(log.actions(version) or []):
             if _is_used(run, name):
                 raise RunError(
                     "SOURCE_CHANGED",
@@ -43,15 +43,14 @@ def check_columns(run: Run, done: Position | None) -> None:
                 )
 
 
-def _other_columns(said: list[dict[str, Any]]) -> Iterator[str]:
+def _other_columns(said: list[Action]) -> Iterator[str]:
     """Yield the names that stand for no column, or for another one, after a commit."""
     for info in (action["commitInfo"] for action in said if "commitInfo" in action):
         parameters = info.get("operationParameters") or {}
         if info.get("operation") == "DROP COLUMNS":
-            dropped = parameters.get("columns", "[]")
-            yield from json.loads(dropped) if isinstance(dropped, str) else dropped
+            yield from json.loads(parameters.get("columns") or "[]")
         elif info.get("operation") == "RENAME COLUMN":
-            yield str(parameters.get("newColumnPath", ""))
+            yield parameters.get("newColumnPath") or ""
 
 
 def _is_used(run: Run, name: str) -> bool:
