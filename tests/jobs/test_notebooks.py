@@ -32,7 +32,7 @@ def test_quickstart(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pipelines(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     with mlflow_at(demo.registry):
-        names = runpy.run_path(str(NOTEBOOKS / "05_pipelines.py"), run_name="__main__")
+        names = runpy.run_path(str(NOTEBOOKS / "12_pipelines.py"), run_name="__main__")
     assert len(names["scored"]) == 10
     assert all(labels == names["results"]["dict of an array"] for labels in names["results"].values())
     assert set(names["traced"]["out.weight"]) <= {"thin", "bold"}
@@ -59,7 +59,7 @@ def test_streaming(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_traffic(demo: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEMILL_LAKE", str(demo.lake))
     with mlflow_at(demo.registry):
-        names = runpy.run_path(str(NOTEBOOKS / "08_traffic.py"), run_name="__main__")
+        names = runpy.run_path(str(NOTEBOOKS / "11_traffic.py"), run_name="__main__")
     control, newer = names["arms"]
     assert control.rows + newer.rows == names["champion"].rows == names["challenger"].rows
     assert names["challenger"].correct.count > names["champion"].correct.count
