@@ -93,5 +93,5 @@ px.bar(labels, x="label", y="count", height=300)
 
 # COMMAND ----------
 
-aside = tables.read(spark, f"{IMAGES}_quarantine").select("path", "error.code").toPandas()
+aside = tables.read(spark, f"{IMAGES}_quarantine").select("path", "code").toPandas()
 aside.assign(path=aside["path"].str.rsplit("/", n=1).str[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -28,8 +29,10 @@ def log_training_data(converter: SparkDatasetConverter, context: str = "training
         from mlflow.data.meta_dataset import MetaDataset
 
         source = DeltaDatasetSource(path=table.location, delta_table_version=table.version, delta_table_id=table.id)
-        dataset = MetaDataset(source, name=table.table.rstrip("/").rpartition("/")[2])  # type: ignore[abstract]  # its stub says so; MLflow makes them too
-        mlflow.log_input(dataset, context=context)
+        name, rows = table.table.rstrip("/").rpartition("/")[2], json.dumps([table.id, table.version, table.where])
+        digest = hashlib.sha256(rows.encode()).hexdigest()[:16]  # MLflow takes two of one digest for one
+        dataset = MetaDataset(source, name=name, digest=digest)  # type: ignore[abstract]  # its stub says so; MLflow makes them too
+        mlflow.log_input(dataset, context=context, tags={"where": table.where or ""})
         mlflow.log_params(
             {
                 f"{context}.table": table.location,
