@@ -78,6 +78,10 @@ def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.shuffle.partitions": "2",
             # Leaves room for the Python workers and the cluster test beside it.
             "spark.driver.memory": "2g",
+            # Rows are few here: compiling each query costs a quarter of a run. The sessions that command lines, kills
+            # and the cluster start compile as a user's does.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             # Nothing is left in the checkout, and nothing of an earlier run is found.
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.local.dir": str(scratch / "local"),
