@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from pyarrow import fs
 
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
@@ -68,6 +70,39 @@ def test_a_commit_that_another_run_made_meanwhile_is_theirs(table: str) -> None:
 
     with pytest.raises(RunError, match=r"^\[RUN_OVERTAKEN\]"):
         state.commit(skipped)
+
+
+@pytest.mark.parametrize("deletions", range(4))
+def test_a_removal_that_dies_leaves_no_checkpoint_that_passes_for_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
+) -> None:
+    class Dying(fs.LocalFileSystem):  # type: ignore[misc] # pyarrow is not typed
+        left = deletions
+
+        def delete_dir(self, path: str) -> None:
+            self.delete(super().delete_dir, path)
+
+        def delete_file(self, path: str) -> None:
+            self.delete(super().delete_file, path)
+
+        def delete(self, really: Callable[[str], None], path: str) -> None:
+            if not self.left:
+                raise KeyboardInterrupt
+            Dying.left -= 1
+            really(path)
+
+    checkpoint = Checkpoint(str(tmp_path / "checkpoint"))
+    checkpoint.restart({"job": "job"}, Position(3), "id")
+    with monkeypatch.context() as killed:
+        killed.setattr("lakemill.engines.checkpoint.filesystem", lambda location: (Dying(), location))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.remove()
+    assert checkpoint.identity() is None
+    assert checkpoint.last_batch() is None
+    checkpoint.check_own("job")
+    checkpoint.remove()
+    checkpoint.restart({"job": "job"}, Position(4), "id")
+    assert checkpoint.position(0) == Position(4)
 
 
 @pytest.mark.parametrize("step", ["start", "begin", "finish"])
