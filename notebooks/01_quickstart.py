@@ -8,7 +8,7 @@
 # MAGIC 4. read the predictions.
 # MAGIC
 # MAGIC It starts from what `make demo` leaves in `./lake`. For another folder set `LAKEMILL_LAKE`, or the widget on
-# MAGIC Databricks, where the library comes first: `%pip install lakemill[mlflow,sklearn,report]`.
+# MAGIC Databricks, where the library comes first: `%pip install lakemill[mlflow,sklearn] plotly`.
 
 # COMMAND ----------
 
