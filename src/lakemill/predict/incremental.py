@@ -16,6 +16,7 @@ from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
+from lakemill.predict.moved_columns import check_columns
 from lakemill.predict.progress import Note, checkpoint_of, source_replaced
 from lakemill.predict.rescore import Rescoring
 from lakemill.predict.resuming import check_job, identity_of, is_current, moved, resume, write_note
@@ -86,12 +87,14 @@ class Slices:
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
+        RunError: ``SOURCE_CHANGED`` if a column that the job uses is another one now.
     """
 
     def __init__(self, run: Run, progress: StreamProgress | None = None) -> None:
         self.run, self.progress = run, progress
         self.checkpoint, self.identity = checkpoint_of(run.config), identity_of(run)
         self.note = resume(run)
+        check_columns(run, self.note.done)
         self.models, self.rescoring = ModelUpdates(run), Rescoring()
         self.is_compared = False
 
@@ -156,7 +159,8 @@ class Slices:
     def _to_do(self, piece: Slice) -> Rows:
         """Return the rows of a slice that have no prediction by a mode that says nothing of how far the job is."""
         run, source, note = self.run, self.run.config.source, self.note
-        first = 0 if note.done is None else note.done.version
+        # The rest of a first snapshot holds files of all earlier versions.
+        first = 0 if note.done is None or note.done.is_snapshot else note.done.version
         if note.compare_until is None or first > note.compare_until:
             return piece.rows
         if source.changes == "append":

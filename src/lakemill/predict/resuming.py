@@ -173,17 +173,36 @@ def _check_loose(run: Run, truth: Truth) -> None:
     Raises:
         RunError: ``SOURCE_CHANGED``.
     """
-    if truth.position is not None or truth.loose_from is None or run.config.source.changes != "append":
+    if truth.position is not None or run.config.source.changes != "append":
         return
-    newest = run.source.snapshot.version
-    for one in commits_from(run.source.location, truth.loose_from + 1, ""):
-        if one.has_removed and one.mark.version <= newest:
-            raise RunError(
-                "SOURCE_CHANGED",
-                f"rows of the source '{run.config.source.table}' were changed or deleted by its version "
-                f"{one.mark.version}, since the job scored some of them.",
-                hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-            )
+    if (version := changed_by(run, truth)) is not None:
+        raise RunError(
+            "SOURCE_CHANGED",
+            f"rows of the source '{run.config.source.table}' were changed or deleted by its version {version}, since "
+            "the job scored some of them.",
+            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
+        )
+
+
+def changed_by(run: Run, truth: Truth) -> int | None:
+    """Return the first version of the source that changed or deleted rows since the job scored its oldest ones.
+
+    Args:
+        run: What it needs.
+        truth: What the job's rows say.
+
+    Returns:
+        None if there is none, as far as the source's log goes back.
+    """
+    began = [] if truth.loose_from is None else [truth.loose_from + 1]
+    if truth.first is not None:
+        began.append(truth.first.version + truth.first.is_snapshot)
+    if not began:
+        return None
+    after = commits_from(run.source.location, min(began), "")
+    versions = (one.mark.version for one in after if one.has_removed)
+    first = next(versions, None)
+    return None if first is None or first > run.source.snapshot.version else first
 
 
 def is_current(run: Run, note: Note) -> bool:

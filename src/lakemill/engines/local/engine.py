@@ -19,6 +19,7 @@ from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.changed_rows import latest
+from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
@@ -53,7 +54,7 @@ class LocalSnapshot:
     @property
     def schema(self) -> pa.Schema:
         """Its columns, with their metadata."""
-        return self.opened.schema
+        return pa.schema([of_rows(field) for field in self.opened.schema])
 
     @property
     def version(self) -> int:
