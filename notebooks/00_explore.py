@@ -7,7 +7,7 @@
 # MAGIC 3. what the small columns say, without touching an image.
 # MAGIC
 # MAGIC It starts from what `make demo` leaves in `./lake`. For another folder set `LAKEMILL_LAKE`, or the widget on
-# MAGIC Databricks, where the library comes first: `%pip install lakemill[report]`.
+# MAGIC Databricks, where the library comes first: `%pip install lakemill plotly`.
 
 # COMMAND ----------
 

@@ -8,7 +8,7 @@
 # MAGIC 4. small files into large ones.
 # MAGIC
 # MAGIC It starts from the files that `make demo` leaves in `./lake`. For another folder set `LAKEMILL_LAKE`, or the
-# MAGIC widget on Databricks, where the library comes first: `%pip install lakemill[report]`.
+# MAGIC widget on Databricks, where the library comes first: `%pip install lakemill plotly`.
 
 # COMMAND ----------
 

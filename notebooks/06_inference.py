@@ -10,7 +10,7 @@
 # MAGIC its run: nothing here changes when the network is swapped.
 # MAGIC
 # MAGIC It starts from what `make demo` leaves in `./lake`. For another folder set `LAKEMILL_LAKE`, or the widget on
-# MAGIC Databricks, where the library comes first: `%pip install lakemill[mlflow,report]` and what the model needs.
+# MAGIC Databricks, where the library comes first: `%pip install lakemill[mlflow] plotly` and what the model needs.
 
 # COMMAND ----------
 
