@@ -45,7 +45,9 @@ SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the en
 SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; DataFrames to train on
     "engines/choice.py",
     "training/frames.py",
+    "training/barrier.py",
     "training/distributed.py",
+    "training/rank.py",
 )
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 

@@ -95,13 +95,14 @@ class SparkDatasetConverter:
         Args:
             batch_size: Rows of a batch.
             num_epochs: Epochs of one iteration; None is without end. Each iteration goes on with the next epoch.
-            workers_count: Threads that read and decode; None is 4.
+            workers_count: Threads that read and decode, or processes that decode; None is 4.
             shuffling_queue_capacity: Rows of several row groups that are shuffled together; 0 shuffles only row groups.
             data_loader_fn: Not taken.
             reader_kwargs: ``schema_fields``, ``cur_shard``, ``shard_count``, ``seed``, ``shuffle_rows``,
-                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters`` and ``transform_spec`` as
-                petastorm's ``make_batch_reader`` has them; ``last`` (``keep``, ``drop`` or ``pad`` the rows that fill
-                no batch) and ``ragged`` (``error``, ``pad`` or ``list``). Its others are an error.
+                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters``, ``transform_spec`` and
+                ``reader_pool_type`` (``thread`` or ``process``) as petastorm's ``make_batch_reader`` has them; ``last``
+                (``keep``, ``drop`` or ``pad`` the rows that fill no batch) and ``ragged`` (``error``, ``pad`` or
+                ``list``). Its others are an error.
 
         Raises:
             ModelError: ``EXTRA_MISSING`` without PyTorch.
@@ -198,7 +199,8 @@ class SparkDatasetConverter:
         fields = Fields(
             table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, RowFiles(table.roots)
         )
-        return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead)
+        is_apart = asked.reader_pool_type == "process"
+        return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead, in_processes=is_apart)
 
 
 def make_spark_converter(
