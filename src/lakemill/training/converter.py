@@ -35,6 +35,8 @@ class SparkDatasetConverter:
         dtype: Of float tensors.
         cur_shard: The shard that loaders read if they are not told another; None is all rows.
         shard_count: How many shards there are.
+        allowed_roots: Folders and URIs below which rows may name files; empty for those that ingest read from.
+        max_bytes: Of such a file; larger ones are not read.
 
     Attributes:
         PARENT_CACHE_DIR_URL_CONF: Name of the Spark setting with the folder of copies, as petastorm calls it.
@@ -51,6 +53,8 @@ class SparkDatasetConverter:
     shard_count: int | None = None
     is_deleted: bool = False
     is_copy: bool = False
+    allowed_roots: tuple[str, ...] = ()
+    max_bytes: int = RowFiles.max_bytes
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -196,9 +200,8 @@ class SparkDatasetConverter:
             both = [f"({where})" for where in (table.where, filter_sql(asked.filters)) if where]
             table = open_training_table(table.location, table.version, " AND ".join(both))
         selected = None if asked.schema_fields is None else tuple(asked.schema_fields)
-        fields = Fields(
-            table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, RowFiles(table.roots)
-        )
+        files = RowFiles(self.allowed_roots or table.roots, self.max_bytes)
+        fields = Fields(table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, files)
         is_apart = asked.reader_pool_type == "process"
         return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead, in_processes=is_apart)
 
@@ -212,6 +215,8 @@ def make_spark_converter(
     version: int | str | None = None,
     where: str | None = None,
     images: ImageStep | Sequence[ImageStep] = (),
+    allowed_roots: Sequence[str] = (),
+    max_bytes: int = RowFiles.max_bytes,
 ) -> SparkDatasetConverter:
     """Make rows ready for training: those of a Delta table without a copy, those of a DataFrame written once.
 
@@ -225,6 +230,9 @@ def make_spark_converter(
         version: The table's version, or a time in ISO 8601; None pins the newest one now. Not for a DataFrame.
         where: SQL that keeps rows.
         images: Image steps; the tensors are those of inference, bit for bit.
+        allowed_roots: Folders and URIs below which rows may name files by their path, for images that are not in the
+            table; empty for those that ingest read from.
+        max_bytes: Of such a file. A larger one is a row without a tensor: ``[TRAINING_ROW] ... [FILE_TOO_LARGE]``.
 
     Raises:
         ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``WHERE_INVALID``; ``TRAINING_CACHE`` if no setting says
@@ -239,7 +247,14 @@ def make_spark_converter(
         if version is not None:
             raise ConfigError("TRAINING_ARGUMENT", "'version' is of a table; a DataFrame has its own.")
         location = copy_of(df, parquet_row_group_size_bytes, compression_codec)
-        return SparkDatasetConverter(open_training_table(location, None, where), steps, dtype, is_copy=True)
+        return SparkDatasetConverter(
+            open_training_table(location, None, where),
+            steps,
+            dtype,
+            is_copy=True,
+            allowed_roots=tuple(allowed_roots),
+            max_bytes=max_bytes,
+        )
     if (parquet_row_group_size_bytes, compression_codec) != (ROW_GROUP_BYTES, None):
         raise ConfigError(
             "TRAINING_ARGUMENT",
@@ -247,7 +262,7 @@ def make_spark_converter(
             hint="leave them out.",
         )
     table = replace(open_training_table(_location(str(df)), version, where), table=str(df))
-    return SparkDatasetConverter(table, steps, dtype)
+    return SparkDatasetConverter(table, steps, dtype, allowed_roots=tuple(allowed_roots), max_bytes=max_bytes)
 
 
 def _location(table: str) -> str:

@@ -321,6 +321,16 @@ def test_large_images_are_read_by_their_path_below_the_table_s_roots(tmp_path: P
         pytest.raises(LakemillError, match=r"TRAINING_ROW.*PATH_NOT_ALLOWED"),
     ):
         list(loader)
+    roots = {"allowed_roots": [str(tmp_path / "photos")]}
+    with make_spark_converter(str(tmp_path / "elsewhere"), images=step, **roots).make_loader(
+        schema_fields=["pixels"], shuffle_row_groups=False
+    ) as loader:
+        assert next(iter(loader))["pixels"].tolist() == batch["pixels"].tolist()
+    with (
+        make_spark_converter(table, images=step, max_bytes=20).make_loader(schema_fields=["pixels"]) as loader,
+        pytest.raises(LakemillError, match=r"TRAINING_ROW.*FILE_TOO_LARGE.*max_bytes is 20"),
+    ):
+        list(loader)
 
 
 def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
