@@ -93,6 +93,17 @@ def test_columns_are_tensors_of_their_own_kind(table: str) -> None:
     assert batch["point"][7].tolist() == [7, 0.5]
 
 
+def test_every_plain_type_has_a_dtype_of_its_own(tmp_path: Path) -> None:
+    kinds = [pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()]
+    rows = pa.table({f"{kind}": pa.array([0, 1]).cast(kind) for kind in kinds})
+    write_deltalake(tmp_path / "plain", rows)
+    with make_spark_converter(str(tmp_path / "plain"), dtype=None).make_loader() as loader:
+        (batch,) = list(loader)
+    names = ["bool", "int8", "int16", "int32", "int64", "float32", "float64"]
+    assert [array.dtype.name for array in batch.values()] == names
+    assert [array.tolist() for array in batch.values()] == [[0, 1]] * 7
+
+
 def test_a_fixed_tensor_is_a_view_of_what_was_read(table: str) -> None:
     """No copy, so no object a row: the array lies in Arrow's own memory."""
     with make_spark_converter(table).make_loader(16, schema_fields=["volume"], shuffle_row_groups=False) as loader:
