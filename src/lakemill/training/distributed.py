@@ -1,7 +1,4 @@
-"""Training on several processes: each rank gets its shard of one pinned version.
-
-For PyTorch by Spark's ``TorchDistributor``, for TensorFlow by a barrier job of ours.
-"""
+"""Training on several processes: each rank gets its shard of one pinned version, by Spark's ``TorchDistributor``."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lakemill.training.barrier import run_in_barrier
 from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
 from lakemill.training.torch_batches import import_torch
-from lakemill_udfs.errors import ConfigError, RunError
+from lakemill_udfs.errors import RunError
 
 
 def distribute(
@@ -23,7 +19,6 @@ def distribute(
     num_processes: int,
     *args: Any,
     table: Any,
-    framework: Literal["torch", "tensorflow"] = "torch",
     local_mode: bool = True,
     use_gpu: bool = False,
     **kwargs: Any,
@@ -33,15 +28,12 @@ def distribute(
     Args:
         train_function: Called in each process as ``train_function(converter, *args, **kwargs)``; the converter's
             loaders read the shard of its rank. ``torch.distributed``'s variables (``RANK``, ``WORLD_SIZE``,
-            ``MASTER_ADDR``, ...) are set and it calls ``init_process_group`` itself; for TensorFlow ``TF_CONFIG`` is,
-            and it makes a ``MultiWorkerMirroredStrategy`` first of all.
+            ``MASTER_ADDR``, ...) are set; it calls ``init_process_group`` itself.
         num_processes: How many.
         *args: Of the function.
         table: What they train on: a converter, or what ``make_spark_converter`` takes.
-        framework: ``torch`` or ``tensorflow``.
         local_mode: Whether they run on the driver's machine; else one in each of so many tasks of a barrier job.
-            TensorFlow's are always such tasks, which a local session has on this machine.
-        use_gpu: Whether each has a GPU; TensorFlow takes those that its task sees.
+        use_gpu: Whether each has a GPU.
         **kwargs: Of the function.
 
     Returns:
@@ -49,32 +41,21 @@ def distribute(
 
     Raises:
         RunError: ``TRAINING_PROCESS`` if one ends with an error; the others are ended too. Its note holds the log.
-        ConfigError: ``TRAINING_ARGUMENT`` for another framework, or for more TensorFlow processes than tasks at once.
         ModelError: ``EXTRA_MISSING`` without PyTorch.
         SetupError: as ``get_session``.
         LakemillError: as ``make_spark_converter``.
     """
-    if framework not in ("torch", "tensorflow"):
-        raise ConfigError("TRAINING_ARGUMENT", f"'framework' is torch or tensorflow; got {framework!r}.")
-    if framework == "torch":
-        import_torch()
+    import_torch()
+    from pyspark.ml.torch.distributor import TorchDistributor
+
     from lakemill.engines.spark.session import get_session
 
     get_session("training")
     converter = table if isinstance(table, SparkDatasetConverter) else make_spark_converter(table)
+    distributor = TorchDistributor(num_processes=num_processes, local_mode=local_mode, use_gpu=use_gpu)
     with tempfile.TemporaryDirectory() as logs:
         try:
-            if framework == "torch":
-                from pyspark.ml.torch.distributor import TorchDistributor
-
-                distributor = TorchDistributor(num_processes=num_processes, local_mode=local_mode, use_gpu=use_gpu)
-                return distributor.run(_run_rank, logs, converter, train_function, args, kwargs)
-            from pyspark import cloudpickle
-
-            job = cloudpickle.dumps((train_function, converter, args, kwargs))  # type: ignore[no-untyped-call]  # pyspark's copy of cloudpickle has no types
-            return run_in_barrier(job, num_processes, logs)
-        except ConfigError:
-            raise
+            return distributor.run(_run_rank, logs, converter, train_function, args, kwargs)
         except Exception as error:  # RuntimeError on this machine, Spark's own classes from a cluster
             failed = RunError(
                 "TRAINING_PROCESS",
