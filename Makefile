@@ -33,10 +33,10 @@ demo: .venv/lakemill.stamp ## images to predictions, on handwritten digits, into
 	@touch $@
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-all: test ## the same, then what both engines mean alike on Spark too, and longer chaos
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m matrix
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m matrix
 	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -37,11 +37,8 @@ SLOWEST_FIRST = ("chaos", "jobs", "spark", "both", "local", "browser", "models",
 """The rooms of the tests in the order in which ``make test``'s processes take them: what is short fills the gaps."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one of ``make test``'s processes, and those that share a lake or a cluster together."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Put the slowest rooms first."""
     items.sort(key=lambda item: SLOWEST_FIRST.index(_room(item)) if _room(item) in SLOWEST_FIRST else 0)
 
 
@@ -49,10 +46,20 @@ def _room(item: pytest.Item) -> str:
     return item.path.relative_to(ROOT / "tests").parts[0]
 
 
-def _group(item: pytest.Item) -> str:
-    if "cluster" in getattr(item, "fixturenames", ()):
-        return "cluster"
-    return "jobs" if _room(item) == "jobs" else str(item.path.relative_to(ROOT / "tests"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Keep each file's tests in one of ``make test``'s processes, and those that share the demo's lake together.
+
+    ``--dist loadgroup`` would do it by marks, but with pytest 9.2 its groups are lost, without a word.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "jobs" if file.startswith("tests/jobs/") else file
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import yaml
 from deltalake import DeltaTable
 
+from tests.chaos.lake import config, make_lake
 from tests.lake import onnx_classifier, steps, write_images
 from tests.spark.cluster import ROOT, Cluster
+from tests.spark.predict.test_crashes import KILLER
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -127,3 +129,24 @@ def test_a_session_runs_a_job_more_than_once(cluster: Cluster, spark: SparkSessi
     assert [line for line in done.stdout.splitlines() if line.startswith("ROWS")] == ["ROWS 0"] * 3
     rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
     assert [row["out"]["y"] for row in rows] == [7.0] * 6
+
+
+def test_an_executor_that_is_killed_is_replaced(tmp_path: Path, cluster: Cluster) -> None:
+    make_lake(tmp_path)
+    # A worker's parent is PySpark's daemon, and the daemon's is the executor.
+    executor = 'int(Path(f"/proc/{os.getppid()}/stat").read_text().split()[3])'
+    killer = KILLER.format(function="double", victim="its executor", lake=str(tmp_path), pid=executor)
+    (tmp_path / "doubling.py").write_text(killer)
+    raw = config(tmp_path).model_dump(exclude_unset=True, mode="json")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(raw))
+    script = tmp_path / "job.py"
+    script.write_text(
+        f"import sys\nsys.path.append({str(tmp_path)!r})\n"
+        "from lakemill import PredictConfig, predict_table\n"
+        f"predict_table(PredictConfig.load({str(tmp_path / 'job.yaml')!r}))\n"
+    )
+    done = cluster.submit(script)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "killed").exists()
+    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
+    assert sorted((row["number"], row["out"]["double"]) for row in rows) == [(n, 2 * n) for n in range(12)]
