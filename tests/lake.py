@@ -60,19 +60,19 @@ def write_images(spark: SparkSession, table: Path | str, start: int, count: int,
     )
 
 
-def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0) -> Path:
+def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0, weights: float = 1.0) -> Path:
     """Write a linear ONNX classifier ``pixels (n, inputs) -> logits (n, classes)`` with fixed weights."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
+    kernel = weights * np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["pixels", "weights", "bias"], ["logits"])],
         "classifier",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", inputs])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
         [
-            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(kernel, "weights"),
             numpy_helper.from_array(np.full(classes, bias, np.float32), "bias"),
         ],
     )

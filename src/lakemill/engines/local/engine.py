@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
+from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.changed_rows import latest
@@ -263,6 +263,7 @@ class LocalEngine:
         own: Own | None = None,
         gone: Rows | None = None,
         replaces: str | None = None,
+        patch: Patch | None = None,
     ) -> bool:
         """Replace rows by their key in one commit; see ``Engine.merge``."""
         schema = cast(LocalRows | LocalScored, scored).schema
@@ -278,6 +279,7 @@ class LocalEngine:
             columns=schema.names if own is None else [*schema.names, *RESERVED],
             deleted=deleted,
             replaces=replaces,
+            patch=patch,
         )
         return merged is not None
 
