@@ -81,7 +81,7 @@ class PlanReport:
         """2 if there is a problem, else 0."""
         return ConfigError.exit_code if self.problems else 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self)
 
