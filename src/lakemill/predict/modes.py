@@ -117,9 +117,9 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: Sou
     config, result, engine = run.config, run.result, run.engine
     source_version = run.source.snapshot.version
     if config.source.changes == "append":  # rows that are gone from the source may have left predictions with a key
-        check_keys(
-            run.predictions().only(rows, run.source.key), run.source.key, config.output.table, what="predictions"
-        )
+        there = run.predictions().only(rows, run.source.key)
+        hint = "mode: full replaces the job's predictions; a key that tells all rows apart lets this mode find them."
+        check_keys(there, run.source.key, config.output.table, what="predictions", hint=hint)
 
     def write(scored: Scored) -> bool:
         if not scored.rows and replaces is None:
