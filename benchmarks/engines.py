@@ -16,11 +16,13 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +43,12 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "small": ("lakemill_local", "lakemill_spark", "loop"),
     "idle": ("lakemill_local", "lakemill_spark"),
 }
-LIMIT_SECONDS = 900
+LIMIT_SECONDS = 120
+"""Of one command; a system that takes longer, or fails, takes part no further and is named under ``failed``."""
+
+
+class Failed(Exception):  # noqa: N818 -- what became of a system, not an error of the benchmark's
+    """A system did not do its work."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,18 @@ class Command:
         if self.work != "idle":
             fresh(self.output)
         started = time.perf_counter()
-        with subprocess.Popen([*limits, *self.arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            assert process.stderr is not None
-            said = process.stderr.read()
+        with tempfile.TemporaryFile() as said:  # no pipe: what a system leaves running would hold it open
+            process = subprocess.Popen(
+                [*limits, *self.arguments], stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+            alarm = threading.Timer(LIMIT_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+            alarm.start()
             _, status, used = os.wait4(process.pid, 0)
+            alarm.cancel()
             process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{self.system} of {self.work} failed:\n{said.decode()[-3000:]}")
+            if process.returncode:
+                said.seek(0)
+                raise Failed(f"ended with {process.returncode}: {said.read().decode()[-3000:]}")
         return {
             "seconds": round(time.perf_counter() - started, 2),
             "cpu": round(used.ru_utime + used.ru_stime, 2),
@@ -140,7 +152,10 @@ def main() -> None:
         result["peers"] = peers_of(options.peers_python) or earlier.get("peers", {})
         for work in options.works:
             commands = prepare(lake, work, options)
-            found = {"size": size_of(work, options), "whole": compared(rounds(commands, options.rounds))}
+            measured, failed = rounds(commands, options.rounds)
+            found = {"size": size_of(work, options), "whole": compared(measured)} | (
+                {"failed": failed} if failed else {}
+            )
             result["works"][work] = found
             publish(result, PACKAGES, options, plot)  # what is measured is kept, whatever the next one does
             if warm_ones := [command for command in commands if command.system in options.warm]:
@@ -174,17 +189,26 @@ def prepare(lake: Path, work: str, options: argparse.Namespace) -> list[Command]
     return [Command(name, work, folder, options.peers_python) for name in names]
 
 
-def rounds(commands: list[Command], count: int) -> dict[str, list[dict[str, float]]]:
-    """Run all commands in turn."""
+def rounds(commands: list[Command], count: int) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
+    """Run all commands in turn; return what they took, and why some took part no further."""
     found: dict[str, list[dict[str, float]]] = {command.system: [] for command in commands}
+    failed: dict[str, str] = {}
     for number in range(count + 1):
         shift = number % len(commands)
         for command in (*commands[shift:], *commands[:shift]):
-            measured = command.seconds() | {"load_average": round(os.getloadavg()[0], 1)}
+            if command.system in failed:
+                continue
+            try:
+                measured = command.seconds() | {"load_average": round(os.getloadavg()[0], 1)}
+            except Failed as error:
+                failed[command.system] = str(error).splitlines()[0]
+                found.pop(command.system)
+                print(f"{command.work} {number}: {command.system} failed: {error}", file=sys.stderr, flush=True)
+                continue
             print(f"{command.work} {number}: {command.system} {measured}", file=sys.stderr, flush=True)
             if number:
                 found[command.system].append(measured)
-    return found
+    return found, failed
 
 
 def warm(commands: list[Command], count: int) -> dict[str, list[float]]:
