@@ -114,6 +114,7 @@ def test_a_corrupt_file_of_the_source_is_named(lake: Path, spark: SparkSession) 
         assert file.name in error.message
 
 
+@pytest.mark.matrix  # tests/both asks it in test_where_and_time_travel
 def test_the_version_that_was_read_is_the_one_that_is_named(lake: Path, spark: SparkSession) -> None:
     add(spark, lake, "(4, 4, 4, 'd')")
     history = spark.sql(f"DESCRIBE HISTORY delta.`{lake}/source`").collect()
@@ -135,7 +136,7 @@ def test_what_nobody_foresaw_is_in_a_file_that_only_its_owner_reads(spark: Spark
     path.unlink()
 
 
-@pytest.mark.parametrize("changes", ["append", "upsert"])
+@pytest.mark.parametrize("changes", [pytest.param("append", marks=pytest.mark.matrix), "upsert"])
 def test_columns_that_a_job_does_not_use_come_and_go_and_one_that_it_uses_is_said(
     lake: Path, spark: SparkSession, changes: str
 ) -> None:
@@ -171,6 +172,7 @@ def test_columns_that_a_job_does_not_use_come_and_go_and_one_that_it_uses_is_sai
     assert count(lake) == 7
 
 
+@pytest.mark.matrix  # tests/local/test_moved_schemas.py has its like
 def test_a_carried_column_that_widened_is_widened(lake: Path, spark: SparkSession) -> None:
     config = job(lake, source__columns=["c"], source__changes="upsert")
     predict_table(config, spark)

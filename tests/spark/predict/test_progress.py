@@ -26,13 +26,16 @@ SEQUENCES = (
 )
 
 
-@pytest.mark.parametrize("events", SEQUENCES, ids="-".join)
+@pytest.mark.parametrize(
+    "events", [SEQUENCES[0], *(pytest.param(one, marks=pytest.mark.matrix) for one in SEQUENCES[1:])], ids="-".join
+)
 def test_each_row_has_one_prediction_whatever_happened(
     tmp_path: Path, spark: SparkSession, events: tuple[str, ...]
 ) -> None:
     live(World(tmp_path, engines=("spark",), session=spark), ("run", "keep_checkpoint", *events), len(events))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("changes", ["append", "upsert"])
 @given(events=SEQUENCE, seed=st.integers(0, 10**6))
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

@@ -28,7 +28,20 @@ DISTRIBUTIONS: tuple[str, ...] = ("tensorflow",)
 
 OPTIONS: tuple[str, ...] = ()
 
-options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+options, log = plain_runtime.options, plain_runtime.log
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the Keras model."""
+    return _loaded(path)
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a model that is in memory."""
+    if plain_runtime.class_root(value) != "keras" or not hasattr(value, "predict_on_batch"):
+        return None
+    value.save(folder / f"model{SAFE_SUFFIX}")
+    return folder / f"model{SAFE_SUFFIX}"
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
