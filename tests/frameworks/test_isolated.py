@@ -110,7 +110,7 @@ def test_requirements_that_cannot_be_met_are_said(tmp_path: Path) -> None:
         environment_for(["lakemill-no-such-package==1"], tmp_path)
     assert not [folder for folder in tmp_path.iterdir() if folder.is_dir()], "nothing half-made stays"
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "MLmodel").write_text("flavors: {python_function: {loader_module: x}}")
+    (tmp_path / "m" / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.pyfunc.model}}")
     with pytest.raises(LakemillError, match=r"^\[MODEL_ENVIRONMENT\] the model 'm' has no requirements.txt"):
         Pipeline((ModelStep(tmp_path / "m", env="isolated"),)).infer({"x": np.ones(1)})
 

@@ -209,3 +209,28 @@ MADE: dict[str, Callable[[], Any]] = {
     "zero-shot-image-classification": zero_shot_image_classification,
     "zero-shot-object-detection": zero_shot_object_detection,
 }
+
+
+def stable_diffusion() -> Any:
+    import diffusers
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    network = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
+    )  # fmt: skip
+    decoder = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4,
+    )  # fmt: skip
+    words = transformers.CLIPTextConfig(vocab_size=len(WORDS), max_position_embeddings=64, projection_dim=16, **SMALL)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=decoder, text_encoder=transformers.CLIPTextModel(words), tokenizer=tokenizer(), unet=network,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None, feature_extractor=None, image_encoder=None,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

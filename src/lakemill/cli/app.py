@@ -221,6 +221,9 @@ def infer(  # noqa: PLR0917 -- typer makes each an option by name
     dataset_separator: Annotated[str, typer.Option(help="Between a part and a name.")] = ".",
     timeout: Annotated[float | None, typer.Option(help="Seconds.", show_default=False)] = None,
     registry: Registry = None,
+    data_format: Annotated[
+        str | None, typer.Option(help="custom-json: one object is one row.", show_default=False)
+    ] = None,
 ) -> int:
     """Score one file in this process, without Spark."""
     from lakemill.cli.infer_command import as_json, infer_file, write_result
@@ -233,6 +236,7 @@ def infer(  # noqa: PLR0917 -- typer makes each an option by name
         dataset_separator=dataset_separator,
         timeout=timeout,
         registry=registry,
+        data_format=data_format,
     )
     if output is None:
         print(as_json(result, records=file.name.endswith(".df.json")), flush=True)

@@ -33,6 +33,7 @@ def infer_file(
     dataset_separator: str = ".",
     timeout: float | None = None,
     registry: str | None = None,
+    data_format: str | None = None,
 ) -> Any:
     """Score a file and return the result in the file's own form, as ``Pipeline.infer``.
 
@@ -44,6 +45,7 @@ def infer_file(
         dataset_separator: Between a part and a name.
         timeout: Seconds after which it is given up.
         registry: MLflow registry of its models.
+        data_format: As ``Pipeline.infer`` takes it.
 
     Raises:
         LakemillError: as ``Pipeline.infer``.
@@ -51,9 +53,9 @@ def infer_file(
 
     def call() -> Any:
         resolved = find_pipeline(pipeline, registry)
-        data = read_data(file, resolved.pipeline)
+        data = read_data(file, resolved.pipeline, data_format)
         return Inference(partial(make_plan, resolved, readable="all")).run(
-            data, dataset, dataset_exclude, dataset_separator
+            data, dataset, dataset_exclude, dataset_separator, data_format=data_format
         )
 
     return within(timeout, call)
@@ -80,7 +82,9 @@ def find_pipeline(pipeline: str, registry: str | None = None) -> Resolved:
 
 
 def as_json(result: Any, *, records: bool) -> str:
-    """Return a result as JSON: one list for each column, or one object for each row."""
+    """Return a result as JSON: one list for each column, or one object for each row, as custom JSON is already."""
+    if isinstance(result, list):
+        return json.dumps(plain(result))
     columns = {name: plain(column) for name, column in given(result).columns.items()}
     if not records:
         return json.dumps(columns)
@@ -96,7 +100,7 @@ def write_result(result: Any, output: Path) -> None:
     if output.suffix == ".json":
         output.write_text(as_json(result, records=output.name.endswith(".df.json")) + "\n", encoding="utf-8")
         return
-    table = to_table(result)
+    table = pa.Table.from_pylist(result) if isinstance(result, list) else to_table(result)
     if output.suffix == ".parquet":
         from pyarrow import parquet
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakemill.in_process.custom_json import CUSTOM
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import ImageStep
@@ -19,13 +20,15 @@ UNREADABLE = (ValueError, TypeError, LookupError, OSError, RecursionError, pa.Ar
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def read_data(path: str | Path, pipeline: Pipeline | None = None) -> Any:
+def read_data(path: str | Path, pipeline: Pipeline | None = None, data_format: str | None = None) -> Any:
     """Return a file's content as ``infer`` takes it.
 
     Args:
         path: ``.arrow`` (file or stream) and ``.parquet`` give a table, ``.df.json`` (pandas' records) a DataFrame,
             ``.json`` (a dict of batches, or a list of records) a dict, an image a dict of one row.
         pipeline: Its image step names the columns of an image; None takes no images.
+        data_format: ``custom-json``: whatever JSON the file holds, which ``custom_json.columns`` reads; None goes by
+            the ending.
 
     Raises:
         ConfigError: ``FILE_NOT_FOUND``, ``FILE_FORMAT`` for another ending, ``FILE_CONTENT`` if it does not parse.
@@ -34,6 +37,8 @@ def read_data(path: str | Path, pipeline: Pipeline | None = None) -> Any:
     if not file.is_file():
         raise ConfigError("FILE_NOT_FOUND", f"there is no file '{path}'.")
     try:
+        if data_format == CUSTOM:
+            return _parsed(file)
         if file.name.lower().endswith(".df.json"):
             import pandas as pd
 

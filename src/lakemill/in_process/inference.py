@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakemill.in_process import custom_json
 from lakemill.in_process.branches import branch_outputs, last_models, models_of_rows
 from lakemill.in_process.dataset import Field, choose
 from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
@@ -50,6 +51,8 @@ class Inference:
         exclude: Sequence[str] | str = (),
         separator: str = ".",
         allowed_roots: Sequence[str] = (),
+        *,
+        data_format: str | None = None,
     ) -> Any:
         """Score ``data`` and return the same kind of thing.
 
@@ -59,13 +62,18 @@ class Inference:
             exclude: What is left out of that.
             separator: Between a part and a name.
             allowed_roots: Folders, files or URIs below which rows may name files by their path.
+            data_format: As ``custom_json.check_format``.
 
         Raises:
             RowError: a row is bad; names the row, the stage and the reason.
-            ConfigError: ``INFER_INPUT``, ``INPUT_ROWS`` or ``DATASET_UNKNOWN``.
+            ConfigError: ``INFER_INPUT``, ``INFER_FORMAT``, ``INPUT_ROWS`` or ``DATASET_UNKNOWN``.
             ModelError: nothing feeds an input.
             TableError: a column is of the wrong type.
         """
+        custom_json.check_format(data_format)
+        if data_format is not None:
+            rows, wanted = custom_json.columns(data), custom_json.asked(dataset)
+            return custom_json.records(self.run(rows, wanted, exclude, separator, allowed_roots), dataset, separator)
         source = given(data)
         scorer = self._scorer(tuple(source.kinds.items()), tuple(allowed_roots))
         fields = scorer.fields(_key(dataset), _key(exclude), separator)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lakemill.pipelines.network_graphs import keras_graph, torch_graph
 from lakemill_udfs.errors import ConfigError, ModelError, missing_extra
 from lakemill_udfs.models import flavors
 from lakemill_udfs.models.cache import ModelCache
@@ -78,14 +79,15 @@ def converted(
     if target != "onnx":
         raise ConfigError("CONVERT_TARGET", f"models are converted to onnx; got '{target}'.")
     native = flavors.runtime(spec.flavor).native(Path(spec.location), spec.options)
-    kind = class_root(native)
-    if kind not in CONVERTERS:
+    kind = next((root for root in roots(native) if root in CONVERTERS), None)
+    if kind is None:
         raise ModelError(
             "CONVERT_FAILED",
-            f"models of {kind} are not converted to onnx; those of {', '.join(CONVERTERS)} are.",
+            f"models of {spec.flavor} are not converted to onnx; those of {', '.join(CONVERTERS)} are.",
             hint="leave convert out: it runs on its own framework.",
         )
-    logging.getLogger("skl2onnx").setLevel(logging.ERROR)
+    for converter in ("skl2onnx", "tf2onnx", "torch.onnx"):
+        logging.getLogger(converter).setLevel(logging.ERROR)
     try:
         graph = CONVERTERS[kind](native, spec)
     except ImportError as error:
@@ -98,9 +100,12 @@ def converted(
         ) from error
     path = folder / f"{spec.name}.onnx"
     path.write_bytes(graph.SerializeToString())
-    return _accepted(
-        spec, path, rows, form="onnx", by="skl2onnx" if kind == "sklearn" else "onnxmltools", tolerance=tolerance
-    )
+    return _accepted(spec, path, rows, form="onnx", by=MADE_BY.get(kind, "onnxmltools"), tolerance=tolerance)
+
+
+def roots(value: Any) -> list[str]:
+    """Return the packages of an object's class and of those that it derives from."""
+    return [one.__module__.partition(".")[0] for one in type(value).__mro__]
 
 
 def quantized(
@@ -143,10 +148,13 @@ def _results(spec: ModelSpec, rows: Arrays) -> Arrays:
 
 
 def _as_taken(rows: Arrays, inputs: Specs) -> Arrays:
+    arrays = {one.name: rows[one.name] for one in inputs}
     return {
-        one.name: rows[one.name]
-        .reshape(len(rows[one.name]), *(size or -1 for size in one.shape))
-        .astype(one.numpy_dtype)
+        one.name: (
+            arrays[one.name]
+            if arrays[one.name].ndim == 1 + len(one.shape)
+            else arrays[one.name].reshape(len(arrays[one.name]), *(size or -1 for size in one.shape))
+        ).astype(one.numpy_dtype)
         for one in inputs
     }
 
@@ -249,8 +257,13 @@ CONVERTERS: dict[str, Callable[[Any, ModelSpec], Any]] = {
     "sklearn": _sklearn,
     "xgboost": _onnxmltools,
     "lightgbm": _onnxmltools,
+    "torch": torch_graph,
+    "keras": keras_graph,
 }
-"""What converts an object, by the package of its class."""
+"""What converts an object, by the package of its class or of one that it derives from."""
+
+MADE_BY = {"sklearn": "skl2onnx", "torch": "torch.onnx", "keras": "tf2onnx"}
+"""What the certificate names; ``onnxmltools`` for all others."""
 
 
 def _width(spec: ModelSpec) -> int:

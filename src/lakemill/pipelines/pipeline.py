@@ -115,6 +115,7 @@ class Pipeline(StepByStep):
         dataset_separator: str = ".",
         registry: str | None = None,
         allowed_roots: Sequence[str] = (),
+        data_format: str | None = None,
     ) -> Any:
         """Score in this process: pandas in, pandas out; Arrow in, Arrow out; dict in, JSON-able dict out. No JVM.
 
@@ -131,12 +132,15 @@ class Pipeline(StepByStep):
             dataset_separator: Between a part and a name: ``out.label``.
             registry: MLflow registry of its models.
             allowed_roots: Folders, files or URIs; the path of a row without content is opened only below one.
+            data_format: ``custom-json`` takes a file's JSON, or an object, as one row, or a list of them, and gives a
+                list of objects with the results by their own names.
 
         Raises:
             RowError: a row is bad; the message names the row and the reason, never its data.
             ModelError: a model is unknown, or does not fit ``data``.
             TableError: a column is of the wrong type.
-            ConfigError: ``INFER_INPUT``, ``INPUT_ROWS``, ``DATASET_UNKNOWN``, ``FILE_NOT_FOUND``, ``FILE_FORMAT``.
+            ConfigError: ``INFER_INPUT``, ``INFER_FORMAT``, ``INPUT_ROWS``, ``DATASET_UNKNOWN``, ``FILE_NOT_FOUND``,
+                ``FILE_FORMAT``.
             RunError: ``INFER_TIMEOUT``.
         """
         from lakemill.in_process.parallel import within
@@ -146,8 +150,10 @@ class Pipeline(StepByStep):
             if isinstance(data, str | Path):
                 from lakemill.in_process.files import read_data
 
-                given = read_data(data, self)
-            return self._inference(registry).run(given, dataset, dataset_exclude, dataset_separator, allowed_roots)
+                given = read_data(data, self, data_format)
+            return self._inference(registry).run(
+                given, dataset, dataset_exclude, dataset_separator, allowed_roots, data_format=data_format
+            )
 
         return within(timeout, call)
 

@@ -88,8 +88,8 @@ def log_model(
     """Look at a model, run it once and register it as an ordinary MLflow model.
 
     Args:
-        model: A file (.onnx, .skops, .pkl, .joblib, XGBoost's .json and .ubj), an MLflow model's folder, or an
-            estimator, a booster or an ONNX graph in memory.
+        model: A file or folder that a runtime takes, an MLflow model's folder, or in memory an estimator, a booster, an
+            ONNX graph, a scripted or exported network, a Keras model, a pipeline of transformers or diffusers.
         name: What it is registered as.
         framework: Which runtime takes it; ``auto`` finds out.
         input_schema: As ``pyarrow.Schema``, ``TensorSpec``s or an MLflow signature; needed only where the model itself
@@ -101,7 +101,8 @@ def log_model(
         alias: Alias that the new version gets, for example ``production``.
         registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
         trust: Whether a file that is code itself, as a pickle, may be loaded.
-        convert: ``onnx``: register it as an ONNX graph, if that agrees with it on ``input_example``.
+        convert: ``onnx``: register it as an ONNX graph, if that agrees with it on ``input_example``: scikit-learn,
+            XGBoost, LightGBM, PyTorch and Keras.
         quantize: ``int8``: with whole numbers of 8 bits for weights, under the same condition.
         tolerance: By how much, absolutely and relatively, converted numbers may differ.
 
@@ -163,10 +164,12 @@ def _is_renamed(spec: ModelSpec, outputs: Specs, rows: Arrays) -> bool:
 def _rows(spec: ModelSpec, example: Any) -> Arrays:
     """Return some rows as the model takes them: the user's, or made up."""
     if example is None:
-        return {one.name: _made_up(one) for one in spec.inputs}
+        return {one.name: _made_up(one) for one in spec.inputs if not one.nullable}
     data = given(example)
     arrays: Arrays = {}
     for one in spec.inputs:
+        if one.name not in data.columns and one.nullable:
+            continue
         if one.name not in data.columns:
             raise ModelError(
                 "MODEL_INPUT_MISSING",

@@ -71,7 +71,8 @@ def resolve(pipeline: Pipeline, registry: str | Finder | None = None, trust: Tru
             models += found
             steps.append(all_together(keyed, found))
         elif model_steps(step):
-            found = [_resolve_model(model, finder.find(model.uri), trust) for model in model_steps(step)]
+            wanted = [model if (inner := _only_model(model, finder)) is None else inner for model in model_steps(step)]
+            found = [_resolve_model(model, finder.find(model.uri), trust) for model in wanted]
             models += found
             fixed = zip(model_steps(step), found, strict=True)
             steps.append(with_models(step, [replace(one, sha256=model.sha256) for one, model in fixed]))
@@ -107,6 +108,27 @@ def pipeline_of(uri: str, finder: Finder) -> Pipeline:
     from lakemill.pipelines.described import logged_pipeline  # as in ``registry.mlmodel``
 
     return _prefixed(logged_pipeline(logged, found.name), uri)
+
+
+def _only_model(step: ModelStep, finder: Finder) -> ModelStep | None:
+    """Return the model that is all of a logged pipeline, as ``log_model`` logs what MLflow has no flavor for."""
+    found = finder.find(step.uri)
+    logged = (found.described.get("metadata") or {}).get(LOGGED_KEY)
+    if logged is None or step.runtime is not None or step.env is not None:
+        return None
+    from lakemill.pipelines.described import logged_pipeline  # as in ``registry.mlmodel``
+
+    inside = logged_pipeline(logged, found.name)
+    only = inside.steps[0] if len(inside.steps) == 1 else None
+    if not isinstance(only, ModelStep) or inside.checks or inside.outputs or _renames(only):
+        return None
+    return replace(step, uri=f"{step.uri}#{only.uri}", outputs={**only.outputs, **step.outputs})
+
+
+def _renames(step: ModelStep) -> bool:
+    return any(name != source for name, source in step.inputs.items()) or any(
+        isinstance(value, str) for value in step.outputs.values()
+    )
 
 
 def _prefixed(inside: Pipeline, uri: str) -> Pipeline:

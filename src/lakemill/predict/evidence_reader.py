@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, opened
 from lakemill.engines.schemas import fields_of
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill.pipelines.intervals import ratio_interval
 from lakemill.pipelines.resolving import Resolved
 from lakemill.predict.answers import Answers, answer_of
@@ -76,7 +76,7 @@ def gather(config: PredictConfig, resolved: Resolved, engine: Engine) -> tuple[M
     names = [name for struct in structs for name in (answer.names(struct) if answer else ()) if name in fields]
     key = [name for name in source_key(config, snapshot.schema.names) if name in fields]
     names += [f"{struct}.error" for struct in structs[1:]] + [name for name in (TRUTH,) if name in fields]
-    rows = engine.rows(snapshot).where(own_rows(config)).where(f"metadata.pipeline_version = {sql_text(version)}")
+    rows = engine.rows(snapshot).where(own_rows(config)).where(all_equal({"metadata.pipeline_version": version}))
     wanted = dict.fromkeys(["error.code", "metadata.models", "metadata.elapsed_ns", *names, *key])
     table = rows.select([*wanted]).to_arrow()
     if not table.num_rows:

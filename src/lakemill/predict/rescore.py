@@ -12,7 +12,7 @@ from typing import Any
 
 from lakemill.engines.engine import opened
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal, sql_text
 from lakemill.predict.challengers import Remade, remade
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.run import Run
@@ -74,7 +74,7 @@ class Rescoring:
         run.result.add_rescored(done, self.batch_id)
         if part.challengers is None:
             run.tell(f"scored {done.rows} earlier rows again, {done.rows_error} with errors, {seconds:.1f} s")
-            ours = f"metadata.run_id = '{run.result.run_id}' AND metadata.query_id = '{QUERY_ID}'"
+            ours = all_equal({"metadata.run_id": run.result.run_id, "metadata.query_id": QUERY_ID})
             write_quarantine(engine, config, f"{ours} AND metadata.batch_id = {self.batch_id}")
         else:
             named = ", ".join(f"out_{name}" for name in part.challengers)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, Once, Own, opened
 from lakemill.engines.marks import JOBS
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
+from lakemill.predict.progress import checkpoint_of, job_identity
 from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan
 
@@ -144,6 +147,16 @@ class Run:
         assert self.output_state is not None  # noqa: S101 -- only a preview has none, and it commits nothing
         return self.output_state
 
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where the job's progress is kept; see ``checkpoint_of``."""
+        return checkpoint_of(self.config)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the checkpoint is for; see ``job_identity``."""
+        return job_identity(self.config, self.source.key, self.source.snapshot.id)
+
     @property
     def own(self) -> Own:
         """Which rows of the output are this job's."""
@@ -176,7 +189,12 @@ class Run:
 
 def own_rows(config: PredictConfig) -> str:
     """Return SQL that is true for a job's own rows of its output."""
-    return f"metadata.job = {sql_text(config.name)}"
+    return all_equal({"metadata.job": config.name})
+
+
+def rows_of_run(run_id: str) -> str:
+    """Return SQL that is true for the rows that a run wrote."""
+    return all_equal({"metadata.run_id": run_id})
 
 
 POSITION_COLUMNS = ("metadata.position", "metadata.source_version")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lakemill.engines import table_names
 from lakemill.report.comparison import comparison
 from lakemill.report.values import Card, Differing, Report
-from lakemill_udfs.errors import RowError, missing_extra
+from lakemill_udfs.errors import RowError
 from lakemill_udfs.images.encoding import encode
 from lakemill_udfs.images.thumbnails import small_image
 from lakemill_udfs.masking import shown
@@ -46,7 +46,6 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
 
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
-        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
         OSError: The file cannot be written.
     """
     page = gather(config, spark)
@@ -92,14 +91,8 @@ def render(report: Report, *, now: datetime | None = None) -> str:
     Args:
         report: What to show.
         now: When the report is made; the clock's time (UTC) if None.
-
-    Raises:
-        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise missing_extra("jinja2", "report") from error
+    from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # not of Markup: what a macro made, of values that were shown so already

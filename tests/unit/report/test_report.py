@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
-import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from lakemill.predict.evidence import Share
 from lakemill.report import layout
 from lakemill.report.page import render, thumbnail_uri, with_thumbnails
 from lakemill.report.values import Card, Compared, Count, Differing, ErrorGroup, Histogram, Named, Report, Totals
-from lakemill_udfs.errors import ModelError
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -181,9 +178,3 @@ def test_only_all_is_shown_as_a_hundred_percent() -> None:
         return shown[1]
 
     assert [accuracy(right) for right in (10_000, 9_999, 9_750, 1, 0)] == ["100", "99.9", "97.5", "0.1", "0"]
-
-
-def test_without_jinja_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ModelError, match=r"EXTRA_MISSING.*lakemill\[report\]"):
-        render(Report("t", "t", None, Totals(0)))

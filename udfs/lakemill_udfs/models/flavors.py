@@ -20,6 +20,7 @@ RUNTIMES = {
     "keras": "keras_runtime",
     "tensorflow": "tensorflow_runtime",
     "huggingface": "huggingface_runtime",
+    "diffusion": "diffusion_runtime",
     "python": "python_runtime",
     "pyfunc": "pyfunc_runtime",
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.huggingface_tasks import TASKS, Task, task_named, task_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
@@ -28,7 +29,21 @@ DISTRIBUTIONS: tuple[str, ...] = ("transformers", "torch")
 
 OPTIONS: tuple[str, ...] = ()
 
-options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+TASK_KEY = "lakemill_task"
+"""Key of ``config.json`` for the task."""
+
+options, native, log = plain_runtime.options, plain_runtime.native, plain_runtime.log
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a pipeline that is in memory, with its task, which the files alone may leave open."""
+    task = task_named(getattr(value, "task", None))
+    if plain_runtime.class_root(value) != "transformers" or task is None:
+        return None
+    value.save_pretrained(folder / "model")
+    config = _config(folder / "model") | {TASK_KEY: task}
+    (folder / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder / "model"
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -80,11 +95,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a pipeline does not load, in the terms of transformers."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*found.groups())
-    return ""
+    return meaning(error, CAUSES)
 
 
 class HuggingFaceModel:
@@ -121,11 +132,12 @@ class HuggingFaceModel:
         rows = len(next(iter(inputs.values())))
         groups: dict[str, list[int]] = {}
         for row in range(rows):
-            key = repr([_plain(array[row]) for array in parameters.values()]) if parameters else ""
+            key = repr([plain(array[row]) for array in parameters.values()]) if parameters else ""
             groups.setdefault(key, []).append(row)
         found: list[Any] = [None] * rows
         for members in groups.values():
-            given = {name: _plain(array[members[0]]) for name, array in parameters.items()}
+            first = {name: plain(array[members[0]]) for name, array in parameters.items()}
+            given = {name: value for name, value in first.items() if value is not None}
             mains = [[self._main(inputs[name][row]) for row in members] for name in self._task.main]
             for row, result in zip(members, self._results(mains, given), strict=True):
                 found[row] = self._task.read(result)
@@ -174,8 +186,13 @@ def _make_fit_for_batches(pipeline: Any, task: str) -> None:
         tokenizer.padding_side = "left"
 
 
+def without_tensorflow() -> None:
+    """Keep transformers 4 from importing TensorFlow too: it fails beside Keras 3."""
+    os.environ.setdefault("USE_TF", "0")
+
+
 def _transformers() -> Any:
-    os.environ.setdefault("USE_TF", "0")  # else transformers 4 also imports TensorFlow, and fails beside Keras 3
+    without_tensorflow()
     try:
         import torch  # noqa: F401 -- transformers' own error would not name the extra
         import transformers
@@ -189,7 +206,7 @@ def _task(path: Path, described: Mapping[str, Any]) -> str:
         return str(task_named(described["flavors"]["transformers"]["task"]))
     config = _config(path)
     architecture = str((config.get("architectures") or [""])[0])
-    task = task_named(config.get("lakemill_task")) or task_of(architecture)
+    task = task_named(config.get(TASK_KEY)) or task_of(architecture)
     if task is None:
         raise ModelError(
             "MODEL_TASK",
@@ -220,8 +237,10 @@ def _described(path: Path) -> dict[str, Any]:
     return described
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+def plain(value: Any) -> Any:
+    """Return a parameter as Python's own value; a null, which is NaN among floats, as None: the pipeline's default."""
+    own = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return None if isinstance(own, float) and math.isnan(own) else own
 
 
 def _batch(values: list[Any], spec: TensorSpec) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
@@ -28,7 +28,20 @@ DISTRIBUTIONS: tuple[str, ...] = ("tensorflow",)
 
 OPTIONS: tuple[str, ...] = ()
 
-options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+options, log = plain_runtime.options, plain_runtime.log
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the Keras model."""
+    return _loaded(path)
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a model that is in memory."""
+    if plain_runtime.class_root(value) != "keras" or not hasattr(value, "predict_on_batch"):
+        return None
+    value.save(folder / f"model{SAFE_SUFFIX}")
+    return folder / f"model{SAFE_SUFFIX}"
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -75,11 +88,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a model does not load, in Keras's terms."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*(group for group in found.groups() if group))
-    return ""
+    return meaning(error, CAUSES)
 
 
 class KerasModel:

@@ -134,7 +134,7 @@ class Runtime(Protocol):
         ...
 
     def native(self, path: Path, options: Mapping[str, Any]) -> Any:
-        """Return the framework's own object of what ``find`` gave; None if there is none that ``log`` takes."""
+        """Return the framework's own object of what ``find`` gave, which ``log`` and converters take; None without."""
         ...
 
     def write(self, value: Any, folder: Path) -> Path | None:

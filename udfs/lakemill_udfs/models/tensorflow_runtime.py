@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.archives import unpack
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -24,7 +24,8 @@ RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("tensorflow",)
 
-OPTIONS: tuple[str, ...] = ()
+OPTIONS: tuple[str, ...] = ("signature",)
+"""``signature``: which of the graph's signatures runs."""
 
 options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
 
@@ -45,15 +46,16 @@ def runs_code(path: Path, described: Mapping[str, Any]) -> bool:
 def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs]:
     """Return what the signature of the graph says, or MLflow's where there is one."""
     said = signature_specs(described)
-    if any(said):
+    if any(said) and "signature" not in options:
         return said
-    model = SavedModel(path, device="cpu")
+    model = SavedModel(path, device="cpu", signature=options.get("signature"))
     return model.inputs, model.outputs
 
 
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> SavedModel:
     """Load a graph onto a device."""
-    return SavedModel(path, spec.inputs, spec.outputs, threads=threads, device=device)
+    wanted = spec.options.get("signature")
+    return SavedModel(path, spec.inputs, spec.outputs, threads=threads, device=device, signature=wanted)
 
 
 CAUSES = (
@@ -75,11 +77,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a graph does not load, in TensorFlow's terms."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*found.groups())
-    return ""
+    return meaning(error, CAUSES)
 
 
 class SavedModel:
@@ -91,14 +89,22 @@ class SavedModel:
         outputs: Its outputs; empty takes the signature's.
         threads: Threads inside one operator, for the whole process; 0 leaves TensorFlow's default.
         device: ``auto`` takes the first GPU where there is one, else the CPU; ``cpu``; ``cuda`` or ``cuda:N``.
+        signature: Which of its signatures; None takes ``serving_default``, or the only one.
 
     Raises:
-        ModelError: ``EXTRA_MISSING`` without TensorFlow, ``MODEL_SIGNATURE`` if the graph has not exactly one signature
-            or one called ``serving_default``, ``DEVICE_MISSING`` if a device is asked for and not there.
+        ModelError: ``EXTRA_MISSING`` without TensorFlow, ``MODEL_SIGNATURE`` if the graph has no such signature,
+            ``DEVICE_MISSING`` if a device is asked for and not there.
     """
 
     def __init__(
-        self, path: Path, inputs: Specs = (), outputs: Specs = (), *, threads: int = 0, device: str = "auto"
+        self,
+        path: Path,
+        inputs: Specs = (),
+        outputs: Specs = (),
+        *,
+        threads: int = 0,
+        device: str = "auto",
+        signature: str | None = None,
     ) -> None:
         tensorflow = module()
         set_threads(threads)
@@ -106,13 +112,13 @@ class SavedModel:
         self._device = device_of(device)
         with tensorflow.device(self._device):
             self._graph = _loaded(path)  # its variables live as long as it does
-        signature = _signature(self._graph.signatures, path.name)
-        self._run = foreign(signature)
-        wanted = signature.structured_input_signature[1]
+        chosen = _signature(self._graph.signatures, path.name, signature)
+        self._run = foreign(chosen)
+        wanted = chosen.structured_input_signature[1]
         self._dtypes = {name: spec.dtype for name, spec in wanted.items()}
         self._names = dict(zip((spec.name for spec in inputs), wanted, strict=False)) if _unlike(inputs, wanted) else {}
         self.inputs = inputs or _specs(wanted)
-        self.outputs = outputs or _specs(signature.structured_outputs)
+        self.outputs = outputs or _specs(chosen.structured_outputs)
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the signature's outputs, on the CPU."""
@@ -184,15 +190,16 @@ def _loaded(path: Path) -> Any:
         return load_graph(str(next(file.parent for file in sorted(Path(folder).rglob(GRAPH)))))
 
 
-def _signature(signatures: Mapping[str, Any], model: str) -> Any:
-    if DEFAULT_SIGNATURE in signatures:
-        return signatures[DEFAULT_SIGNATURE]
-    if len(signatures) == 1:
+def _signature(signatures: Mapping[str, Any], model: str, name: str | None) -> Any:
+    wanted = name or DEFAULT_SIGNATURE
+    if wanted in signatures:
+        return signatures[wanted]
+    if name is None and len(signatures) == 1:
         return next(iter(signatures.values()))
     raise ModelError(
         "MODEL_SIGNATURE",
-        f"the SavedModel '{model}' has no signature '{DEFAULT_SIGNATURE}'; it has: {', '.join(signatures) or 'none'}.",
-        hint="export it with one: tf.saved_model.save(model, folder, signatures={'serving_default': function}).",
+        f"the SavedModel '{model}' has no signature '{wanted}'; it has: {', '.join(signatures) or 'none'}.",
+        hint="options: {signature: NAME} chooses one; tf.saved_model.save(..., signatures={...}) writes them.",
     )
 
 

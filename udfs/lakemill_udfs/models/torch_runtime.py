@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.fixed_batch import in_batches_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.pyfunc_results import to_arrays
@@ -29,9 +29,44 @@ RELEASES_LOCK = True
 
 DISTRIBUTIONS: tuple[str, ...] = ("torch",)
 
-OPTIONS: tuple[str, ...] = ()
+OPTIONS: tuple[str, ...] = ("precision", "channels_last")
+"""``precision``, one of ``PRECISIONS``; ``channels_last``: whether images lie with their channels together."""
 
-options, native, write, log = plain_runtime.options, plain_runtime.native, plain_runtime.write, plain_runtime.log
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""What weights and numbers are while a network runs; what it gives is float32 whichever it was."""
+
+log = plain_runtime.log
+
+
+def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given.
+
+    Raises:
+        ModelError: ``MODEL_OPTION`` for a precision that is none of ``PRECISIONS``.
+    """
+    precision = given.get("precision", PRECISIONS[0])
+    if precision not in PRECISIONS:
+        raise ModelError("MODEL_OPTION", f"precision is one of {', '.join(PRECISIONS)}; got '{precision}'.")
+    return dict(given)
+
+
+def native(path: Path, options: Mapping[str, Any]) -> Any:
+    """Return the exported program, the scripted network or the module."""
+    return _torch().export.load(str(path)) if path.suffix == EXPORTED_SUFFIX else _loaded(path, "cpu")
+
+
+def write(value: Any, folder: Path) -> Path | None:
+    """Write a scripted network or an exported program that is in memory; a module alone does not say its inputs."""
+    if plain_runtime.class_root(value) != "torch":
+        return None
+    torch = _torch()
+    if isinstance(value, torch.export.ExportedProgram):
+        torch.export.save(value, str(folder / "model.pt2"))
+        return folder / "model.pt2"
+    if not isinstance(value, torch.jit.ScriptModule):
+        return None
+    torch.jit.save(value, str(folder / "model.pt"))
+    return folder / "model.pt"
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
@@ -57,7 +92,7 @@ def specs(path: Path, described: Mapping[str, Any], options: Mapping[str, Any]) 
 
 def load(path: Path, spec: ModelSpec, *, threads: int, device: str) -> TorchModel:
     """Load a network onto a device."""
-    return TorchModel(path, spec.inputs, spec.outputs, threads=threads, device=device)
+    return TorchModel(path, spec.inputs, spec.outputs, threads=threads, device=device, options=spec.options)
 
 
 CAUSES = (
@@ -74,11 +109,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a network does not load, in PyTorch's terms."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*found.groups())
-    return ""
+    return meaning(error, CAUSES)
 
 
 class TorchModel:
@@ -93,13 +124,27 @@ class TorchModel:
         outputs: Its outputs; empty if nothing says them.
         threads: Threads inside one operator, for the whole process; 0 leaves PyTorch's default.
         device: ``auto`` takes CUDA where it is there, else the CPU; ``cpu``; ``cuda`` or ``cuda:N``.
+        options: As ``OPTIONS`` names them.
 
     Raises:
-        ModelError: ``EXTRA_MISSING`` without PyTorch, ``DEVICE_MISSING`` if a device is asked for and not there.
+        ModelError: ``EXTRA_MISSING`` without PyTorch, ``DEVICE_MISSING`` if a device is asked for and not there,
+            ``MODEL_OPTION`` for an option of an exported program, whose types and layout are fixed.
     """
 
-    def __init__(self, path: Path, inputs: Specs, outputs: Specs, *, threads: int = 0, device: str = "auto") -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: Specs,
+        outputs: Specs,
+        *,
+        threads: int = 0,
+        device: str = "auto",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._torch = _torch()
+        given = options or {}
+        self._is_channels_last = bool(given.get("channels_last"))
+        self._half = given.get("precision") if given.get("precision") != PRECISIONS[0] else None
         if threads:
             self._torch.set_num_threads(threads)
         self.device = device_of(device)
@@ -107,7 +152,7 @@ class TorchModel:
         self._is_by_column = path.is_dir() and is_by_column(path)
         network = _loaded(path, self.device)
         self.fixed_batch = _fixed_batch(network)
-        self._network = foreign(network)
+        self._network = foreign(self._laid_out(network))
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the network's outputs, on the CPU."""
@@ -120,12 +165,29 @@ class TorchModel:
             arrays = [np.stack(arrays, axis=1).astype(np.float32, copy=False)]
         with self._torch.inference_mode():
             result = self._network(*map(self._tensor, arrays))
-            return to_arrays(_arrays(result, self.outputs), self.outputs)
+            return to_arrays(_arrays(result, self.outputs, is_half=self._half is not None), self.outputs)
+
+    def _laid_out(self, network: Any) -> Any:
+        if not (self._half or self._is_channels_last):
+            return network
+        if isinstance(network, self._torch.fx.GraphModule):
+            raise ModelError(
+                "MODEL_OPTION",
+                "an exported program has the types and the layout that it was exported with.",
+                hint="export it so, or give the network as TorchScript.",
+            )
+        if self._is_channels_last:
+            network = network.to(memory_format=self._torch.channels_last)
+        return network.to(getattr(self._torch, self._half)) if self._half else network
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         # PyTorch has no read-only tensors: a network that writes into its input must not write into the table's buffer
         own = array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C")
-        return self._torch.from_numpy(own).to(self.device)
+        tensor = self._torch.from_numpy(own).to(self.device)
+        if self._half and tensor.is_floating_point():
+            tensor = tensor.to(getattr(self._torch, self._half))
+        is_image = self._is_channels_last and tensor.ndim == 4
+        return tensor.contiguous(memory_format=self._torch.channels_last) if is_image else tensor
 
 
 def device_of(device: str) -> str:
@@ -186,22 +248,23 @@ def _torch() -> Any:
     return torch
 
 
-def _arrays(result: Any, outputs: Specs) -> Any:
+def _arrays(result: Any, outputs: Specs, *, is_half: bool) -> Any:
     if isinstance(result, Mapping):
-        return {str(name): _array(value) for name, value in result.items()}
+        return {str(name): _array(value, is_half=is_half) for name, value in result.items()}
     if isinstance(result, Sequence):
         names = [spec.name for spec in outputs]
         if len(names) != len(result):
             names = [f"output_{at}" for at in range(1, len(result) + 1)] if len(result) > 1 else ["output"]
-        return dict(zip(names, map(_array, result), strict=True))
-    return _array(result)
+        return dict(zip(names, (_array(value, is_half=is_half) for value in result), strict=True))
+    return _array(result, is_half=is_half)
 
 
-def _array(value: Any) -> NDArray[Any]:
+def _array(value: Any, *, is_half: bool) -> NDArray[Any]:
     if not hasattr(value, "detach"):
         return np.asarray(value)
     tensor = value.detach().cpu()
-    array: NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    widened = ("torch.bfloat16", "torch.float16") if is_half else ("torch.bfloat16",)
+    array: NDArray[Any] = (tensor.float() if str(tensor.dtype) in widened else tensor).numpy()
     return array
 
 

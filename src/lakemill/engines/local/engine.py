@@ -19,6 +19,7 @@ from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.changed_rows import latest
+from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
@@ -32,7 +33,7 @@ from lakemill.engines.local.writing import WrittenFile, discard
 from lakemill.engines.pace import Pace
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lacks_fields
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import RESERVED, PredictPlan
 
@@ -53,7 +54,7 @@ class LocalSnapshot:
     @property
     def schema(self) -> pa.Schema:
         """Its columns, with their metadata."""
-        return self.opened.schema
+        return pa.schema([of_rows(field) for field in self.opened.schema])
 
     @property
     def version(self) -> int:
@@ -339,4 +340,4 @@ def _owned(own: Own | None) -> str | None:
     """Return the predicate of a job's own rows."""
     if own is None:
         return None
-    return " AND ".join(f"{name} = {sql_text(value)}" for name, value in own.items())
+    return all_equal(own)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
-from lakemill.engines.delta_log import actions
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Following, Slice, Watch
 from lakemill.engines.positions import WHOLE_VERSION, Position
+from lakemill.engines.source_errors import source_changed, versions_gone
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.engines.spark.rows import SparkRows
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1
 END_SECONDS = 10.0
+
+PAST_SCHEMAS = {
+    "spark.databricks.delta.streaming.unsafeReadOnIncompatibleColumnMappingSchemaChanges.enabled": "true",
+    "spark.databricks.delta.changeDataFeed.unsafeBatchReadOnIncompatibleSchemaChanges.enabled": "true",
+}
+"""Commits from before a column was dropped or renamed are read as the table has its columns now, by the files' own
+names for them; ``predict/moved_columns.py`` refuses what that would read otherwise than it was."""
 
 CHANGED = (
     "DELTA_SOURCE_TABLE_IGNORE_CHANGES",
@@ -67,14 +76,31 @@ def follow(
     """
     slices = _Slices(following, on_slice, reach)
     query: StreamingQuery | None = None
+    with _set(spark, PAST_SCHEMAS):
+        try:
+            query = _start(spark, following, slices)
+            _until_ended(query, slices, watch)
+        except SPARK_FAILURES as error:
+            raise slices.failure or source_failure(error, following.source.table) from error
+        finally:
+            if query is not None:
+                query.stop()
+
+
+@contextmanager
+def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set a session's settings while the context lasts: Delta asks for them when a stream is made and when it reads."""
+    before = {name: spark.conf.get(name, None) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
     try:
-        query = _start(spark, following, slices)
-        _until_ended(query, slices, watch)
-    except SPARK_FAILURES as error:
-        raise slices.failure or source_failure(error, following.source.table) from error
+        yield
     finally:
-        if query is not None:
-            query.stop()
+        for name, former in before.items():
+            if former is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, former)
 
 
 def _start(spark: SparkSession, following: Following, slices: _Slices) -> StreamingQuery:
@@ -150,18 +176,9 @@ def history_failure(text: str, table: str) -> LakemillError | None:
             hint="mode: full scores this table and replaces the job's predictions; or put the former table back.",
         )
     if any(sign in text for sign in CHANGED):
-        return RunError(
-            "SOURCE_CHANGED",
-            f"rows of the source '{table}' were changed or deleted, or its schema was, since the last run.",
-            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-        )
+        return source_changed(table)
     if any(sign in text for sign in GONE):
-        return RunError(
-            "SOURCE_VERSIONS_GONE",
-            f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-            hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
-            "mode: missing, which scores rows without a prediction.",
-        )
+        return versions_gone(table)
     return None
 
 
@@ -231,7 +248,7 @@ class _Slices:
         """Return the first version of which something is left after a position; change files are never split."""
         if at.index == WHOLE_VERSION:
             return at.version
-        said = actions(self.following.source.location, at.version) or []
+        said = DeltaLog(self.following.source.location).actions(at.version) or []
         return at.version + any("cdc" in action for action in said)
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ It needs this package only, which MLflow keeps beside the model; Lakemill's driv
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,14 @@ class LoggedPipeline(PythonModel):
             RowError: a row is bad; names the row, the stage and the reason.
         """
         table = pa.Table.from_pandas(model_input, preserve_index=False)
+        wiring = wire(self.pipeline, self.models, arrow_tensors(table.schema))
+        nested = tuple(
+            replace(spec, storage="array") for spec in wiring.outputs
+        )  # as the signature says, for any reader
         plan = PredictPlan(
             self.pipeline,
             self.models,
-            wire(self.pipeline, self.models, arrow_tensors(table.schema)),
+            replace(wiring, outputs=nested),
             batch_rows=256,
             threads=0,
             parts=("out", "anomaly"),
