@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Collection, Iterator
 from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ ROOMS = (  # of src/lakemill, from the top down: a room imports only rooms below
     "engines",
     "config",
 )
+LOOP, GROUND = "the loop", "the ground"
+UDFS_ROOMS = (LOOP, "images", "steps", "models", "tensors", GROUND)  # of udfs/lakemill_udfs, in the same way
+ON_THE_GROUND = {"arguments", "errors", "failures", "files", "masking", "own_files"}  # modules beside the loop's
 SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the engine, and pipelines on DataFrames
 SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; DataFrames to train on
     "engines/choice.py",
@@ -56,40 +60,75 @@ def module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """Return the top-level names that a module imports anywhere, inside functions and type checks too."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    absolute = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    return {module.split(".")[0] for module in plain | absolute}
+def room(dotted: str) -> str:
+    """Return the room that a module of either source root is in."""
+    root, *parts = dotted.split(".")
+    if root == "lakemill" or len(parts) > 1 or (parts and parts[0] in UDFS_ROOMS):
+        return parts[0] if parts else GROUND
+    return GROUND if not parts or parts[0] in ON_THE_GROUND else LOOP
 
 
-def ours(path: Path, names: Collection[str]) -> set[str]:
-    """Return which modules of the two roots a module imports, inside functions too, but not for types alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    nodes = [node for node in ast.walk(tree) if id(node) not in for_types]
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    parts = {
-        name if (name := f"{node.module}.{alias.name}") in names else str(node.module)
-        for node in nodes
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    return (plain | parts) & set(names) - {module(path)}
+def imported(tree: ast.Module, names: Collection[str] = ()) -> dict[str, int]:
+    """Return what is imported anywhere in a module, inside functions too, with the line.
+
+    Args:
+        tree: The module.
+        names: Modules that are named whole, where ``from a import b`` imports ``a.b``.
+    """
+    found: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name: node.lineno for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.setdefault(whole if whole in names else node.module, node.lineno)
+    return found
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> dict[str, int]:
+    """Return the top-level names that a module imports, for types too, each with its line."""
+    return {module.split(".")[0]: line for module, line in imported(parsed(path)).items()}
+
+
+def ours(path: Path, names: Collection[str]) -> dict[str, int]:
+    """Return which modules of the two roots a module imports, each with its line, but not those for types alone."""
+    tree = parsed(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    return {other: line for other, line in imported(tree, names).items() if other in names and other != module(path)}
+
+
+def climbs(path: Path, files: Collection[Path], rooms: tuple[str, ...]) -> str:
+    """Return the lines of a module that import a room above its own, each with what to do."""
+    names, here = {module(other) for other in files}, room(module(path))
+    return "\n".join(
+        f"{name(path)}:{line} imports {other}: {room(other)} is above {here}. Pass in a value or a callable, or move "
+        f"what both need to a room below; the table of rooms is in {name(Path(__file__))}."
+        for other, line in ours(path, names).items()
+        if room(other) in rooms[: rooms.index(here)]
+    )
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield the strings of a module, and the fixed parts of formatted ones."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the functions of a module and their lines without the docstring."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield the functions of a module, each with its place, and their lines without the docstring."""
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            yield node.name, lines - len((ast.get_docstring(node, clean=False) or "").splitlines())
+            docstring = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            yield f"{name(path)}:{node.lineno} {node.name}", lines - docstring
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -101,37 +140,52 @@ def loaded_after(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("path", UDFS, ids=name)
 def test_executor_code_imports_nothing_of_the_driver(path: Path) -> None:
-    assert imports(path) & DRIVER_ONLY == set()
+    found = imports(path)
+    wrong = [f"{name(path)}:{found[other]} imports {other}" for other in sorted(found.keys() & DRIVER_ONLY)]
+    assert not wrong, f"{wrong}: workers have none of it; let the driver find the value and put it into the plan"
 
 
 @pytest.mark.parametrize("path", [path for path in LIBRARY if path.parent.name != "lakemill"], ids=name)
 def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
-    names = {module(other) for other in LIBRARY}
-    here = module(path).split(".")[1]
-    above = ROOMS[: ROOMS.index(here)]
-    wrong = sorted(other for other in ours(path, names) if other.count(".") and other.split(".")[1] in above)
-    assert not wrong, f"{name(path)} is in {here}, below {wrong}: pass in a value or a callable, or move what both need"
+    wrong = climbs(path, LIBRARY, ROOMS)
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("path", UDFS, ids=name)
+def test_a_worker_s_room_imports_only_rooms_below_it(path: Path) -> None:
+    wrong = climbs(path, UDFS, UDFS_ROOMS)
+    assert not wrong, wrong
 
 
 def test_no_import_runs_in_a_circle() -> None:
     """What two modules need of each other is a third thing."""
     names = {module(path) for path in (*UDFS, *LIBRARY)}
     graph = {module(path): ours(path, names) for path in (*UDFS, *LIBRARY)}
-    graphlib.TopologicalSorter(graph).prepare()  # its error names the circle
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        lines = [f"{one}, line {graph[one][other]}, imports {other}" for other, one in pairwise(error.args[1])]
+        pytest.fail("move what both need to a third module, or pass in a value or a callable:\n" + "\n".join(lines))
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_only_its_engine_names_an_engine_s_library(path: Path) -> None:
-    place = str(path.relative_to(ROOT / "src/lakemill"))
+    place, found = str(path.relative_to(ROOT / "src/lakemill")), imports(path)
     if not place.startswith((*SPARK_IN, *SPARK_ALSO_IN)):
-        assert "pyspark" not in imports(path), f"{place}: ask the engine; only {SPARK_IN} know Spark"
+        assert "pyspark" not in found, f"{name(path)}:{found['pyspark']}: ask the engine; only {SPARK_IN} know Spark"
     if not place.startswith("engines/local"):
-        assert "deltalake" not in imports(path), f"{place}: ask the engine; only engines/local knows delta-rs"
+        assert "deltalake" not in found, f"{name(path)}:{found['deltalake']}: only engines/local knows delta-rs; ask it"
+
+
+@pytest.mark.parametrize("path", [*UDFS, *LIBRARY], ids=name)
+def test_one_module_reads_a_table_s_log(path: Path) -> None:
+    opened = [text for text in strings(path) if re.search(r"(^|/)_delta_log", text)]
+    assert not opened or path.name == "delta_log.py", f"{name(path)}: ask engines/delta_log.py for what is in {opened}"
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_the_library_imports_no_job(path: Path) -> None:
-    assert not imports(path) & ({"jobs", "tests"} | {job.stem for job in JOBS})
+    assert not imports(path).keys() & ({"jobs", "tests"} | {job.stem for job in JOBS})
 
 
 def test_executor_code_loads_nothing_of_the_driver() -> None:
@@ -160,8 +214,10 @@ def test_a_notebook_is_databricks_source_and_valid_python(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*UDFS, *LIBRARY, *JOBS], ids=name)
 def test_a_reader_can_hold_a_module_in_mind(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
-    assert not [(function, lines) for function, lines in functions(path) if lines > LONGEST_FUNCTION]
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_MODULE, f"{name(path)} has {lines} lines: give what stands by itself in it a module"
+    long = [f"{function} has {lines} lines" for function, lines in functions(path) if lines > LONGEST_FUNCTION]
+    assert not long, f"{long}: {LONGEST_FUNCTION} fit on a screen; give its parts names"
 
 
 def test_spark_conf_and_the_library_agree() -> None:

@@ -22,11 +22,10 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from pyarrow import fs
-
 from lakemill import __version__
 from lakemill.config.predict import PredictConfig
 from lakemill.engines import table_names
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.spark import environment
 from lakemill.engines.spark.delta_jars import cache_folder
 from lakemill.pipelines import registry
@@ -181,9 +180,7 @@ def _job(config: PredictConfig) -> Iterator[Finding]:
 def _table(table: str) -> str:
     if not table_names.is_path(table):
         return "a catalog name: the engine looks it up"
-    store, folder = filesystem(table_names.location(table))
-    found = store.get_file_info(fs.FileSelector(f"{folder}/_delta_log", allow_not_found=True))
-    commits = [file for file in found if file.base_name.endswith(".json")]
+    commits = DeltaLog(table_names.location(table)).commit_files()
     if not commits:
         raise table_names.not_found(table)
     return f"a Delta table, {len(commits)} commits in its log"

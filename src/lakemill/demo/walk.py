@@ -20,6 +20,7 @@ from lakemill.config.base import EngineChoice
 from lakemill.demo.data import DemoFiles, write_files
 from lakemill.demo.model import NAME, URI, registered, train_and_register
 from lakemill.engines.choice import AUTO, open_engine
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Engine, opened
 from lakemill.engines.needs import Needs
 
@@ -235,5 +236,5 @@ def write_page(config: PredictConfig, engine: Engine, spark: SparkSession | None
 
 def is_newer(page: Path, table: Path) -> bool:
     """Return whether a report was written after the last commit to a local table."""
-    commits = [file.stat().st_mtime for file in (table / "_delta_log").glob("*.json")]
-    return page.exists() and page.stat().st_mtime > max(commits)
+    commits = [file.mtime_ns for file in DeltaLog(str(table)).commit_files()]
+    return page.exists() and page.stat().st_mtime_ns > max(commits)

@@ -1,16 +1,58 @@
-"""A Delta table's log, read file by file: when each commit was made and how many rows it added.
+"""The one reader of a Delta table's log: its commits, file by file, and the transactions in its checkpoints.
 
-It is read through Arrow's file systems, without Spark, so that a stream can ask after each batch how far behind it is.
+It reads through Arrow's file systems, without an engine, so that both engines mean the same by a log, and a stream can
+ask after each batch how far behind it is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+import pyarrow.parquet as pq
+from pyarrow import fs
 
 from lakemill_udfs.files import filesystem
+
+FOLDER = "_delta_log"
+
+
+class FileEntry(TypedDict, total=False):
+    """A file that came, went, or holds what a commit changed."""
+
+    path: str
+    size: int
+    stats: str | None
+    dataChange: bool
+    modificationTime: int
+    partitionValues: dict[str, str | None] | None
+    deletionVector: Mapping[str, object] | None
+
+
+class TransactionEntry(TypedDict):
+    """An application's transaction."""
+
+    appId: str
+    version: int
+
+
+class CommitInfo(TypedDict, total=False):
+    """Who made a commit and when, in milliseconds since 1970."""
+
+    timestamp: int
+    inCommitTimestamp: int
+
+
+class Action(TypedDict, total=False):
+    """A line of a commit, which has one of these; those that nobody asks for are left out."""
+
+    add: FileEntry
+    remove: FileEntry
+    cdc: FileEntry
+    txn: TransactionEntry
+    commitInfo: CommitInfo
 
 
 @dataclass(frozen=True)
@@ -35,7 +77,7 @@ class DeltaCommit:
 
 @dataclass(frozen=True)
 class DeltaLog:
-    """The log of a Delta table.
+    """The log of a Delta table. Each method raises ``OSError`` where the storage does not answer or refuses.
 
     Args:
         location: The table's absolute path or URI.
@@ -43,66 +85,88 @@ class DeltaLog:
 
     location: str
 
-    def after(self, version: int) -> Iterator[DeltaCommit]:
-        """Yield the commits after ``version`` in order; the time it takes grows with their number alone.
+    def is_there(self) -> bool:
+        """Return whether there is a log, which makes a folder a Delta table."""
+        store, folder = self._folder()
+        return bool(store.get_file_info(folder).type == fs.FileType.Directory)
 
-        Raises:
-            OSError: the storage does not answer or refuses.
-        """
-        while (commit := self.commit(version := version + 1)) is not None:
-            yield commit
+    def commit_files(self) -> list[fs.FileInfo]:
+        """Return the commits' files that were not cleaned up."""
+        return [file for file in self._files() if file.base_name.endswith(".json") and file.base_name[:-5].isdigit()]
 
-    def ends_with(self, version: int, before: float) -> bool:
-        """Return whether ``version`` is the newest one for sure; it looks at two files.
+    def content(self, version: int) -> bytes | None:
+        """Return a commit's file as it is; None if there is none yet, or it was cleaned up."""
+        store, folder = self._folder()
+        try:
+            with store.open_input_stream(f"{folder}/{version:020d}.json") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
 
-        Args:
-            version: Of the table.
-            before: Seconds since 1970 by the storage's clock; a commit file that is newer may be of another table that
-                was put in this one's place.
-        """
-        store, folder = filesystem(self.location)
-        names = [f"{folder}/_delta_log/{number:020d}.json" for number in (version, version + 1)]
-        this, following = store.get_file_info(names)
-        # With this file there, the next one was not cleaned up: clean-up takes the oldest first.
-        return bool(this.is_file and this.mtime_ns / 1e9 <= before and not following.is_file)
+    def actions(self, version: int) -> list[Action] | None:
+        """Return what one commit says, action by action; None if there is none yet, or its file was cleaned up."""
+        content = self.content(version)
+        return None if content is None else actions_in(content)
 
     def commit(self, version: int) -> DeltaCommit | None:
-        """Return one commit; None if there is none yet, or its file was cleaned up.
-
-        Raises:
-            OSError: the storage does not answer or refuses.
-        """
-        said = actions(self.location, version)
+        """Return what one commit comes to; None if there is none yet, or its file was cleaned up."""
+        said = self.actions(version)
         if said is None:
             return None
-        info: dict[str, Any] = next((action["commitInfo"] for action in said if "commitInfo" in action), {})
+        info = next((action["commitInfo"] for action in said if "commitInfo" in action), CommitInfo())
         added = [action["add"] for action in said if action.get("add", {}).get("dataChange")]
-        counts = [_rows(file) for file in added]
+        counts = [rows_in(file) for file in added]
         if any(action.get("remove", {}).get("dataChange") for action in said):
             counts.append(None)
         rows = None if None in counts else sum(count for count in counts if count is not None)
         seconds = info.get("inCommitTimestamp", info.get("timestamp", 0)) / 1000
         return DeltaCommit(version, seconds, rows, len(added), sum(int(file["size"]) for file in added))
 
+    def after(self, version: int) -> Iterator[DeltaCommit]:
+        """Yield the commits after ``version`` in order; the time it takes grows with their number alone."""
+        while (commit := self.commit(version := version + 1)) is not None:
+            yield commit
 
-def _rows(added: dict[str, Any]) -> int | None:
-    rows = json.loads(added.get("stats") or "{}").get("numRecords")
+    def checkpointed_transactions(self, version: int) -> Iterator[TransactionEntry]:
+        """Yield the applications' transactions in the newest checkpoint up to a version."""
+        named = [file for file in self._files() if ".checkpoint" in file.base_name and file.base_name[:20].isdigit()]
+        newest = max((_version(file) for file in named if _version(file) <= version), default=None)
+        store, _ = self._folder()
+        for file in named:
+            if _version(file) == newest:
+                yield from _transactions(store, file.path)
+
+    def _folder(self) -> tuple[fs.FileSystem, str]:
+        return filesystem(f"{self.location}/{FOLDER}")
+
+    def _files(self) -> list[fs.FileInfo]:
+        store, folder = self._folder()
+        return list(store.get_file_info(fs.FileSelector(folder, allow_not_found=True)))
+
+
+def actions_in(content: bytes) -> list[Action]:
+    """Return the actions of a commit's file."""
+    return [json.loads(line) for line in content.splitlines() if line]
+
+
+def rows_in(file: FileEntry) -> int | None:
+    """Return how many rows the log says that a file has; None if it does not say."""
+    rows = json.loads(file.get("stats") or "{}").get("numRecords")
     return None if rows is None else int(rows)
 
 
-def actions(location: str, version: int) -> list[dict[str, Any]] | None:
-    """Return what one commit of a table says, action by action; None if there is none, or its file was cleaned up.
+def _version(file: fs.FileInfo) -> int:
+    return int(file.base_name[:20])
 
-    Args:
-        location: The table's absolute path or URI.
-        version: That the commit made.
 
-    Raises:
-        OSError: the storage does not answer or refuses.
-    """
-    store, folder = filesystem(location)
-    try:
-        with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
-            return [json.loads(line) for line in bytes(stream.read()).splitlines()]
-    except FileNotFoundError:
-        return None
+def _transactions(store: fs.FileSystem, path: str) -> list[TransactionEntry]:
+    if path.endswith(".json"):
+        with store.open_input_stream(path) as stream:
+            return [action["txn"] for action in actions_in(bytes(stream.read())) if "txn" in action]
+    if not path.endswith(".parquet"):
+        return []
+    with pq.ParquetFile(path, filesystem=store) as file:
+        if "txn" not in file.schema_arrow.names:
+            return []
+        rows: list[Any] = file.read(columns=["txn"])["txn"].drop_null().to_pylist()  # pyarrow is untyped
+        return [row for row in rows if row["appId"] is not None]

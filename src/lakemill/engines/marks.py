@@ -1,20 +1,15 @@
 """Marks of a Delta table's commits: whether it is the history that somebody saw, and what came after.
 
-They are read from the log's files, without an engine, so that both engines mean the same by them.
+They come from the log's files, without an engine, so that both engines mean the same by them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow.parquet as pq
-from pyarrow import fs
-
-from lakemill_udfs.files import filesystem
+from lakemill.engines.delta_log import Action, DeltaLog, actions_in
 
 JOBS = "lakemill/"
 """What the applications of Lakemill's jobs begin with."""
@@ -64,7 +59,7 @@ def mark_of(location: str, version: int) -> Mark | None:
     Raises:
         OSError: the storage does not answer or refuses.
     """
-    content = _commit(location, version)
+    content = DeltaLog(location).content(version)
     return None if content is None else Mark(version, hashlib.sha256(content).hexdigest())
 
 
@@ -89,8 +84,9 @@ def commits_after(location: str, mark: Mark, app: str) -> Iterator[After] | None
 
 def commits_from(location: str, version: int, app: str) -> Iterator[After]:
     """Yield what the commits from a version on did, as far as the log has them."""
-    while (content := _commit(location, version)) is not None:
-        actions = _actions(content)
+    log = DeltaLog(location)
+    while (content := log.content(version)) is not None:
+        actions = actions_in(content)
         removed = any(action.get("remove", {}).get("dataChange") for action in actions)
         mark = Mark(version, hashlib.sha256(content).hexdigest())
         apps = {action["txn"]["appId"] for action in actions if "txn" in action} - {app}
@@ -109,52 +105,16 @@ def last_transaction(location: str, version: int, app: str) -> int:
     Raises:
         OSError: the storage does not answer or refuses.
     """
-    before = version
-    while before >= 0 and (content := _commit(location, before)) is not None:
-        number = _transaction(_actions(content), app)
+    log, before = DeltaLog(location), version
+    while before >= 0 and (actions := log.actions(before)) is not None:
+        number = _transaction(actions, app)
         if number is not None:
             return number
         before -= 1
-    return _in_checkpoint(location, version, app) if before >= 0 else 0
+    if before < 0:
+        return 0
+    return max((one["version"] for one in log.checkpointed_transactions(version) if one["appId"] == app), default=0)
 
 
-def _in_checkpoint(location: str, version: int, app: str) -> int:
-    """Return it from the newest checkpoint of the log up to a version."""
-    store, folder = filesystem(location)
-    found = store.get_file_info(fs.FileSelector(f"{folder}/_delta_log", allow_not_found=True))
-    named = [file for file in found if ".checkpoint" in file.base_name and file.base_name[:20].isdigit()]
-    newest = max((int(file.base_name[:20]) for file in named if int(file.base_name[:20]) <= version), default=None)
-    numbers = [0]
-    for file in named:
-        if int(file.base_name[:20]) == newest:
-            numbers += [one["version"] for one in _transactions(store, file.path) if one["appId"] == app]
-    return max(numbers)
-
-
-def _transactions(store: fs.FileSystem, path: str) -> list[dict[str, Any]]:
-    if path.endswith(".json"):
-        with store.open_input_stream(path) as stream:
-            return [action["txn"] for action in _actions(bytes(stream.read())) if "txn" in action]
-    if not path.endswith(".parquet"):
-        return []
-    with pq.ParquetFile(path, filesystem=store) as file:
-        if "txn" not in file.schema_arrow.names:
-            return []
-        return [row for row in file.read(columns=["txn"])["txn"].drop_null().to_pylist() if row["appId"] is not None]
-
-
-def _transaction(actions: list[dict[str, Any]], app: str) -> int | None:
-    return next((int(one["txn"]["version"]) for one in actions if one.get("txn", {}).get("appId") == app), None)
-
-
-def _actions(content: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in content.splitlines() if line]
-
-
-def _commit(location: str, version: int) -> bytes | None:
-    store, folder = filesystem(location)
-    try:
-        with store.open_input_stream(f"{folder}/_delta_log/{version:020d}.json") as stream:
-            return bytes(stream.read())
-    except FileNotFoundError:
-        return None
+def _transaction(actions: list[Action], app: str) -> int | None:
+    return next((int(one["txn"]["version"]) for one in actions if "txn" in one and one["txn"]["appId"] == app), None)

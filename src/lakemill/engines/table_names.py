@@ -6,15 +6,22 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lakemill.config.base import LONGEST_NAME
+from lakemill.engines.delta_log import FOLDER
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.files import is_there
 
 ENGINE_ELSEWHERE = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "HADOOP_CONF_DIR")
 """Variables of an environment in which a plain path need not be one on this disk."""
+
+Suffix = Literal["_quarantine", "_runs", "_tasks", "_promotions", "_checkpoint", "_report.html"]
+"""What there is beside an output, by the end of its name."""
+
+MEASURES: tuple[Suffix, ...] = ("_runs", "_tasks")
+"""What measurements of runs are in."""
 
 SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
@@ -75,7 +82,7 @@ def check_path(table: str) -> None:
     """
     if not is_path(table) or SCHEME.match(table) or _has_engine():
         return
-    if not is_there(Path(location(table)) / "_delta_log"):
+    if not is_there(Path(location(table)) / FOLDER):
         raise not_found(table)
 
 
@@ -84,8 +91,8 @@ def _has_engine() -> bool:
     return any(name in os.environ for name in ENGINE_ELSEWHERE) or bool(session and session.getActiveSession())
 
 
-def sibling(table: str, suffix: str) -> str:
-    """Return the name of a table beside ``table``, for example ``lake/images`` + ``_quarantine``."""
+def sibling(table: str, suffix: Suffix) -> str:
+    """Return the name of what stands beside a table, for example ``lake/images`` + ``_quarantine``."""
     return table.rstrip("/") + suffix
 
 

@@ -58,7 +58,7 @@ def log_pipeline(
         warnings.simplefilter("ignore", UserWarning)  # asks for type hints and examples; the signature says it all
         info = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(code / "models" / "logged_pipeline.py"),
+            python_model=str(code / "logged_pipeline.py"),
             artifacts=_artifacts(resolved, stack),
             code_paths=[str(code), *_user_code(resolved, stack)],
             metadata={LOGGED_KEY: inside},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, opened
 from lakemill.engines.schemas import fields_of
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill.pipelines.intervals import interval
 from lakemill.pipelines.resolving import Resolved
 from lakemill.predict.run import own_rows
@@ -133,7 +133,7 @@ def gather(config: PredictConfig, resolved: Resolved, engine: Engine) -> tuple[M
     answer = next(filter(None, (_answer(name, fields) for name in fields if name.startswith("out."))), None)
     names = [name for name in (answer, *(f"{one}.{_inner(answer)}" for one in shadows)) if name in fields]
     names += [f"{one}.error" for one in shadows] + [name for name in (TRUTH,) if name in fields]
-    rows = engine.rows(snapshot).where(own_rows(config)).where(f"metadata.pipeline_version = {sql_text(version)}")
+    rows = engine.rows(snapshot).where(own_rows(config)).where(all_equal({"metadata.pipeline_version": version}))
     table = rows.select(["error.code", "metadata.models", "metadata.elapsed_ns", *names]).to_arrow()
     if not table.num_rows:
         raise ConfigError(

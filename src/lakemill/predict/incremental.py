@@ -12,6 +12,7 @@ from lakemill.engines.engine import Following, Slice, Transaction
 from lakemill.engines.marks import mark_of
 from lakemill.engines.positions import Position
 from lakemill.engines.relations import Rows, Scored
+from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
@@ -100,7 +101,7 @@ class Slices:
         self.look_at_source()
         run, config = self.run, self.run.config
         query_id, end = self.checkpoint.query_id(), self._end(piece)
-        batch_rows = f"metadata.query_id = '{query_id}' AND metadata.batch_id = {piece.batch_id}"
+        batch_rows = all_equal({"metadata.query_id": str(query_id), "metadata.batch_id": piece.batch_id})
         if self.note.done is not None and end <= self.note.done:
             run.tell(f"batch {piece.batch_id} was committed by the last run already")
         else:

@@ -57,12 +57,12 @@ def write_measures(
     row = {**run, **sums, "bytes": sum(task["bytes"] for task in tasks)}
     origin = {"run_id": run["run_id"], "job": run["job"]}
     task_type = pa.struct([*KEYS, ("batch_id", pa.int64()), *TASK])
-    rows = {
+    rows: dict[table_names.Suffix, pa.StructArray] = {
         "_runs": pa.array([row], RUN),
         "_tasks": pa.array([origin | dict(task) for task in tasks], task_type),
     }
 
-    def append(suffix: str) -> None:
+    def append(suffix: table_names.Suffix) -> None:
         table = table_names.sibling(config.output.table, suffix)
         held = pa.Table.from_struct_array(rows[suffix])
         check_schema(engine, table, pa.schema(KEYS))  # a table of something else gets no rows and no columns

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from lakemill.engines.engine import Watch
 from lakemill.engines.relations import Rows, Scored
+from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
 from lakemill.predict.resuming import check_job, check_table, note_whole, whole_position
-from lakemill.predict.run import Run, own_rows
+from lakemill.predict.run import Run, own_rows, rows_of_run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.plan import SourcePosition
@@ -35,7 +36,7 @@ def run_full(run: Run) -> None:
         note_whole(run)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
-    write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")
+    write_quarantine(engine, config, rows_of_run(run.result.run_id))
 
 
 def run_incremental(run: Run) -> None:
@@ -90,7 +91,7 @@ def run_missing(run: Run) -> None:
     predictions are of an earlier state of their row.
     """
     check_job(run)
-    scored = run.predictions(f"metadata.pipeline_version = '{run.result.pipeline_version}'")
+    scored = run.predictions(all_equal({"metadata.pipeline_version": run.result.pipeline_version}))
     check_keys(run.source.rows, run.source.key, run.config.source.table)  # a second row has a prediction by its key
     is_whole = run.config.source.changes == "append"
     _replace(run, run.source.rows.without(scored, run.source.key), position=whole_position(run) if is_whole else None)
@@ -123,7 +124,7 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: Sou
     if batch.rows or replaces:
         result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
-        write_quarantine(engine, config, f"metadata.run_id = '{result.run_id}'")
+        write_quarantine(engine, config, rows_of_run(result.run_id))
 
 
 MODES: Mapping[str, Callable[[Run], None]] = {

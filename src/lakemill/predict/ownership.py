@@ -30,7 +30,7 @@ def predict_places(config: PredictConfig) -> list[Place]:
     places = [
         Place("source.table", config.source.table, is_source=True),
         Place("output.table", output),
-        *(Place(f"the output's {suffix} table", table_names.sibling(output, suffix)) for suffix in ("_runs", "_tasks")),
+        *(Place(f"the output's {end} table", table_names.sibling(output, end)) for end in table_names.MEASURES),
         Place("the checkpoint", checkpoint_of(config).location),
         Place("the job's lock", checkpoint_of(config).location + LOCK_SUFFIX),
     ]

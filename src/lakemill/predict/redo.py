@@ -10,7 +10,6 @@ from lakemill.config.predict import PredictConfig
 from lakemill.engines.choice import open_engine
 from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, Transaction, opened
-from lakemill.engines.sql import sql_text
 from lakemill.predict.job import run_job
 from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_retry
@@ -18,7 +17,7 @@ from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.resuming import truth_in
-from lakemill.predict.run import POSITION_COLUMNS, PredictResult, Progress, own_rows, state_of
+from lakemill.predict.run import POSITION_COLUMNS, PredictResult, Progress, own_rows, rows_of_run, state_of
 from lakemill_udfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def undo_run(
         ConfigError: ``RUN_UNKNOWN`` if the predictions have no rows of this run.
         RunError: ``JOB_RUNNING`` or ``COMMIT_CONFLICT``.
     """
-    ours = f"{own_rows(config)} AND metadata.run_id = {sql_text(run_id)}"
+    ours = f"{own_rows(config)} AND {rows_of_run(run_id)}"
     with _output(config, spark, progress) as (engine, state):
         if state is not None:
             _forget_later(engine, state, config, run_id)
@@ -129,7 +128,7 @@ def _forget_later(engine: Engine, state: TableState, config: PredictConfig, run_
 
     Incremental runs go on before that batch then, and find by their key which rows after it have a prediction.
     """
-    own, run = own_rows(config), f"metadata.run_id = {sql_text(run_id)}"
+    own, run = own_rows(config), rows_of_run(run_id)
     rows = engine.rows(opened(engine, state.table)).where(own)
     first = truth_in(rows.where(run).tally(POSITION_COLUMNS)).first
     if first is None:

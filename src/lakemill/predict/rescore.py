@@ -10,6 +10,7 @@ import time
 
 from lakemill.engines.engine import opened
 from lakemill.engines.relations import Rows, Scored
+from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.run import Run
 from lakemill.predict.source import kept_rows
@@ -60,7 +61,7 @@ class Rescoring:
         seconds = time.perf_counter() - began
         run.result.add_rescored(done, self.batch_id)
         run.tell(f"scored {done.rows} earlier rows again, {done.rows_error} with errors, {seconds:.1f} s")
-        ours = f"metadata.run_id = '{run.result.run_id}' AND metadata.query_id = '{QUERY_ID}'"
+        ours = all_equal({"metadata.run_id": run.result.run_id, "metadata.query_id": QUERY_ID})
         write_quarantine(engine, config, f"{ours} AND metadata.batch_id = {self.batch_id}")
         self.batch_id += 1
         if seconds < BATCH_SECONDS / 2:

@@ -14,7 +14,7 @@ from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, Once, Own, opened
 from lakemill.engines.marks import JOBS
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan
 
@@ -176,7 +176,12 @@ class Run:
 
 def own_rows(config: PredictConfig) -> str:
     """Return SQL that is true for a job's own rows of its output."""
-    return f"metadata.job = {sql_text(config.name)}"
+    return all_equal({"metadata.job": config.name})
+
+
+def rows_of_run(run_id: str) -> str:
+    """Return SQL that is true for the rows that a run wrote."""
+    return all_equal({"metadata.run_id": run_id})
 
 
 POSITION_COLUMNS = ("metadata.position", "metadata.source_version")

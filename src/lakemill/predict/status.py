@@ -13,7 +13,7 @@ from lakemill.engines.choice import open_engine
 from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Snapshot
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill.predict.locks import running
 from lakemill.predict.needs import predict_needs
 from lakemill.predict.resuming import done_of, truth_in
@@ -155,6 +155,6 @@ def _runs(config: PredictConfig, engine: Engine) -> list[dict[str, Any]]:
     runs = engine.snapshot(table_names.sibling(config.output.table, "_runs"))
     if runs is None:
         return []
-    kept = engine.rows(runs).where(f"job = {sql_text(config.name)}").newest(LAST_RUNS, "started", ["run_id"])
+    kept = engine.rows(runs).where(all_equal({"job": config.name})).newest(LAST_RUNS, "started", ["run_id"])
     rows: list[dict[str, Any]] = kept.to_arrow().to_pylist()
     return rows

@@ -20,7 +20,7 @@ def job_tables(config: PredictConfig) -> list[str]:
     """Return the tables that a predict job writes."""
     output = config.output.table
     quarantine = [config.quarantine.table] if config.quarantine.table else []
-    return [output, *quarantine, *(table_names.sibling(output, suffix) for suffix in ("_runs", "_tasks"))]
+    return [output, *quarantine, *(table_names.sibling(output, suffix) for suffix in table_names.MEASURES)]
 
 
 def optimize_tables(names: Sequence[str], spark: SparkSession | None = None) -> dict[str, dict[str, int]]:

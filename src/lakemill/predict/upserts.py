@@ -16,7 +16,7 @@ from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
 from lakemill.predict.progress import Note
 from lakemill.predict.resuming import check_job, is_current, note_whole
-from lakemill.predict.run import Committed, Run
+from lakemill.predict.run import Committed, Run, rows_of_run
 from lakemill.predict.source import kept_rows
 from lakemill_udfs.errors import ConfigError
 
@@ -117,5 +117,5 @@ def run_change_column(run: Run) -> None:
     if batch.rows:
         run.result.add(batch, None, source_version)
         run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
-        write_quarantine(engine, config, f"metadata.run_id = '{run.result.run_id}'")
+        write_quarantine(engine, config, rows_of_run(run.result.run_id))
     note_whole(run)

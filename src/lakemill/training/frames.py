@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.local.tables import open_table
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.files import filesystem
@@ -138,8 +139,7 @@ def _sources(df: DataFrame) -> frozenset[tuple[str, int]]:
 def _delta_root(folder: str) -> str | None:
     """Return the Delta table that a folder is of, which may be some partitions above; None if of none."""
     while folder.rstrip("/").count("/") > 2 * ("://" in folder):
-        store, inside = filesystem(f"{folder}/_delta_log")
-        if store.get_file_info(inside).type.name == "Directory":
+        if DeltaLog(folder).is_there():
             return folder
         if "=" not in folder.rpartition("/")[2]:
             return None

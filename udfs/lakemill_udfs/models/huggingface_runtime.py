@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.huggingface_tasks import TASKS, Task, task_named, task_of
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
@@ -95,11 +95,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a pipeline does not load, in the terms of transformers."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*found.groups())
-    return ""
+    return meaning(error, CAUSES)
 
 
 class HuggingFaceModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from lakemill_udfs.errors import ModelError, missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import plain_runtime
 from lakemill_udfs.models.archives import unpack
+from lakemill_udfs.models.causes import meaning
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.tensors.spec import TensorSpec
@@ -77,11 +77,7 @@ CAUSES = (
 
 def cause(error: Exception, path: Path) -> str:
     """Return why a graph does not load, in TensorFlow's terms."""
-    for pattern, meaning in CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return meaning.format(*found.groups())
-    return ""
+    return meaning(error, CAUSES)
 
 
 class SavedModel:

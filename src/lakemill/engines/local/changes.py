@@ -5,22 +5,24 @@ Positions count files as Delta's own stream does, so that either engine goes on 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from lakemill.engines.delta_log import actions as actions_of
+from lakemill.engines.delta_log import DeltaLog, FileEntry, rows_in
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.tables import DataFile, Snapshot, absolute, open_table
 from lakemill.engines.positions import Position
-from lakemill_udfs.errors import RunError
+from lakemill.engines.source_errors import source_changed, versions_gone
 
 CHANGE_TYPE, COMMIT_VERSION = "_change_type", "_commit_version"
 CHANGE_FIELDS = (pa.field(CHANGE_TYPE, pa.string()), pa.field(COMMIT_VERSION, pa.int64()))
 """Columns of a change feed beside the table's."""
+
+Kind = Literal["add", "remove", "cdc"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,14 @@ class Changes:
             yield _Step((), Position(version + 1), version, is_snapshot=True)
 
     def _commit_steps(self, version: int, done: int) -> Iterator[_Step]:
-        actions = actions_of(self.snapshot.location, version)
+        actions = DeltaLog(self.snapshot.location).actions(version)
         if actions is None:
             raise versions_gone(self.snapshot.location)
         changed = {
             kind: [action[kind] for action in actions if kind in action and (kind == "cdc" or _is_change(action[kind]))]
-            for kind in ("add", "remove", "cdc")
+            for kind in KINDS
         }
-        if any(entry.get("deletionVector") for kind in ("add", "remove") for entry in changed[kind]):
+        if any(entry.get("deletionVector") for entry in (*changed["add"], *changed["remove"])):
             if not self.whole:
                 raise source_changed(self.snapshot.location)
             raise unsupported(f"the changes of '{self.snapshot.location}' are in deletion vectors.")
@@ -166,7 +168,7 @@ class Changes:
         if not added:
             yield _Step((), end, version)
 
-    def _changed_files(self, version: int, changed: Mapping[str, list[dict[str, Any]]]) -> Iterator[DataFile]:
+    def _changed_files(self, version: int, changed: Mapping[Kind, list[FileEntry]]) -> Iterator[DataFile]:
         if changed["cdc"]:  # what a commit changed within files stands here, and only here
             for entry in changed["cdc"]:
                 yield _marked(self._file(entry), version, None)
@@ -176,7 +178,7 @@ class Changes:
         for entry in changed["add"]:
             yield _marked(self._file(entry), version, "insert")
 
-    def _file(self, entry: Mapping[str, Any]) -> DataFile:
+    def _file(self, entry: FileEntry) -> DataFile:
         """Return the file of an action of the log."""
         schema, values = self.snapshot.schema, entry.get("partitionValues") or {}
         if self.snapshot.partition_columns and not values:
@@ -186,9 +188,8 @@ class Changes:
         partition = tuple(
             (name, _typed(values.get(name), schema.field(name))) for name in self.snapshot.partition_columns
         )
-        rows = json.loads(entry.get("stats") or "{}").get("numRecords")
         path = absolute(self.snapshot.location, entry["path"])
-        return DataFile(path, entry.get("size") or 0, rows, entry.get("modificationTime") or 0, partition)
+        return DataFile(path, entry.get("size") or 0, rows_in(entry), entry.get("modificationTime") or 0, partition)
 
 
 def _marked(file: DataFile, version: int, change: str | None) -> DataFile:
@@ -199,7 +200,7 @@ def _marked(file: DataFile, version: int, change: str | None) -> DataFile:
     return DataFile(file.path, file.size, file.rows, file.modified_ms, file.partition + marks, file.dropped)
 
 
-def _is_change(entry: Mapping[str, Any]) -> bool:
+def _is_change(entry: FileEntry) -> bool:
     """Return whether a file came or went with its rows, not only to another file."""
     return bool(entry.get("dataChange", True))
 
@@ -212,22 +213,3 @@ def _typed(text: str | None, column: pa.Field) -> Any:
 def _piece(steps: list[_Step]) -> NewFiles:
     files = tuple(file for step in steps for file in step.files)
     return NewFiles(files, steps[-1].end, steps[-1].version, steps[-1].is_snapshot)
-
-
-def source_changed(table: str) -> RunError:
-    """Return the error for a source whose rows were not only added to."""
-    return RunError(
-        "SOURCE_CHANGED",
-        f"rows of the source '{table}' were changed or deleted, or its schema was, since the last run.",
-        hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-    )
-
-
-def versions_gone(table: str) -> RunError:
-    """Return the error for a source of which a job has not seen all versions and no longer can."""
-    return RunError(
-        "SOURCE_VERSIONS_GONE",
-        f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-        hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
-        "mode: missing, which scores rows without a prediction.",
-    )

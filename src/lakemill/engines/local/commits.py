@@ -19,10 +19,11 @@ from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Transaction
 from lakemill.engines.local.commit_errors import coded, conflict, overtaken
-from lakemill.engines.local.delta_rs_sql import delta_rs_sql, quoted
+from lakemill.engines.local.delta_rs_sql import delta_rs_sql
 from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
 from lakemill.engines.local.tables import Snapshot, open_table
 from lakemill.engines.local.writing import WrittenFile, check_types, has_blobs
+from lakemill.engines.sql import quoted_for_delta_rs as quoted
 from lakemill_udfs.errors import RunError, TableError
 from lakemill_udfs.plan import KEPT
 

@@ -9,11 +9,6 @@ from lakemill.engines.local.expressions import Reading, parse
 from lakemill.engines.local.predicates import Predicate
 
 
-def quoted(name: str) -> str:
-    """Return a column's name for DataFusion, which would read it in small letters otherwise."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def delta_rs_sql(text: str, schema: pa.Schema, table: str | None = None) -> str:
     """Return a predicate as delta-rs reads it.
 

@@ -32,7 +32,7 @@ from lakemill.engines.local.writing import WrittenFile, discard
 from lakemill.engines.pace import Pace
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lacks_fields
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import RESERVED, PredictPlan
 
@@ -337,4 +337,4 @@ def _owned(own: Own | None) -> str | None:
     """Return the predicate of a job's own rows."""
     if own is None:
         return None
-    return " AND ".join(f"{name} = {sql_text(value)}" for name, value in own.items())
+    return all_equal(own)

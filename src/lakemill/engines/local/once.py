@@ -12,7 +12,7 @@ import pyarrow as pa
 from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.noting import Note, with_fields
 from lakemill.engines.local.rows import LocalRows
-from lakemill.engines.sql import sql_text
+from lakemill.engines.sql import all_equal
 from lakemill_udfs.plan import PredictPlan
 
 DIGEST, FILE, PLACE, ROW = "__digest", "__file", "__place", "__row"
@@ -99,10 +99,8 @@ class Inputs:
 def known_results(inputs: Inputs, earlier: LocalRows) -> pa.Table | None:
     """Return earlier results of the same pipeline for digests that the rows have, one each, with ``DIGEST``."""
     plan = inputs.plan
-    where = (
-        f"metadata.job = {sql_text(str(plan.provenance.job))} AND error IS NULL "
-        f"AND metadata.pipeline_version = {sql_text(plan.pipeline.version)}"
-    )
+    same = {"metadata.job": str(plan.provenance.job), "metadata.pipeline_version": plan.pipeline.version}
+    where = f"{all_equal(same)} AND error IS NULL"
     wanted = inputs.frame.select(DIGEST).drop_nulls().unique()
     kept: list[pa.Table] = []
     for batch in earlier.where(where).batches():

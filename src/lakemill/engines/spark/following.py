@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
-from lakemill.engines.delta_log import actions
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import Following, Slice, Watch
 from lakemill.engines.positions import WHOLE_VERSION, Position
+from lakemill.engines.source_errors import source_changed, versions_gone
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.engines.spark.rows import SparkRows
@@ -150,18 +151,9 @@ def history_failure(text: str, table: str) -> LakemillError | None:
             hint="mode: full scores this table and replaces the job's predictions; or put the former table back.",
         )
     if any(sign in text for sign in CHANGED):
-        return RunError(
-            "SOURCE_CHANGED",
-            f"rows of the source '{table}' were changed or deleted, or its schema was, since the last run.",
-            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-        )
+        return source_changed(table)
     if any(sign in text for sign in GONE):
-        return RunError(
-            "SOURCE_VERSIONS_GONE",
-            f"versions of the source '{table}' that this job has not seen were vacuumed or have no change feed.",
-            hint="mode: full scores the table as it is now, then this mode goes on; with changes: append so does "
-            "mode: missing, which scores rows without a prediction.",
-        )
+        return versions_gone(table)
     return None
 
 
@@ -231,7 +223,7 @@ class _Slices:
         """Return the first version of which something is left after a position; change files are never split."""
         if at.index == WHOLE_VERSION:
             return at.version
-        said = actions(self.following.source.location, at.version) or []
+        said = DeltaLog(self.following.source.location).actions(at.version) or []
         return at.version + any("cdc" in action for action in said)
 
     def end(self) -> None:
