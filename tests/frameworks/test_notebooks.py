@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from deltalake import DeltaTable
 
 from lakemill.pipelines.registry import mlflow_at
@@ -47,3 +48,17 @@ def test_a_network_is_swapped_and_inference_does_not_change(tmp_path: Path) -> N
         version = mlflow.MlflowClient().get_model_version_by_alias("digits-network", "production")
         params = mlflow.get_run(version.run_id).data.params
     assert (str(version.version), params["training.version"]) == ("2", "0")
+
+
+def test_one_model_of_each_kind_scores_one_table(tmp_path: Path) -> None:
+    run("10_frameworks.py", tmp_path)
+    results = {}
+    for kind in ("sklearn", "xgboost", "onnx", "pyfunc", "python", "torch", "huggingface", "keras", "converted"):
+        rows = DeltaTable(tmp_path / f"predictions_by_{kind}").to_pandas().sort_values("id")
+        assert len(rows) == 500
+        assert rows["error"].isna().all()
+        results[kind] = rows["out"]
+    features = np.stack(DeltaTable(tmp_path / "measurements").to_pandas().sort_values("id")["features"])
+    np.testing.assert_allclose([row["mean"] for row in results["python"]], features.mean(axis=1), rtol=1e-6)
+    one, other = (np.stack([next(iter(row.values())) for row in results[kind]]) for kind in ("torch", "converted"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
