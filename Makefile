@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-frameworks test-gpu chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-all test-frameworks test-peers test-gpu chaos fuzz borders lint types dist schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -33,10 +33,10 @@ demo: .venv/lakemill.stamp ## images to predictions, on handwritten digits, into
 	@touch $@
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: test ## the same, then what both engines mean alike on Spark too, and longer chaos
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup -m matrix
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m matrix
 	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in
@@ -44,6 +44,13 @@ test-all: test ## the same, then what both engines mean alike on Spark too, and 
 
 test-frameworks: setup .venv-frameworks/made.stamp ## tests with PyTorch and TensorFlow, in an environment of their own (7 GB)
 	@for file in tests/frameworks/test_*.py; do .venv-frameworks/bin/python -m pytest $$file || exit 1; done  # one process each: torch and TensorFlow do not stand each other
+
+.venv-mds/made.stamp .venv-petastorm/made.stamp: .venv-frameworks/made.stamp requirements/mds.in requirements/petastorm.in
+	@scripts/make_peers_venvs.sh
+
+test-peers: .venv-mds/made.stamp .venv-petastorm/made.stamp ## what petastorm and MosaicML Streaming read of ours, each in an environment of its own
+	@.venv/bin/python -m pytest tests/peers/test_petastorm.py
+	@.venv-mds/bin/python -m pytest tests/peers/test_mds.py
 
 test-gpu: setup .venv-frameworks/made.stamp ## what needs a GPU, on a machine that has one
 	@.venv-frameworks/bin/python -m pytest tests/gpu

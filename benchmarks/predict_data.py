@@ -79,6 +79,37 @@ def write_network(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=network.opset_import, ir_version=9), str(path))
 
 
+def write_large_network(path: Path) -> None:
+    """Write ResNet-50 with a free batch size and random weights, ``data_0 (n, 3, 224, 224) -> logits (n, 1000)``."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    network = onnx.load(str(files("onnx") / "backend/test/data/light/light_resnet50.onnx"))
+    graph, random = network.graph, np.random.default_rng(0)
+    shapes = {one.name: [size.dim_value for size in one.type.tensor_type.shape.dim] for one in graph.input}
+    shapes |= {
+        tensor.name.removesuffix("__SHAPE"): numpy_helper.to_array(tensor).tolist()
+        for tensor in graph.initializer
+        if tensor.name.endswith("__SHAPE")
+    }
+    weights = []
+    for node in graph.node:
+        for at, name in enumerate(node.input[1:]) if node.op_type in ("Conv", "Gemm", "BatchNormalization") else ():
+            constant = (0.5, 0.0, 0.0, 1.0)[at]  # scale, offset, mean and variance of a normalisation
+            is_norm, shape = node.op_type == "BatchNormalization", tuple(shapes[name])
+            values = np.full(shape, constant, np.float32) if is_norm else _weights(shape, random)
+            weights.append(numpy_helper.from_array(values, name))
+    nodes = [node for node in graph.node if node.op_type not in ("ConstantOfShape", "Softmax", "Reshape")]
+    nodes[-1].input[0] = "flat"
+    nodes.insert(-1, helper.make_node("Flatten", [nodes[-2].output[0]], ["flat"]))
+    nodes[-1].output[0] = "logits"
+    nodes[0].input[0] = "data_0"
+    inputs = [helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, ["n", 3, 224, 224])]
+    outputs = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 1000])]
+    graph = helper.make_graph(nodes, "resnet50", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=network.opset_import, ir_version=9), str(path))
+
+
 def _weights(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Draw a layer's weights so that the size of activations stays about the same from layer to layer."""
     inputs = int(np.prod(shape[1:])) if len(shape) > 1 else 10_000

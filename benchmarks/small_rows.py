@@ -34,7 +34,7 @@ def main() -> None:
     table = _table(options.rows)
     matrix = np.stack([table[name].to_numpy() for name in COLUMNS], axis=1)
     runs: dict[str, Callable[[], Any]] = {"trees alone": lambda: _trees().predict(matrix)}
-    for rows in (MOST_ROWS, MOST_SCALAR_ROWS):
+    for rows in (MOST_ROWS, 4 * MOST_ROWS, MOST_SCALAR_ROWS):
         runs[f"loop, {rows} a batch"] = _loop(table, double, rows)
         runs[f"trees, {rows} a batch"] = _loop(table, predict_trees, rows)
     rates: dict[str, list[float]] = {name: [] for name in runs}

@@ -1,12 +1,12 @@
-"""One, two and three models over the same photographs, in one pass: what each further model costs beside itself.
+"""One, two and three models over the same photographs, in one pass, and a cascade of two of them.
 
-    python benchmarks/traffic.py --photos 96 --json docs/benchmarks/traffic.json
+    python benchmarks/traffic.py --json docs/benchmarks/traffic.json --plot docs/benchmarks/traffic.png
 
 ``pass`` is ``worker.predict_batches`` over JPEGs, with SqueezeNet as a model, or as a champion with one or two shadows;
 ``model alone`` is the network over the tensors that the image step makes. The overhead is what a further model costs
-above the model alone. ``cascade`` has a network of a tenth of the work first, which is sure of 70 % of the photographs.
-Processor seconds of one thread, so that other work on the machine counts little; wall seconds are given too. Rounds
-take turns; the first warms up and does not count.
+above the model alone. The cascades answer 70 % of the photographs with their first model: SqueezeNet before
+ResNet-50, and a network of one convolution before SqueezeNet, where decoding is the larger part of the work. Rounds
+take turns; the first warms up and does not count. Intervals are the 95 % bootstrap's over rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
-from predict_data import write_network, write_photos
-from results import parser, publish
+from predict_data import write_large_network, write_network, write_photos
+from results import panels, parser, publish
 
 from lakemill import CascadeStep, ImageStep, ModelStep, Pipeline, ShadowStep
 from lakemill.pipelines.planning import make_plan
@@ -42,63 +42,108 @@ IMAGE = ImageStep(
     output="data_0",
 )
 EASY = 0.7  # of the photographs
-Seconds = tuple[float, float]
-"""Of the processor, and on the wall."""
+RESAMPLES = 2000
+Runs = Mapping[str, Callable[[], Any]]
+Rounds = dict[str, np.ndarray[Any, Any]]
+"""Seconds of each round by name, ``(rounds, 2)``: of the processor, and on the wall."""
 
 
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), options.photos, options.rounds)
-    publish(result, ("lakemill", "onnxruntime", "pillow", "numpy"), options)
+    publish(result, ("lakemill", "onnxruntime", "pillow", "numpy"), options, draw)
 
 
 def measure(folder: Path, photos: int, rounds: int) -> dict[str, Any]:
-    """Return the medians of all runs, and what follows from them."""
+    """Return ratios with their intervals, and the medians of all runs."""
     table = _table(folder, photos)
-    networks = [_network(folder / f"network-{number}.onnx", number) for number in range(3)]
-    _small(folder / "small.onnx")
     batch = np.stack(Pipeline((IMAGE,)).infer(table.to_pandas())["out.data_0"])
-    limit = _limit(folder / "small.onnx", batch)
-    runs = {
-        "model alone": _alone(networks[0], batch),
-        "pass, no model": _pass(table, [IMAGE]),
-        "pass, 1 model": _pass(table, [IMAGE, ModelStep(networks[0])]),
-        "pass, 2 models": _pass(table, [IMAGE, ShadowStep(networks[0], {"b": networks[1]})]),
-        "pass, 3 models": _pass(table, [IMAGE, ShadowStep(networks[0], {"b": networks[1], "c": networks[2]})]),
-        "cascade": _pass(
-            table, [IMAGE, CascadeStep(str(folder / "small.onnx"), networks[0], f"out.confidence >= {limit!r}")]
-        ),
-    }
-    seconds = _rounds(runs, rounds)
-    cpu, wall = (
-        {name: round(statistics.median(s[at] for s in one), 4) for name, one in seconds.items()} for at in (0, 1)
-    )
-    model = cpu["model alone"]
+    seconds = _rounds(_runs(folder, table, batch), rounds)
     return {
-        "overhead_of_a_further_model": round((cpu["pass, 3 models"] - cpu["pass, 1 model"]) / (2 * model) - 1, 4),
-        "overhead_of_second_model": round((cpu["pass, 2 models"] - cpu["pass, 1 model"]) / model - 1, 4),
-        "overhead_of_third_model": round((cpu["pass, 3 models"] - cpu["pass, 2 models"]) / model - 1, 4),
-        "cascade_to_large_alone_with_decoding": round(cpu["cascade"] / cpu["pass, 1 model"], 4),
-        "cascade_to_large_alone": round(
-            (cpu["cascade"] - cpu["pass, no model"]) / (cpu["pass, 1 model"] - cpu["pass, no model"]), 4
-        ),
-        "processor_seconds": cpu,
-        "wall_seconds": wall,
+        "overhead_of_a_further_model": _ratio(seconds, _further, 0),
+        "overhead_of_a_further_model_on_the_wall": _ratio(seconds, _further, 1),
+        "cascade_to_large_alone": _ratio(seconds, _cascade, 0),
+        "cascade_to_large_alone_on_the_wall": _ratio(seconds, _cascade, 1),
+        "cascade_of_small_ones_to_its_second_alone_on_the_wall": _ratio(seconds, _small_cascade, 1),
+        "processor_seconds": {name: round(statistics.median(one[:, 0]), 4) for name, one in seconds.items()},
+        "wall_seconds": {name: round(statistics.median(one[:, 1]), 4) for name, one in seconds.items()},
         "photos": photos,
         "rounds": rounds,
     }
 
 
-def _rounds(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Seconds]]:
-    seconds: dict[str, list[Seconds]] = {name: [] for name in runs}
+def _runs(folder: Path, table: pa.Table, batch: np.ndarray[Any, Any]) -> Runs:
+    one, two, three = (_network(folder / f"network-{number}.onnx", number) for number in range(3))
+    small, large = folder / "small.onnx", folder / "large.onnx"
+    _write_small(small)
+    write_large_network(large)
+
+    def cascade(first: str, then: str) -> CascadeStep:
+        return CascadeStep(first, then, f"out.confidence >= {_limit(Path(first), batch)!r}")
+
+    return {
+        "model alone": _alone(one, batch),
+        "pass, no model": _pass(table, [IMAGE]),
+        "pass, 1 model": _pass(table, [IMAGE, ModelStep(one)]),
+        "pass, 2 models": _pass(table, [IMAGE, ShadowStep(one, {"b": two})]),
+        "pass, 3 models": _pass(table, [IMAGE, ShadowStep(one, {"b": two, "c": three})]),
+        "cascade, small ones": _pass(table, [IMAGE, cascade(str(small), one)]),
+        "pass, large model": _pass(table, [IMAGE, ModelStep(str(large))]),
+        "cascade": _pass(table, [IMAGE, cascade(one, str(large))]),
+    }
+
+
+def _further(of: Mapping[str, float]) -> float:
+    return (of["pass, 3 models"] - of["pass, 1 model"]) / (2 * of["model alone"]) - 1
+
+
+def _cascade(of: Mapping[str, float]) -> float:
+    return of["cascade"] / of["pass, large model"]
+
+
+def _small_cascade(of: Mapping[str, float]) -> float:
+    return of["cascade, small ones"] / of["pass, 1 model"]
+
+
+def _ratio(seconds: Rounds, value: Callable[[Mapping[str, float]], float], kind: int) -> dict[str, float]:
+    """Return a value of the medians over rounds, and its interval."""
+    rounds, random = len(next(iter(seconds.values()))), np.random.default_rng(0)
+
+    def of(some: Any) -> float:
+        return value({name: float(np.median(one[some, kind])) for name, one in seconds.items()})
+
+    drawn = [of(random.integers(0, rounds, rounds)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": round(of(slice(None)), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def draw(result: Mapping[str, Any]) -> Any:
+    """Draw what each further model costs, and what the cascade saves."""
+    photos, wall = result["photos"], result["wall_seconds"]
+    figure, (models, cascade) = panels(2, 5)
+    for axes, names in (
+        (models, ["pass, no model", "pass, 1 model", "pass, 2 models", "pass, 3 models"]),
+        (cascade, ["pass, large model", "cascade"]),
+    ):
+        axes.barh(names, [1000 * wall[name] / photos for name in names], color="#d1603d", height=0.6)
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds a photograph, on the wall, one thread")
+    overhead, ratio = result["overhead_of_a_further_model"], result["cascade_to_large_alone_on_the_wall"]
+    models.set_title(f"A further model costs {overhead['value']:+.1%} above the model alone (SqueezeNet)", loc="left")
+    cascade.set_title(f"SqueezeNet, then ResNet-50 for 30 %: {ratio['value']:.2f} of ResNet-50 alone", loc="left")
+    return figure
+
+
+def _rounds(runs: Runs, rounds: int) -> Rounds:
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
             run()
             if number:
                 seconds[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return seconds
+    return {name: np.array(one) for name, one in seconds.items()}
 
 
 def _table(folder: Path, photos: int) -> pa.Table:
@@ -118,7 +163,7 @@ def _network(path: Path, seed: int) -> str:
     return str(path)
 
 
-def _small(path: Path) -> None:
+def _write_small(path: Path) -> None:
     """Write a network of one convolution, ``data_0 -> logits (n, 1000)``."""
     random = np.random.default_rng(0)
     nodes = [
@@ -160,8 +205,8 @@ def _pass(table: pa.Table, steps: Sequence[Step]) -> Callable[[], Any]:
 
 def _options() -> Any:
     made = parser(__doc__)
-    made.add_argument("--photos", type=int, default=96)
-    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--photos", type=int, default=64)
+    made.add_argument("--rounds", type=int, default=9)
     return made.parse_args()
 
 

@@ -12,6 +12,7 @@
 # COMMAND ----------
 
 import os
+from typing import Any
 
 if "dbutils" in globals():
     dbutils.widgets.text("lake", "lake")  # noqa: F821 -- Databricks' own
@@ -19,7 +20,7 @@ if "dbutils" in globals():
 else:
     LAKE = os.environ.get("LAKEMILL_LAKE", "lake")
 
-MODEL = "digits-network"
+MODEL = "digits"
 REGISTRY = f"sqlite:///{LAKE}/mlflow.db"  # None on Databricks: its own registry
 
 # COMMAND ----------
@@ -35,6 +36,7 @@ from lakemill import FormatStep, ImageStep, ModelStep, Pipeline
 from lakemill.training import log_training_data, make_spark_converter, promote
 
 STEP = ImageStep(column="content", mode="L", size=(8, 8), mean=(0.5,), std=(0.25,), output="pixels")
+DIGITS = tuple(str(digit) for digit in range(10))
 TRAIN = "path LIKE '%/digits/train/%' AND NOT path LIKE '%0.png'"
 HELD_OUT = "path LIKE '%/digits/train/%' AND path LIKE '%0.png'"
 
@@ -51,8 +53,14 @@ len(train_rows), len(held_out), train_rows.table.version
 
 # COMMAND ----------
 
+import tempfile
+from pathlib import Path
+
+import mlflow
 import numpy as np
+import pandas as pd
 import torch
+from mlflow.models import infer_signature
 from torch import nn
 
 from lakemill.training import TransformSpec
@@ -67,61 +75,70 @@ COLUMNS = {
     "schema_fields": ["pixels", "label"],
     "transform_spec": TransformSpec(with_class, [("digit", np.int64, (), False)], removed_fields=["label"]),
 }
+EPOCHS, BATCH = 10, 64
 torch.manual_seed(0)
 network = nn.Sequential(
     nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 36, 10)
 )
 optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-losses = []
-with train_rows.make_torch_dataloader(64, num_epochs=10, shuffling_queue_capacity=2000, **COLUMNS) as loader:
-    for batch in loader:
+
+
+def train_one_epoch(batches: Any) -> float:
+    """Return the mean loss of one iteration over a loader."""
+    losses = []
+    for batch in batches:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(batch["pixels"]), batch["digit"])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    return sum(losses) / len(losses)
 
-with held_out.make_torch_dataloader(64, **COLUMNS) as loader, torch.no_grad():
-    right = sum(int((network(batch["pixels"]).argmax(1) == batch["digit"]).sum()) for batch in loader)
-accuracy = right / len(held_out)
-accuracy
+
+def accuracy_on(batches: Any) -> float:
+    """Return the share of right digits."""
+    with torch.no_grad():
+        right = torch.cat([network(batch["pixels"]).argmax(1) == batch["digit"] for batch in batches])
+    return right.float().mean().item()
+
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## 3. One model, and the alias if it is good enough
+# MAGIC ## 3. One run: the data, the metrics, one model
 # MAGIC
 # MAGIC The run says which version of the table it saw. The pipeline holds the image step, so inference prepares images
-# MAGIC as training did.
+# MAGIC as training did. The alias moves if the network scores well enough on the digits it never saw.
 
 # COMMAND ----------
-
-import tempfile
-from pathlib import Path
-
-import mlflow
-from mlflow.models import infer_signature
 
 mlflow.set_tracking_uri(REGISTRY)
 if mlflow.get_experiment_by_name(MODEL) is None:
     mlflow.create_experiment(MODEL, (Path(LAKE).absolute() / "artifacts").as_uri())
 mlflow.set_experiment(MODEL)
-example = np.zeros((1, 1, 8, 8), np.float32)
-with mlflow.start_run(run_name="pytorch"), tempfile.TemporaryDirectory() as folder:
+with make_spark_converter(f"{LAKE}/images", where=HELD_OUT).make_loader(1, schema_fields=["content"]) as loader:
+    example = pd.DataFrame(next(iter(loader)))
+with (
+    mlflow.start_run(run_name="pytorch"),
+    train_rows.make_torch_dataloader(BATCH, shuffling_queue_capacity=2000, **COLUMNS) as training,
+    held_out.make_torch_dataloader(BATCH, **COLUMNS) as validation,
+    tempfile.TemporaryDirectory() as folder,
+):
     log_training_data(train_rows)
     log_training_data(held_out, "validation")
-    mlflow.log_metric("validation_accuracy", accuracy)
-    signature = infer_signature(example, network(torch.from_numpy(example)).detach().numpy())
+    mlflow.log_params({"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 2e-3})
+    for epoch in range(EPOCHS):
+        mlflow.log_metric("loss", train_one_epoch(training), step=epoch)
+        accuracy = accuracy_on(validation)
+        mlflow.log_metric("validation_accuracy", accuracy, step=epoch)
+    blank = np.zeros((1, 1, 8, 8), np.float32)
+    signature = infer_signature(blank, network(torch.from_numpy(blank)).detach().numpy())
     kept = {"signature": signature, "serialization_format": "pickle", "pip_requirements": ["torch"]}
     mlflow.pytorch.save_model(network, f"{folder}/network", **kept)
-    pipeline = Pipeline(
-        (
-            STEP,
-            ModelStep(f"{folder}/network", outputs={"output": {"dtype": "float32", "shape": [10]}}),
-            FormatStep("output", softmax=True),
-        )
+    model = ModelStep(f"{folder}/network", outputs={"output": {"dtype": "float32", "shape": [10]}})
+    logged = Pipeline((STEP, model, FormatStep("output", softmax=True, labels=DIGITS))).log(
+        registered_model_name=MODEL, registry=REGISTRY, input_example=example
     )
-    logged = pipeline.log(registered_model_name=MODEL, registry=REGISTRY)
 
 promote(MODEL, logged.rpartition("/")[2], metric="validation_accuracy", at_least=0.9, registry=REGISTRY)
-logged
+logged, accuracy

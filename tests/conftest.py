@@ -33,11 +33,26 @@ settings.register_profile("lakemill", deadline=None, derandomize=True, print_blo
 settings.load_profile("lakemill")
 
 
+SLOWEST_FIRST = ("chaos", "jobs", "spark", "both", "local", "browser", "models", "security", "unit")
+"""The rooms of the tests in the order in which ``make test``'s processes take them: what is short fills the gaps."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one of ``make test``'s processes, and those that share the demo's lake together."""
+    """Keep each file's tests in one of ``make test``'s processes, and those that share a lake or a cluster together."""
     for item in items:
-        file = item.path.relative_to(ROOT / "tests")
-        item.add_marker(pytest.mark.xdist_group("jobs" if file.parts[0] == "jobs" else str(file)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: SLOWEST_FIRST.index(_room(item)) if _room(item) in SLOWEST_FIRST else 0)
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
+def _group(item: pytest.Item) -> str:
+    if "cluster" in getattr(item, "fixturenames", ()):
+        return "cluster"
+    return "jobs" if _room(item) == "jobs" else str(item.path.relative_to(ROOT / "tests"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,6 +78,10 @@ def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.shuffle.partitions": "2",
             # Leaves room for the Python workers and the cluster test beside it.
             "spark.driver.memory": "2g",
+            # Rows are few here: compiling each query costs a quarter of a run. The sessions that command lines, kills
+            # and the cluster start compile as a user's does.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             # Nothing is left in the checkout, and nothing of an earlier run is found.
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.local.dir": str(scratch / "local"),

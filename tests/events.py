@@ -10,11 +10,11 @@ import contextlib
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -27,17 +27,19 @@ from lakemill.predict import incremental, resuming
 from lakemill.predict.redo import reset_job, retry_errors, undo_run
 from lakemill.predict.status import job_status
 
+SOURCE_EVENTS = frozenset({"overwrite_source", "restore_source", "delete_source_rows"})
+
 REFUSALS = {
-    "KEY_NULL",
-    "KEY_NOT_UNIQUE",
-    "SOURCE_CHANGED",
-    "SOURCE_VERSIONS_GONE",
-    "SOURCE_REPLACED",
-    "RUN_UNKNOWN",
-    "TABLE_NOT_FOUND",
-    "CHECKPOINT_NOT_OURS",
+    "KEY_NULL": frozenset({"any keys"}),
+    "KEY_NOT_UNIQUE": frozenset({"any keys"}),
+    "SOURCE_CHANGED": SOURCE_EVENTS,
+    "SOURCE_VERSIONS_GONE": frozenset({"vacuum"}),
+    "SOURCE_REPLACED": frozenset({"replace_source"}),
+    "RUN_UNKNOWN": frozenset({"undo"}),
+    "TABLE_NOT_FOUND": frozenset({"retry", "undo", "reset"}),
+    "CHECKPOINT_NOT_OURS": frozenset({"cut_checkpoint"}),
 }
-"""Codes that say a way on; the world follows it by a ``full`` run."""
+"""Codes that say a way on, and what must have happened for them; the world follows that way by a ``full`` run."""
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64())])
 
@@ -46,32 +48,57 @@ class Killed(BaseException):
     """What stands for SIGKILL within one process."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with a job's predictions, by the rows' ``x``; nothing if all is empty.
+
+    Args:
+        lost: Rows of the source without one.
+        doubled: Rows with more than one.
+        foreign: Predictions of rows that the source has not.
+    """
+
+    lost: frozenset[int] = frozenset()
+    doubled: frozenset[int] = frozenset()
+    foreign: frozenset[int] = frozenset()
+
+
 @dataclass
 class World:
     """A lake, and what is known of it.
 
     Args:
         lake: Its folder.
-        engine: ``local`` or ``spark``.
+        engines: ``local``, ``spark`` or both; before each event chance takes one.
         changes: ``append`` or ``upsert``.
         keys: What a new row's key is drawn from: ``unique``, or ``any`` for nulls and repeats too.
-        spark: The session.
+        session: Spark's.
         names: Of the source, the output and the job.
     """
 
     lake: Path
-    engine: str = "local"
+    engines: tuple[str, ...] = ("local",)
     changes: str = "append"
     keys: str = "unique"
-    spark: Any = None
+    session: Any = None
     names: tuple[str, str, str] = ("source", "output", "job")
     rows: dict[int, int | None] = field(default_factory=dict)
     """The source: ``x``, which is unique, and the key."""
     deleted: set[int] = field(default_factory=set)
     """``x`` of the predictions that somebody deleted."""
-    runs: list[str] = field(default_factory=list)
     next_x: int = 0
     said: list[str] = field(default_factory=list)
+    happened: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.engine = self.engines[0]
+        if self.keys == "any":
+            self.happened.add("any keys")
+
+    @property
+    def spark(self) -> Any:
+        """Return the session, where the next run is on Spark."""
+        return self.session if self.engine == "spark" else None
 
     @property
     def source(self) -> str:
@@ -80,6 +107,10 @@ class World:
     @property
     def output(self) -> str:
         return str(self.lake / self.names[1])
+
+    @property
+    def quarantine(self) -> str:
+        return f"{self.output}_failed"
 
     @property
     def checkpoint(self) -> Path:
@@ -98,10 +129,18 @@ class World:
             "source__changes": self.changes,
             "pipeline__steps": [{"python": step}],
             "output__table": self.output,
+            "quarantine__table": self.quarantine,
         }
         return PredictConfig.load(**(values | more))
 
     # What happens
+
+    def happen(self, event: str, chance: random.Random) -> None:
+        """Let one of ``EVENTS`` happen, on one of the engines."""
+        self.engine = chance.choice(self.engines)
+        self.said.append(f"-- {event}, {self.engine}")
+        self.happened.add(event)
+        EVENTS[event](self, chance)
 
     def append(self, chance: random.Random) -> None:
         """Append rows to the source."""
@@ -141,8 +180,9 @@ class World:
 
     def undo(self, chance: random.Random) -> None:
         """Undo one of the runs."""
-        if self.runs:
-            self.go(lambda: undo_run(self.config(), chance.choice(self.runs), self.spark))
+        runs = sorted({row["metadata"]["run_id"] for row in self.found()})
+        if runs:
+            self.go(lambda: undo_run(self.config(), chance.choice(runs), self.spark))
 
     def reset(self, chance: random.Random) -> None:
         """Start over."""
@@ -233,13 +273,13 @@ class World:
         """RESTORE the source to an earlier version."""
         if DeltaTable.is_deltatable(self.source):
             _restore(DeltaTable(self.source), chance)
-            self._read_source()
+            self.read_source()
 
     def delete_source_rows(self, chance: random.Random) -> None:
         """Delete rows of the source."""
         if DeltaTable.is_deltatable(self.source):
             DeltaTable(self.source).delete(f"x >= {chance.randint(0, self.next_x)}")
-            self._read_source()
+            self.read_source()
 
     def replace_source(self, chance: random.Random) -> None:
         """Put another table into the source's place, with as many commits."""
@@ -253,57 +293,85 @@ class World:
     # What must be true
 
     def go(self, work: Callable[[], Any]) -> None:
-        """Do something; where it is refused, follow the way on."""
+        """Do something; where it is refused, there must be a reason."""
         try:
-            result = work()
-            if getattr(result, "batches", 0):
-                self.runs.append(result.run_id)
+            work()
         except LakemillError as error:
-            if error.code not in REFUSALS:
-                raise
+            self._must_be_due(error)
             self.said.append(str(error))
 
-    def check(self) -> None:
-        """Score what is new, by a full run where that is the way on, and compare with the dictionary."""
-        if not DeltaTable.is_deltatable(self.source):
-            return
+    def _must_be_due(self, error: LakemillError) -> None:
+        """Raise an error again that nothing that happened is a reason for."""
+        reasons = REFUSALS.get(error.code, frozenset()) & self.happened
+        if not reasons or (error.code == "SOURCE_CHANGED" and self.changes == "upsert"):
+            raise error
+
+    def score(self, chance: random.Random) -> None:
+        """Score what is new, by a full run where that is the way on."""
         try:
             predict_table(self.config(), self.spark, progress=self.said.append)
         except LakemillError as error:
-            if error.code not in REFUSALS:
-                raise
+            self._must_be_due(error)
             self.said.append(f"refused: {error}")
             if error.code == "CHECKPOINT_NOT_OURS":
                 shutil.rmtree(self.checkpoint)
-                self.check()
-                return
-            self.runs.append(predict_table(self.config(mode="full"), self.spark).run_id)
-            self.deleted.clear()
+                self.score(chance)
+            else:
+                self.full(chance)
+
+    def check(self, chance: random.Random) -> None:
+        """Score what is new and compare with the dictionary; then there is nothing to do, on any engine."""
+        if not DeltaTable.is_deltatable(self.source):
+            return
+        self.score(chance)
         self.judge()
-        assert predict_table(self.config(), self.spark).batches == 0
+        for engine in self.engines:
+            self.engine = engine
+            assert predict_table(self.config(), self.spark).batches == 0
+
+    def found(self) -> list[dict[str, Any]]:
+        """Return the job's predictions, by an independent reader."""
+        return [row for row in _rows(self.output) if row["metadata"]["job"] == "job"]
+
+    def verdict(self) -> Verdict:
+        """Compare the predictions with the dictionary."""
+        counts = Counter(row["x"] for row in self.found())
+        return Verdict(
+            frozenset(self.rows.keys() - counts.keys() - self.deleted),
+            frozenset(x for x, count in counts.items() if count > 1),
+            frozenset(counts.keys() - self.rows.keys()),
+        )
 
     def judge(self) -> None:
-        """Compare the predictions with the dictionary, by an independent reader."""
-        found = [
-            row for row in DeltaTable(self.output).to_pyarrow_table().to_pylist() if row["metadata"]["job"] == "job"
-        ]
-        counts = Counter(row["x"] for row in found)
-        doubled = {x for x, count in counts.items() if count > 1}
-        lost = self.rows.keys() - counts.keys() - self.deleted
-        foreign = counts.keys() - self.rows.keys()
-        assert (doubled, lost, foreign) == (set(), set(), set()), self.said
+        """Make sure that the predictions are those of the dictionary, and that ``status`` counts them."""
+        assert self.verdict() == Verdict(), self.said
+        found = self.found()
         for row in found:
             assert (row["out"] or {}).get("y") == (None if row["x"] % 10 == 3 else 2.0 * row["x"])
             assert row["id"] == self.rows[row["x"]]
+        failed = [_commit_of(row) for row in found if row["error"] and row["metadata"]["batch_id"] is not None]
+        copies = Counter(map(_commit_of, _rows(self.quarantine)))
+        assert (set(failed) - copies.keys(), {row for row in copies if copies[row] > 1}) == (set(), set()), self.said
         status = job_status(self.config(), self.spark)
         assert (status.rows, status.source_rows) == (len(found), len(self.rows))
+
+    def read_source(self) -> None:
+        """Let the dictionary say what the source has, where others wrote to it."""
+        self.rows = {row["x"]: row["id"] for row in _rows(self.source)}
 
     def _output(self) -> DeltaTable | None:
         return DeltaTable(self.output) if DeltaTable.is_deltatable(self.output) else None
 
-    def _read_source(self) -> None:
-        rows = DeltaTable(self.source).to_pyarrow_table().to_pylist()
-        self.rows = {row["x"]: row["id"] for row in rows}
+
+def _rows(table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table, if there is one, by an independent reader."""
+    rows = DeltaTable(table).to_pyarrow_table().to_pylist() if DeltaTable.is_deltatable(table) else []
+    return cast(list[dict[str, Any]], rows)
+
+
+def _commit_of(row: dict[str, Any]) -> tuple[int, str, str]:
+    """Return which row it is, and whose commit made it."""
+    return row["x"], row["metadata"]["job"], row["metadata"]["run_id"]
 
 
 def _restore(table: DeltaTable, chance: random.Random) -> None:
@@ -381,3 +449,14 @@ EVENTS = {
     )
 }
 """By name."""
+
+
+def live(world: World, events: Sequence[str], seed: int) -> None:
+    """Let things happen one after the other; then nothing may be lost, doubled or foreign, nor after more rows."""
+    chance = random.Random(seed)  # noqa: S311 -- no secret
+    world.append(chance)
+    for event in events:
+        world.happen(event, chance)
+    world.check(chance)
+    world.append(chance)
+    world.check(chance)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from PIL import Image
 
-from lakemill import PredictConfig
+from lakemill import LakemillError, PredictConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -58,19 +60,19 @@ def write_images(spark: SparkSession, table: Path | str, start: int, count: int,
     )
 
 
-def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0) -> Path:
+def onnx_classifier(path: Path, *, inputs: int = 64, classes: int = 3, bias: float = 0.0, weights: float = 1.0) -> Path:
     """Write a linear ONNX classifier ``pixels (n, inputs) -> logits (n, classes)`` with fixed weights."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
+    kernel = weights * np.linspace(-1, 1, inputs * classes, dtype=np.float32).reshape(inputs, classes)
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["pixels", "weights", "bias"], ["logits"])],
         "classifier",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", inputs])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
         [
-            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(kernel, "weights"),
             numpy_helper.from_array(np.full(classes, bias, np.float32), "bias"),
         ],
     )
@@ -97,6 +99,55 @@ def digits_job(lake: Path, *overrides: str, name: str = "digits", **values: Any)
         "output__table": f"{lake}/predictions",
     }
     return PredictConfig.load(None, overrides, **usual | values)
+
+
+OWN_FUNCTIONS = Path(__file__).with_name("both") / "predict"
+"""The folder of ``own_functions``, for ``sys.path``."""
+
+FEED = {"delta.enableChangeDataFeed": "true"}
+
+
+def add_rows(table: Path | str, rows: Mapping[str, Any], **options: Any) -> None:
+    """Append rows to a Delta table that records its changes, without Spark."""
+    write_deltalake(str(table), pa.table(dict(rows)), **{"mode": "append", "configuration": FEED, **options})
+
+
+def numbers_job(lake: Path, *overrides: str, function: str = "twice", x: str = "x", **values: Any) -> PredictConfig:
+    """Return a job from ``<lake>/numbers`` through a function of ``own_functions`` to ``<lake>/predictions``."""
+    outputs = {name: {"dtype": "float64"} for name in (("y", "z") if "thrice" in function else ("y",))}
+    usual: dict[str, Any] = {
+        "name": "job",
+        "source__table": f"{lake}/numbers",
+        "source__key": ["id"],
+        "pipeline__steps": [
+            {"python": {"function": f"own_functions:{function}", "inputs": {"x": x}, "outputs": outputs}}
+        ],
+        "output__table": f"{lake}/predictions",
+    }
+    return PredictConfig.load(None, overrides, **usual | values)
+
+
+def paths_of(lake: Path) -> list[str]:
+    """Return the paths of ``<lake>/predictions``, read without Spark; one that is there twice is there twice."""
+    return sorted(DeltaTable(f"{lake}/predictions").to_pyarrow_table(columns=["path"])["path"].to_pylist())
+
+
+def at_once(*runs: Callable[[], object]) -> list[str]:
+    """Run all at the same time and return the codes of those that fail."""
+    codes: list[str] = []
+    start = threading.Barrier(len(runs))
+
+    def one(run: Callable[[], object]) -> None:
+        start.wait()
+        run()
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for future in [pool.submit(one, run) for run in runs]:
+            try:
+                future.result()
+            except LakemillError as error:
+                codes.append(error.code)
+    return codes
 
 
 def photo_classifier(path: Path, *, classes: int) -> Path:

@@ -6,7 +6,33 @@ Importing it is instant: Spark, MLflow and the model frameworks are imported whe
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lakemill.config.ingest import IngestConfig
+    from lakemill.config.predict import PredictConfig
+    from lakemill.engines.spark.session import get_session
+    from lakemill.ingest.job import ingest_images
+    from lakemill.pipelines.pipeline import Pipeline
+    from lakemill.pipelines.registering import log_model
+    from lakemill.predict.job import predict_table
+    from lakemill.predict.stream import predict_stream
+    from lakemill_udfs.errors import (
+        ConfigError,
+        LakemillError,
+        ModelError,
+        RowError,
+        RunError,
+        SetupError,
+        TableError,
+        TooManyErrorsError,
+    )
+    from lakemill_udfs.models.own_model import OwnModel
+    from lakemill_udfs.steps.cascade import CascadeStep
+    from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
+    from lakemill_udfs.steps.keyed import KeyedStep
+    from lakemill_udfs.steps.traffic import EnsembleStep, ShadowStep, SplitStep
+    from lakemill_udfs.tensors.spec import TensorSpec
 
 __version__ = "0.1.0"
 
@@ -41,7 +67,7 @@ _HOME = {
     "TooManyErrorsError": "lakemill_udfs.errors",
 }
 
-__all__ = [  # a test compares it with _HOME
+__all__ = [  # a test compares the three lists
     "CascadeStep",
     "Check",
     "ConfigError",
@@ -73,10 +99,12 @@ __all__ = [  # a test compares it with _HOME
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lakemill' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+if not TYPE_CHECKING:  # a type checker then sees a name that is not there
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'lakemill' has no attribute '{name}'")
+        return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -19,7 +19,7 @@ from lakemill import PredictConfig
 ROOT = Path(__file__).parents[2]
 JOB = Path(__file__).with_name("job.py")
 ROWS_ADDED = 12
-LIFE_SECONDS = 240
+LIFE_SECONDS = 400
 
 FUNCTION = '''
 import os
@@ -71,7 +71,7 @@ def config(lake: Path, engine: str = "auto") -> PredictConfig:
     )
 
 
-def start_life(lake: Path, *arguments: str, engine: str = "spark") -> subprocess.Popen[bytes]:
+def start_life(lake: Path, *arguments: str, engine: str = "spark", script: Path = JOB) -> subprocess.Popen[bytes]:
     """Start the job in a process group of its own, with the JVM in it; its last words are in ``<lake>/log``."""
     life = lake / "life"
     life.write_text(str(int(life.read_text()) + 1))
@@ -80,7 +80,7 @@ def start_life(lake: Path, *arguments: str, engine: str = "spark") -> subprocess
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_")}
     with (lake / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, JOB, lake, engine, *arguments],
+            [sys.executable, script, lake, engine, *arguments],
             env=environment | {"PYTHONPATH": paths, "LAKEMILL_FAST_START": "1"},
             cwd=lake,
             stdout=log,

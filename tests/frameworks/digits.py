@@ -19,5 +19,6 @@ def write_digits(lake: Path) -> None:
         "path": [str(path) for path in images],
         "label": [path.parent.name for path in images],
         "content": [path.read_bytes() for path in images],
+        "length": [path.stat().st_size for path in images],
     }
     write_deltalake(lake / "images", pa.table(rows))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 from deltalake import DeltaTable
 
 from lakemill.pipelines.registry import mlflow_at
@@ -25,40 +24,40 @@ def run(notebook: str, lake: Path) -> None:
 
 def predictions(lake: Path) -> tuple[float, str]:
     """Return the share of right labels, and the version that scored."""
-    rows = DeltaTable(lake / "network_predictions").to_pandas()
-    right = [str(out["label"]) == label for out, label in zip(rows["out"], rows["label"], strict=True)]
-    (version,) = {metadata["pipeline_version"] for metadata in rows["metadata"]}
+    rows = DeltaTable(lake / "inference").to_pandas()
+    assert rows["path"].is_unique
+    right = [out["label"] == label for out, label in zip(rows["out"], rows["label"], strict=True)]
+    (version,) = {metadata["models"][0]["version"] for metadata in rows["metadata"]}
     return sum(right) / len(right), version
 
 
 def test_a_network_is_swapped_and_inference_does_not_change(tmp_path: Path) -> None:
     write_digits(tmp_path)
-    inference = (ROOT / "notebooks/06_inference.py").read_bytes()
     run("03_train_tensorflow.py", tmp_path)
-    run("06_inference.py", tmp_path)
+    cell, job = inference(tmp_path)
     keras_accuracy, keras_version = predictions(tmp_path)
     run("02_train_pytorch.py", tmp_path)
-    run("06_inference.py", tmp_path)
+    assert inference(tmp_path) == (cell, job), "the same bytes, in the notebook and in the job"
     torch_accuracy, torch_version = predictions(tmp_path)
-    assert (ROOT / "notebooks/06_inference.py").read_bytes() == inference
     assert keras_accuracy > 0.85
     assert torch_accuracy > 0.93
-    assert keras_version != torch_version
+    assert (keras_version, torch_version) == ("1", "2")
     with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db") as mlflow:
-        version = mlflow.MlflowClient().get_model_version_by_alias("digits-network", "production")
-        params = mlflow.get_run(version.run_id).data.params
-    assert (str(version.version), params["training.version"]) == ("2", "0")
+        client = mlflow.MlflowClient()
+        for version, model in (("1", "keras"), ("2", "torch")):
+            registered = client.get_model_version("digits", version)
+            logged = mlflow.models.get_model_info(f"models:/digits/{version}")
+            assert logged.signature.inputs.input_names() == ["content"], model
+            assert logged.saved_input_example_info, model
+            ran = mlflow.get_run(registered.run_id)
+            assert ran.data.params["training.version"] == "0"
+            assert {"loss", "validation_accuracy"} <= set(ran.data.metrics), model
+            contexts = {tag.value for entry in ran.inputs.dataset_inputs for tag in entry.tags if "context" in tag.key}
+            assert contexts == {"training", "validation"}
+    run("08_time_travel.py", tmp_path)
 
 
-def test_one_model_of_each_kind_scores_one_table(tmp_path: Path) -> None:
-    run("10_frameworks.py", tmp_path)
-    results = {}
-    for kind in ("sklearn", "xgboost", "onnx", "pyfunc", "python", "torch", "huggingface", "keras", "converted"):
-        rows = DeltaTable(tmp_path / f"predictions_by_{kind}").to_pandas().sort_values("id")
-        assert len(rows) == 500
-        assert rows["error"].isna().all()
-        results[kind] = rows["out"]
-    features = np.stack(DeltaTable(tmp_path / "measurements").to_pandas().sort_values("id")["features"])
-    np.testing.assert_allclose([row["mean"] for row in results["python"]], features.mean(axis=1), rtol=1e-6)
-    one, other = (np.stack([next(iter(row.values())) for row in results[kind]]) for kind in ("torch", "converted"))
-    np.testing.assert_allclose(one, other, atol=1e-5)
+def inference(lake: Path) -> tuple[bytes, bytes]:
+    """Run the notebook, and return what it is and the job that it wrote."""
+    run("06_inference.py", lake)
+    return (ROOT / "notebooks/06_inference.py").read_bytes(), (lake / "inference.yaml").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from deltalake.schema import PrimitiveType
 
 from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.predict.redo import retry_errors
+from tests.local.delta_tables import write_by_hand
 
 FEED = {"delta.enableChangeDataFeed": "true"}
 
@@ -132,3 +134,35 @@ def test_a_carried_column_that_widened_is_widened(tmp_path: Path, changes: str) 
     }
     written = [pq.read_schema(uri.removeprefix("file://")) for uri in DeltaTable(tmp_path / "predictions").file_uris()]
     assert {str(schema.field("c").type) for schema in written} == {"int64"}
+
+
+def test_a_source_that_maps_or_widened_its_columns_is_scored_into_a_plain_table(tmp_path: Path) -> None:
+    def column(name: str, kind: str, number: int) -> dict[str, Any]:
+        notes = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": f"col-{number}"}
+        widened = {"delta.typeChanges": [{"fromType": "integer", "toType": "long"}]} if kind == "long" else {}
+        return {"name": name, "type": kind, "nullable": True, "metadata": notes | widened}
+
+    def found() -> dict[int, tuple[str, float]]:
+        return {key: (row["the note"], row["out"]["y"]) for key, row in predictions(tmp_path).items()}
+
+    rows = pa.table({"col-1": pa.array([1, 2], pa.int32()), "col-2": [1.0, 2.0], "col-3": ["a", "b"]})
+    fields = [column("id", "long", 1), column("x", "double", 2), column("the note", "string", 3)]
+    mapped = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "3"} | FEED
+    write_by_hand(tmp_path / "source", rows, fields, ["columnMapping", "typeWidening"], mapped)
+    usual = {"source__columns": ["the note"], "source__changes": "upsert"}
+    assert predict_table(job(tmp_path, **usual)).rows == 2
+    assert found() == {1: ("a", 2.0), 2: ("b", 4.0)}
+    assert predict_table(job(tmp_path, **usual, mode="missing")).rows == 0
+    newer = pa.table({"col-1": [2, 2**40], "col-2": [5.0, 7.0], "col-3": ["b", "c"]})
+    pq.write_table(newer, tmp_path / "source/newer.parquet")
+    file = {"partitionValues": {}, "size": 1000, "dataChange": True}
+    actions = (
+        {"remove": file | {"path": "file.parquet", "deletionTimestamp": 2, "extendedFileMetadata": True}},
+        {"add": file | {"path": "newer.parquet", "modificationTime": 2, "stats": json.dumps({"numRecords": 2})}},
+    )
+    (tmp_path / f"source/_delta_log/{1:020d}.json").write_text("\n".join(map(json.dumps, actions)))
+    predict_table(job(tmp_path, **usual))
+    assert found() == {2: ("b", 10.0), 2**40: ("c", 14.0)}
+    schema = pa.schema(DeltaTable(tmp_path / "predictions").schema().to_arrow())
+    assert schema.field("id").type == pa.int64()
+    assert not any(name.startswith(b"delta.") for field in schema for name in field.metadata or {})

@@ -39,7 +39,7 @@ def chance() -> random.Random:
 
 def test_an_output_that_is_restored_gets_back_what_came_after(world: World) -> None:
     DeltaTable(world.output).restore(1)
-    world.check()
+    world.check(chance())
 
 
 @pytest.mark.parametrize("again", ["retry", "where", "other_job", "full_over_ratio"])
@@ -49,7 +49,7 @@ def test_an_output_that_is_deleted_and_made_anew_is_filled(world: World, again: 
         with pytest.raises(LakemillError, match=r"^\[TOO_MANY_ERRORS\]"):
             predict_table(world.config(mode="full", quarantine__max_ratio=0.0))
     else:
-        getattr(world, again)(chance())
+        world.happen(again, chance())
     predict_table(world.config())
     assert not any("refused" in line for line in world.said)
     world.judge()
@@ -166,6 +166,19 @@ def test_a_second_checkpoint_takes_over_and_the_first_one_again(world: World) ->
         world.append(chance())
 
 
+def test_a_copy_of_the_output_with_as_many_commits_is_told_from_it(world: World) -> None:
+    backup = world.lake / "backup"
+    shutil.copytree(world.output, backup)
+    predict_table(world.config())
+    shutil.rmtree(world.output)
+    shutil.move(backup, world.output)
+    world.append(chance())
+    predict_table(world.config(output__checkpoint=f"{world.lake}/second"))  # as many transactions, other ones
+    predict_table(world.config(), progress=world.said.append)
+    assert any(line.startswith("the predictions say how far the job is") for line in world.said)
+    world.judge()
+
+
 def test_a_renamed_job_says_so(world: World) -> None:
     predict_table(world.config("renamed"), progress=world.said.append)
     assert any("predictions of the job 'job' over this source, none of 'renamed'" in line for line in world.said)
@@ -196,7 +209,7 @@ def test_an_output_that_changes_while_a_run_scores_gets_nothing_more(world: Worl
         world.deleted.add(0)
     with pytest.raises(LakemillError, match=r"^\[(OUTPUT_CHANGED|TABLE_NOT_FOUND)\]"):
         MODES["incremental"](run)
-    world.check()
+    world.check(chance())
 
 
 def test_retry_keeps_a_row_s_query_and_batch_and_position(tmp_path: Path) -> None:
@@ -250,4 +263,4 @@ def test_two_incremental_runs_in_threads_lose_and_double_nothing(world: World) -
     with ThreadPoolExecutor(2) as pool:
         codes: list[str | None] = list(pool.map(attempt, range(2)))
     assert None in codes
-    world.check()
+    world.check(chance())

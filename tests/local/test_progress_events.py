@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from pathlib import Path
 
@@ -11,22 +10,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.events import EVENTS, World
+from tests.events import EVENTS, World, live
 
 EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "8"))
 OFTEN = ["append"] * 4 + ["run"] * 4 + ["undo", "where", "killed_run", "restore_output"]
 SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
-
-
-def live(world: World, events: list[str], seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 -- no secret
-    world.append(chance)
-    for event in events:
-        world.said.append(f"-- {event}")
-        EVENTS[event](world, chance)
-    world.check()
-    world.append(chance)
-    world.check()
 
 
 @pytest.mark.parametrize(("changes", "keys"), [("append", "unique"), ("append", "any"), ("upsert", "unique")])
@@ -37,6 +25,10 @@ def live(world: World, events: list[str], seed: int) -> None:
 @example(events=["run", "append", "run", "replace_source", "run"], seed=1)
 @example(events=["run", "append", "run", "lose_output", "retry"], seed=0)
 @example(events=["run", "append", "where", "append", "run", "lose_checkpoint"], seed=2)
+@example(events=["append", "append", "where", "append"], seed=0)
+@example(events=["where", "overwrite_source", "append", "missing"], seed=132)
+@example(events=["run", "delete_source_rows", "missing", "append"], seed=1)
+@example(events=["delete_some", "append", "run", "append", "delete_source_rows", "retry"], seed=175)
 def test_each_row_has_one_prediction_whatever_happened(changes: str, keys: str, events: list[str], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         live(World(Path(folder), changes=changes, keys=keys), events, seed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,10 +121,45 @@ def test_renamed_columns_are_read_by_their_new_names(tmp_path: Path) -> None:
         snapshot.check_writable()
 
 
+WIDENED = (
+    ("n", "long", pa.int32(), [1, 2], [2**40]),
+    ("x", "double", pa.float32(), [1.5, 2.5], [0.1]),
+    ("whole", "double", pa.int16(), [1, 2], [0.5]),
+    ("day", "timestamp_ntz", pa.date32(), [dt.date(2020, 1, 1), None], [dt.datetime(2020, 1, 2, 3)]),
+    ("price", "decimal(12,4)", pa.decimal128(6, 2), [Decimal("1.25"), None], [Decimal("3.1234")]),
+    (
+        "list",
+        {"type": "array", "elementType": "long", "containsNull": True},
+        pa.list_(pa.int32()),
+        [[1], []],
+        [[2**40]],
+    ),
+)
+"""Name, type now, type in the older file, its values, those of the newer file."""
+
+
+def test_columns_that_widened_are_read_as_they_are_now(tmp_path: Path) -> None:
+    noted = {"delta.typeChanges": [{"fromType": "integer", "toType": "long"}]}
+    fields = [{"name": name, "type": kind, "nullable": True, "metadata": noted} for name, kind, *_ in WIDENED]
+    older = pa.table({name: pa.array(values, kind) for name, _, kind, values, _ in WIDENED})
+    location = write_by_hand(tmp_path / "t", older, fields, ["typeWidening", "timestampNtz"])
+    schema = opened(location).schema
+    newer = pa.table({name: pa.array(values, schema.field(name).type) for name, *_, values in WIDENED})
+    pq.write_table(newer, f"{location}/newer.parquet")
+    file = {"path": "newer.parquet", "partitionValues": {}, "size": 1000, "modificationTime": 2, "dataChange": True}
+    (Path(location) / "_delta_log" / f"{1:020d}.json").write_text(json.dumps({"add": file}))
+    snapshot = opened(location)
+    expected = {name: [*values, *new] for name, _, _, values, new in WIDENED}
+    expected |= {"day": [dt.datetime(2020, 1, 1), None, dt.datetime(2020, 1, 2, 3)], "whole": [1.0, 2.0, 0.5]}
+    assert rows_of(snapshot).to_pydict() == expected
+    assert rows_of(snapshot, ["n"], "n > 2")["n"].to_pylist() == [2**40]
+    with pytest.raises(SetupError, match="typeWidening"):
+        snapshot.check_writable()
+
+
 @pytest.mark.parametrize(
     ("features", "configuration"),
     [
-        (["typeWidening"], {}),
         (["variantType"], {}),
         (["catalogManaged"], {}),
         (["columnMapping"], {"delta.columnMapping.mode": "id", "delta.columnMapping.maxColumnId": "1"}),

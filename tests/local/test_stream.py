@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from lakemill import PredictConfig, predict_stream
 from tests.lake import FORMAT_STEP, image_rows, onnx_classifier, png
-from tests.spark.predict.test_stream import ABOVE, log_model, rows_of, run_until_stopped, stream_config
+from tests.streams import ABOVE, log_model, rows_of, run_until_stopped, stream_config
 
 
 def local(lake: Path, **values: Any) -> PredictConfig:

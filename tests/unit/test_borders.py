@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from importlib.metadata import packages_distributions
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from packaging.requirements import Requirement
@@ -46,6 +47,11 @@ SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; Dat
     "engines/choice.py",
     "training/frames.py",
     "training/distributed.py",
+)
+FACE = ROOT / "src/lakemill/__init__.py"
+PUBLIC = (  # what a user of lakemill imports from there, beside the classes of errors
+    *("Pipeline", "ImageStep", "ModelStep", "PythonStep", "FormatStep", "Check", "TensorSpec"),
+    *("PredictConfig", "IngestConfig", "ingest_images", "predict_table", "predict_stream", "get_session"),
 )
 SLOW = {"pyspark", "mlflow", "pandas", "torch", "tensorflow", "sklearn", "onnxruntime"}
 
@@ -218,6 +224,41 @@ def test_a_reader_can_hold_a_module_in_mind(path: Path) -> None:
     assert lines <= LONGEST_MODULE, f"{name(path)} has {lines} lines: give what stands by itself in it a module"
     long = [f"{function} has {lines} lines" for function, lines in functions(path) if lines > LONGEST_FUNCTION]
     assert not long, f"{long}: {LONGEST_FUNCTION} fit on a screen; give its parts names"
+
+
+def test_the_map_has_every_room_and_names_what_is_in_it() -> None:
+    """``docs/architecture.md``: a paragraph a room, in the table's words, naming modules that are there."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    paragraphs = re.findall(r"^- \*\*(.+?)\*\*(.*?)(?=^- |^#)", page, re.MULTILINE | re.DOTALL)
+    named = {one.lower(): text for rooms, text in paragraphs for one in rooms.split(", ")}
+    assert named.keys() == {*ROOMS, *UDFS_ROOMS}, "docs/architecture.md has a paragraph for each room of the tables"
+    inside = {one: {path.name for path in (*UDFS, *LIBRARY) if room(module(path)) == one} for one in named}
+    gone = {(one, file) for one, text in named.items() for file in re.findall(r"`(\w+\.py)`", text)}
+    gone = {(one, file) for one, file in gone if file not in inside[one]}
+    assert not gone, f"docs/architecture.md names {sorted(gone)}, which are not in these rooms"
+    files = [name(path) for path in (*UDFS, *LIBRARY)]
+    places = re.findall(r"`((?:\w+/)+\w+\.py)`", page.partition("## Where do I change")[2])
+    lost = [place for place in places if not any(file.endswith(f"/{place}") for file in files)]
+    assert places, "the table of changes names files"
+    assert not lost, f"docs/architecture.md, where do I change: {lost} are not there"
+
+
+def test_a_mode_is_configured_and_defined() -> None:
+    from lakemill.config.predict import PredictConfig
+    from lakemill.predict.modes import MODES
+
+    assert set(get_args(PredictConfig.model_fields["mode"].annotation)) == MODES.keys()
+
+
+def test_public_names_are_importable_from_lakemill() -> None:
+    import lakemill
+    from lakemill_udfs import errors
+
+    classes = {one for one, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert {*PUBLIC, *classes} <= set(lakemill.__all__)
+    assert [one for one in lakemill.__all__ if getattr(lakemill, one).__name__ != one] == []
+    typed = [alias.name for node in ast.walk(parsed(FACE)) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert set(lakemill.__all__) <= set(typed), f"{name(FACE)}: type checkers see what is imported under TYPE_CHECKING"
 
 
 def test_spark_conf_and_the_library_agree() -> None:

@@ -11,7 +11,7 @@ from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.cascade import CascadeStep
 from lakemill_udfs.tensors.spec import TensorSpec
-from lakemill_udfs.wiring import Wiring
+from lakemill_udfs.wiring import Branch, Wiring
 
 GATHERED_BATCHES = 8
 """Batches whose rows for a second model are put together: with 70 % sure, 8 give 2.4 full ones."""
@@ -127,6 +127,8 @@ class PredictPlan:
         task_metrics: Whether ``_task`` is written.
         archives: The zip that was shipped, or the folder here, that holds a function's module, by ``module:function``.
         files: Which files rows may name by their path.
+        challengers: Of the pipeline's shadow step: score these alone and write nothing but their columns; None for a
+            whole pass.
     """
 
     pipeline: Pipeline
@@ -142,6 +144,7 @@ class PredictPlan:
     task_metrics: bool = False
     archives: tuple[tuple[str, str], ...] = ()
     files: RowFiles = NO_FILES
+    challengers: tuple[str, ...] | None = None
 
     @property
     def pass_rows(self) -> int:
@@ -170,8 +173,14 @@ class PredictPlan:
         """Types of the columns of a shadow step's challengers, ``out_<name>``, which are written with ``out``."""
         return {
             f"out_{branch.name}": pa.struct([*map(tensor_field, branch.outputs), pa.field("error", ERROR)])
-            for branch in (self.wiring.branches if "out" in self.parts else ())
+            for branch in (self.branches if "out" in self.parts else ())
         }
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What follows from each challenger that is scored."""
+        every = self.wiring.branches
+        return every if self.challengers is None else tuple(one for one in every if one.name in self.challengers)
 
     @property
     def anomaly_type(self) -> pa.StructType:

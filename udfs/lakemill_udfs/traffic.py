@@ -159,25 +159,34 @@ def _vote(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 @dataclass
 class ShadowCall:
-    """Each row to all models: the champion's results go on, each challenger's make a branch of the batch."""
+    """Each row to all models: the champion's results go on, each challenger's make a branch of the batch.
+
+    Args:
+        step: Says who is who.
+        wiring: Of the step.
+        members: Its models.
+        only: Challengers that are called, and nobody else; None for all models.
+    """
 
     step: ShadowStep
     wiring: StepWiring
     members: Sequence[Member]
+    only: tuple[str, ...] | None = None
 
     def run(self, batch: Batch, columns: Mapping[str, Any]) -> list[int]:
         """Run, and return the nanoseconds of each model."""
-        forks = [batch.fork() for _ in self.members[1:]]
+        called = [member for member in self.members[1:] if self.only is None or member.name in self.only]
+        batch.branches |= {member.name: batch.fork() for member in called}
         for member in self.members:
             batch.note(member.model)
-        champion = self.members[0]
-        outputs, failed, nanoseconds = champion.run(batch)
-        _put(batch, champion, outputs, failed)
-        elapsed = [nanoseconds]
-        for member, branch in zip(self.members[1:], forks, strict=True):
-            batch.branches[member.name] = branch
-            elapsed.append(_contained(member, branch))
-        return elapsed
+        elapsed = dict.fromkeys((member.name for member in self.members), 0)
+        if self.only is None:
+            champion = self.members[0]
+            outputs, failed, elapsed[champion.name] = champion.run(batch)
+            _put(batch, champion, outputs, failed)
+        for member in called:
+            elapsed[member.name] = _contained(member, batch.branches[member.name])
+        return [*elapsed.values()]
 
 
 def _put(batch: Batch, member: Member, outputs: Arrays, failed: Failures) -> None:

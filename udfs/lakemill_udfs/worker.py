@@ -24,7 +24,7 @@ from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models.cache import CACHE
-from lakemill_udfs.plan import METADATA, TASK, PredictPlan
+from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
@@ -179,6 +179,8 @@ class ResultWriter:
         """Return one row for each row of ``source``; ``batch`` holds what became of it."""
         plan = self.plan
         columns: dict[str, Any] = {name: source[name] for name in plan.passthrough}
+        if plan.challengers is not None:
+            return pa.table(columns | self._challengers(batch) | self._always(batch, pa.nulls(batch.rows, ERROR)))
         out = pa.StructArray.from_arrays(
             [write_tensor(batch.values[spec.name], spec) for spec in plan.wiring.outputs], fields=list(plan.out_type)
         )
@@ -189,17 +191,24 @@ class ResultWriter:
             columns["in"] = _struct_of(source, plan.input_columns)
         if "out" in plan.parts:
             columns["out"] = in_rows(out, batch)
-            for branch in plan.wiring.branches:
-                name = f"out_{branch.name}"
-                columns[name] = branch_column(branch, batch.branches[branch.name], plan.branch_types[name])
+            columns |= self._challengers(batch)
         if "anomaly" in plan.parts:
             columns["anomaly"] = in_rows(anomaly, batch)
-        columns["error"] = error_column(batch)
+        return pa.table(columns | self._always(batch, error_column(batch)))
+
+    def _challengers(self, batch: Batch) -> dict[str, pa.Array]:
+        types = self.plan.branch_types
+        return {
+            name: branch_column(branch, batch.branches[branch.name], types[name])
+            for branch in self.plan.branches
+            if (name := f"out_{branch.name}") in types
+        }
+
+    def _always(self, batch: Batch, errors: pa.Array) -> dict[str, pa.Array]:
+        """Return the columns that are always there."""
         own = {"models": models_column(batch, self._models)} if self._has_traffic else {}
-        columns["metadata"] = self._metadata.array(
-            batch.rows, [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns], own
-        )
-        return pa.table(columns)
+        each = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
+        return {"error": errors, "metadata": self._metadata.array(batch.rows, each, own)}
 
     def _judge(self, source: pa.Table, batch: Batch, out: pa.StructArray) -> tuple[pa.StructArray, pa.StructArray]:
         """Run the checks; a row for which they raise gets that as its error."""

@@ -71,7 +71,7 @@ def examine(config: PredictConfig | None = None, registry_uri: str | None = None
         registry_uri: MLflow registry to ask; by default the job's, or the environment's.
     """
     yield _python()
-    yield from _spark()
+    yield from _spark(is_needed=config is not None and _needs_spark(config))
     yield from _packages()
     uri = registry_uri or (config.registry if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
@@ -85,11 +85,18 @@ def _python() -> Finding:
     return Finding("right", "python", f"{says}, {shutil.disk_usage(Path.cwd()).free / 1e9:,.0f} GB free here")
 
 
-def _spark() -> Iterator[Finding]:
+def _needs_spark(config: PredictConfig) -> bool:
+    """Return whether a job says that it runs on Spark, or names what only Spark opens."""
+    tables = (config.source.table, config.output.table)
+    return config.engine.name == "spark" or not all(table_names.is_path(table) for table in tables)
+
+
+def _spark(*, is_needed: bool) -> Iterator[Finding]:
+    """Yield what there is of Spark and Java; without them the local engine works all the same."""
     try:
         spark, delta = environment.installed_versions()
     except LakemillError as error:
-        yield Finding("missing", "spark", error.message, error.hint)
+        yield _lacking(Finding("wrong", "spark", error.message, error.hint), is_needed=is_needed)
         return
     try:
         jars = environment.check_versions(spark, delta)
@@ -102,9 +109,17 @@ def _spark() -> Iterator[Finding]:
         )
         yield Finding("right" if is_there else "missing", "delta's jars", says)
     except LakemillError as error:
-        yield Finding("wrong", "spark", error.message, error.hint)
+        yield _lacking(Finding("wrong", "spark", error.message, error.hint), is_needed=is_needed)
     for subject, check in (("java", environment.check_java), ("workers' python", _worker_python)):
-        yield _tried(subject, check, None)
+        yield _lacking(_tried(subject, check, None), is_needed=is_needed)
+
+
+def _lacking(found: Finding, *, is_needed: bool) -> Finding:
+    """Return a finding about Spark; what is wrong there stops no job that does not need Spark."""
+    if is_needed or found.state != "wrong":
+        return found
+    says = f"{found.says.rstrip('.')}; only jobs on Spark need it, the local engine does not"
+    return Finding("missing", found.subject, says, found.do)
 
 
 def _worker_python() -> str:

@@ -39,10 +39,12 @@ class TransactionEntry(TypedDict):
 
 
 class CommitInfo(TypedDict, total=False):
-    """Who made a commit and when, in milliseconds since 1970."""
+    """When a commit was made, in milliseconds since 1970, and by what."""
 
     timestamp: int
     inCommitTimestamp: int
+    operation: str
+    operationParameters: Mapping[str, str | None] | None
 
 
 class Action(TypedDict, total=False):

@@ -130,6 +130,22 @@ class Watch:
     drain: Callable[[], bool] = lambda: False
 
 
+@dataclass(frozen=True)
+class Patch:
+    """What of a row that is there changes; all else stays as it is, and no row is added.
+
+    Args:
+        columns: Columns, whole.
+        metadata: Fields of ``metadata``.
+        elapsed: For each entry of ``metadata.elapsed_ns``, the place that it has in the row as it is; None for one that
+            is new.
+    """
+
+    columns: tuple[str, ...]
+    metadata: tuple[str, ...]
+    elapsed: tuple[int | None, ...]
+
+
 class Engine(Protocol):
     """Where a job runs."""
 
@@ -280,6 +296,7 @@ class Engine(Protocol):
         own: Own | None = None,
         gone: Rows | None = None,
         replaces: str | None = None,
+        patch: Patch | None = None,
     ) -> bool:
         """Replace the rows with the keys of ``scored``, add the others, in one commit.
 
@@ -294,6 +311,7 @@ class Engine(Protocol):
             own: Other rows of the table are not touched.
             gone: Keys that are taken out.
             replaces: SQL predicate: rows of the table that it holds for, and that ``scored`` has not, are taken out.
+            patch: Change this of the rows, and add none.
 
         Raises:
             TableError: ``KEY_NOT_UNIQUE``.

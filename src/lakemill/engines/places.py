@@ -29,15 +29,17 @@ class Place:
         role: The configuration's key that names it, or what is made beside it, for messages.
         name: As it is written there.
         is_source: Whether it is only read. Two sources may be the same; nothing that is written may be a source.
+        is_file: Whether it is one file and no folder.
     """
 
     role: str
     name: str
     is_source: bool = False
+    is_file: bool = False
 
 
 def check_apart(places: Sequence[Place], locate: Callable[[str], str | None] | None = None) -> None:
-    """Refuse places of which one is another or lies within it; nothing but their names is looked at.
+    """Refuse places of which one is another or lies within it, or is no folder; nothing of their content is looked at.
 
     Args:
         places: Of one job.
@@ -50,6 +52,8 @@ def check_apart(places: Sequence[Place], locate: Callable[[str], str | None] | N
     for place in places:
         check_name(place.role, place.name)
     known = [(place, resolved) for place in places if (resolved := _resolved(place.name, locate)) is not None]
+    for place, at in known:
+        _check_folder(place, at)
     for (one, one_at), (other, other_at) in combinations(known, 2):
         if one.is_source and other.is_source:
             continue
@@ -76,6 +80,20 @@ def check_name(role: str, name: str) -> None:
             "PATH_INVALID",
             f"{role} ('{name[:60]}...') {what}; file systems take names of {LONGEST_PART_BYTES} bytes.",
             hint="give it a shorter name; those of its checkpoint, lock and side tables are made from it.",
+        )
+
+
+def _check_folder(place: Place, at: str) -> None:
+    """Refuse a file of somebody's in the place of a table or folder that is written.
+
+    Raises:
+        ConfigError: ``PATH_INVALID``.
+    """
+    if not place.is_source and not place.is_file and at.startswith("/") and Path(at).is_file():
+        raise ConfigError(
+            "PATH_INVALID",
+            f"{place.role} ('{place.name}') is a file; a table, and a checkpoint, is a folder.",
+            hint="name a folder that is not there yet; it is made by the first run.",
         )
 
 

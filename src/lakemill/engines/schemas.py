@@ -65,7 +65,7 @@ def predictions_schema(plan: PredictPlan, source: pa.Schema) -> pa.Schema:
     carried = [known[name].with_name(name) for name in plan.passthrough]
     made = []
     for part in plan.parts:
-        made.append(pa.field(part, parts[part]))
+        made += [pa.field(part, parts[part])] if plan.challengers is None else []
         if part == "out":
             made += [pa.field(name, kind) for name, kind in plan.branch_types.items()]
     return pa.schema([*carried, *made, pa.field("error", ERROR), pa.field("metadata", METADATA)])

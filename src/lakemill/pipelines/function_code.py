@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakemill.config.trust import NAMED, Trust
-from lakemill.engines.packages import code_sha256, defines
+from lakemill.engines.packages import code_sha256, defines, user_package
+from lakemill.pipelines.edited_code import import_anew_if_edited
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.trust import check_pinned
 from lakemill_udfs.errors import ConfigError
@@ -16,7 +17,7 @@ from lakemill_udfs.steps.declared import Check, PythonStep
 
 @dataclass
 class FunctionCode:
-    """Finds functions' code; nothing of it is imported.
+    """Finds functions' code; nothing of it is imported, and what was edited since it was is forgotten.
 
     Args:
         finder: Finds the logged pipelines that the functions belong to.
@@ -51,6 +52,9 @@ class FunctionCode:
     def _sha256(self, part: PythonStep | Check, function: Any, data: tuple[str, ...] = ()) -> str | None:
         folder = None if part.code is None else self._own_code(part.code, function)
         sha256 = code_sha256(function, folder, data)
+        package = user_package(function.partition(":")[0]) if isinstance(function, str) and folder is None else None
+        if package is not None and package.source.exists():
+            import_anew_if_edited(package)
         if part.sha256 is not None and part.sha256 != sha256:
             raise ConfigError(
                 "CODE_CHANGED",

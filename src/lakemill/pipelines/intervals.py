@@ -1,13 +1,19 @@
-"""Exact confidence intervals of shares (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934)."""
+"""Confidence intervals: exact ones of shares (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934), and of ratios.
+
+Those of ratios are percentiles of the bootstrap (B. Efron, The Annals of Statistics 7, 1979) over independent pieces.
+"""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 STEPS = 60  # halvings: more than a float's precision
+RESAMPLES = 1000
 
 
 def upper_bound(count: int, trials: int, confidence: float = 0.95) -> float:
@@ -34,6 +40,24 @@ def interval(count: int, trials: int, confidence: float = 0.95) -> tuple[float, 
     """Return the two-sided interval of a share: each side with half of what confidence leaves."""
     side = 1 - (1 - confidence) / 2
     return lower_bound(count, trials, side), upper_bound(count, trials, side)
+
+
+def ratio_interval(above: NDArray[Any], below: NDArray[Any], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return the interval of the ratio of two sums over the same pieces; None for fewer than two pieces.
+
+    Args:
+        above: What is summed above the line, a number for each piece.
+        below: And below it.
+        confidence: Of the interval.
+    """
+    if len(above) < 2:
+        return None
+    random = np.random.default_rng(0)  # the same table gives the same interval
+    drawn = (random.integers(0, len(above), len(above)) for _ in range(RESAMPLES))
+    ratios = [above[some].sum() / below[some].sum() for some in drawn]
+    side = (1 - confidence) / 2
+    low, high = np.quantile(ratios, [side, 1 - side])
+    return float(low), float(high)
 
 
 def _at_most(count: int, trials: int, share: float) -> float:

@@ -19,6 +19,8 @@ from lakemill.pipelines.planning import (
     FEWEST_ROWS,
     MOST_ROWS,
     MOST_SCALAR_ROWS,
+    SCALAR_BATCH_BYTES,
+    is_scalar,
     look_at_check,
     look_at_function,
     make_plan,
@@ -279,7 +281,7 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
     known = [size for size in sizes if size is not None]
     row_bytes = sum(known) if len(known) == len(sizes) else None
     largest = max((spec for spec in tensors if spec.row_bytes), key=lambda spec: spec.row_bytes or 0, default=None)
-    reason = _automatic(plan.batch_rows, largest) if is_automatic else "engine.batch_rows says so"
+    reason = _automatic(plan.batch_rows, largest, is_scalar(tensors)) if is_automatic else "engine.batch_rows says so"
     return {
         "rows": plan.batch_rows,
         "row_bytes": row_bytes,
@@ -289,13 +291,15 @@ def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
     }
 
 
-def _automatic(rows: int, largest: TensorSpec | None) -> str:
+def _automatic(rows: int, largest: TensorSpec | None, are_scalars: bool) -> str:
     if largest is None:
         return "automatic: no tensor has a known size"
     if rows in (FEWEST_ROWS, MOST_ROWS, MOST_SCALAR_ROWS):
         return (
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )
+    if are_scalars:
+        return f"automatic: the single numbers that are read fill {SCALAR_BATCH_BYTES / 2**20:.0f} MiB"
     return f"automatic: a batch of {largest} fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB"
 
 

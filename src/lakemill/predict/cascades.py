@@ -16,13 +16,14 @@ from lakemill.engines.schemas import tensors_of
 from lakemill.pipelines.calibration import Learnt, calibrate
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved
-from lakemill.predict.progress import checkpoint_of
+from lakemill.predict.kept_notes import read_kept, write_kept
 from lakemill.predict.source import Source
-from lakemill_udfs.files import filesystem
 from lakemill_udfs.steps.cascade import CascadeStep
 from lakemill_udfs.steps.kinds import Step
 from lakemill_udfs.steps.routing import fraction, key_texts
 from lakemill_udfs.worker import columns_of
+
+KEPT = "cascade"
 
 MOST_KEYS = 1_000_000
 """Keys that a sample is drawn from."""
@@ -45,8 +46,7 @@ def with_thresholds(
     """
     if not any(map(_is_open, resolved.pipeline.steps)):
         return resolved
-    path = f"{checkpoint_of(config).location}.cascade.json"
-    kept = _read(path)
+    kept = read_kept(config, KEPT)
     known = tuple(_remembered(step, kept) for step in resolved.pipeline.steps)
     resolved = replace(resolved, pipeline=replace(resolved.pipeline, steps=known))
     open_steps = [step for step in known if isinstance(step, CascadeStep) and step.is_open]
@@ -58,7 +58,7 @@ def with_thresholds(
     for step, one in zip(open_steps, learnt, strict=True):
         kept[_name(step)] = one.threshold
         tell(f"cascade: {_said(step, one)}")
-    _write(path, kept)
+    write_kept(config, KEPT, kept)
     return found
 
 
@@ -99,22 +99,6 @@ def _drawn(keys: pa.Table, names: Sequence[str], rows: int) -> pa.Table:
     texts = key_texts({name: keys[name].cast(pa.string()) for name in names}, names)
     order = sorted(range(len(texts)), key=lambda row: fraction(texts[row], "cascade"))
     return keys.take(pa.array(order[:rows], pa.int64()))
-
-
-def _read(path: str) -> dict[str, float]:
-    store, inside = filesystem(path)
-    try:
-        with store.open_input_stream(inside) as stream:
-            return dict(json.loads(stream.read()))
-    except (FileNotFoundError, ValueError):  # not there yet, or cut short: it is learnt anew
-        return {}
-
-
-def _write(path: str, kept: Mapping[str, Any]) -> None:
-    store, inside = filesystem(path)
-    store.create_dir(inside.rpartition("/")[0], recursive=True)
-    with store.open_output_stream(inside) as stream:
-        stream.write(json.dumps(kept).encode())
 
 
 def saved(tasks: Sequence[Mapping[str, Any]]) -> str | None:

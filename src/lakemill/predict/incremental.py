@@ -16,9 +16,10 @@ from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
-from lakemill.predict.progress import Note, checkpoint_of, source_replaced
+from lakemill.predict.moved_columns import check_columns
+from lakemill.predict.progress import Note, source_replaced
 from lakemill.predict.rescore import Rescoring
-from lakemill.predict.resuming import check_job, identity_of, is_current, moved, resume, write_note
+from lakemill.predict.resuming import check_job, is_current, moved, resume, write_note
 from lakemill.predict.run import Committed, Run
 from lakemill.predict.upserts import check_feed, remove_orphans, score_changes
 from lakemill_udfs.plan import SourcePosition
@@ -47,7 +48,7 @@ def following(run: Run, *, every_seconds: float | None = None) -> Following:
         follows_changes,
         config.name,
         run.result.run_id,
-        checkpoint_of(config),
+        run.checkpoint,
         config.engine.max_bytes_per_trigger,
         every_seconds,
     )
@@ -66,9 +67,8 @@ def is_up_to_date(run: Run) -> bool:
     note, newest = Note.read(check_job(run)), run.source.snapshot.version
     if note is None or note.done != Position(newest + 1) or not is_current(run, note):
         return False
-    checkpoint = checkpoint_of(run.config)
-    done = checkpoint.last_batch()
-    return done is not None and done == checkpoint.begun() and checkpoint.position(done) == note.done
+    done = run.checkpoint.last_batch()
+    return done is not None and done == run.checkpoint.begun() and run.checkpoint.position(done) == note.done
 
 
 COMPARED = (
@@ -86,12 +86,13 @@ class Slices:
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` if the checkpoint was made for another source, predicate, key or output.
+        RunError: ``SOURCE_CHANGED`` if a column that the job uses is another one now.
     """
 
     def __init__(self, run: Run, progress: StreamProgress | None = None) -> None:
         self.run, self.progress = run, progress
-        self.checkpoint, self.identity = checkpoint_of(run.config), identity_of(run)
         self.note = resume(run)
+        check_columns(run, self.note.done)
         self.models, self.rescoring = ModelUpdates(run), Rescoring()
         self.is_compared = False
 
@@ -100,7 +101,7 @@ class Slices:
         self.look_for_models()
         self.look_at_source()
         run, config = self.run, self.run.config
-        query_id, end = self.checkpoint.query_id(), self._end(piece)
+        query_id, end = self.run.checkpoint.query_id(), self._end(piece)
         batch_rows = all_equal({"metadata.query_id": str(query_id), "metadata.batch_id": piece.batch_id})
         if self.note.done is not None and end <= self.note.done:
             run.tell(f"batch {piece.batch_id} was committed by the last run already")
@@ -113,7 +114,7 @@ class Slices:
                 f"source version {piece.version}{self._measures(piece, batch, time.perf_counter() - began)}"
             )
             self.note = moved(self.note, run, end)
-            write_note(self.checkpoint, self.identity, self.note)
+            write_note(run, self.note)
         quarantine = Transaction(f"{config.name}/{query_id}/quarantine", piece.batch_id)
         write_quarantine(run.engine, config, batch_rows, quarantine)
 
@@ -142,7 +143,7 @@ class Slices:
 
     def _end(self, piece: Slice) -> Position:
         """Return where a slice ends; one of changes holds whole commits."""
-        end = self.checkpoint.position(piece.batch_id)
+        end = self.run.checkpoint.position(piece.batch_id)
         if end is None or (self.run.config.source.changes == "upsert" and not end.is_snapshot):
             return Position(piece.version + 1)
         return end
@@ -150,13 +151,14 @@ class Slices:
     def _measures(self, piece: Slice, batch: Committed, seconds: float) -> str:
         if self.progress is None:
             return ""
-        before = None if piece.is_snapshot else self.checkpoint.offset(piece.batch_id - 1).version
+        before = None if piece.is_snapshot else self.run.checkpoint.offset(piece.batch_id - 1).version
         return ", " + self.progress.line(batch, seconds, before, piece.version)
 
     def _to_do(self, piece: Slice) -> Rows:
         """Return the rows of a slice that have no prediction by a mode that says nothing of how far the job is."""
         run, source, note = self.run, self.run.config.source, self.note
-        first = 0 if note.done is None else note.done.version
+        # The rest of a first snapshot holds files of all earlier versions.
+        first = 0 if note.done is None or note.done.is_snapshot else note.done.version
         if note.compare_until is None or first > note.compare_until:
             return piece.rows
         if source.changes == "append":

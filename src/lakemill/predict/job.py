@@ -20,7 +20,6 @@ from lakemill.predict.modes import MODES
 from lakemill.predict.needs import predict_needs
 from lakemill.predict.ownership import check_own
 from lakemill.predict.preparing import prepare
-from lakemill.predict.progress import checkpoint_of
 from lakemill.predict.run import PredictResult, Progress, Run
 from lakemill.predict.short_job import ShortJob, as_config
 from lakemill_udfs.errors import ConfigError, LakemillError
@@ -142,7 +141,7 @@ def _version(run: Run) -> int:
 def write_run(run: Run, started: datetime, status: LakemillError | None, code: str | None = None) -> None:
     """Append a row of what ``run.result`` holds to the run table, and its tasks' rows; a failure is logged only."""
     result = run.result
-    query_id = checkpoint_of(run.config).query_id() if result.mode == "incremental" else None
+    query_id = run.checkpoint.query_id() if result.mode == "incremental" else None
     write_measures(
         run.engine,
         run.config,

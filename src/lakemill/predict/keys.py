@@ -8,7 +8,9 @@ from lakemill.engines.relations import Rows, Scored
 from lakemill_udfs.errors import TableError
 
 
-def check_keys(rows: Rows | Scored, key: Sequence[str], source: str, *, hint: str | None = None) -> None:
+def check_keys(
+    rows: Rows | Scored, key: Sequence[str], table: str, *, what: str = "rows to score", hint: str | None = None
+) -> None:
     """Stop where the key does not tell rows apart.
 
     A batch may hold only one of several rows with a key: rows of the source, only those with the batch's keys, show it.
@@ -16,7 +18,8 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str, *, hint: st
     Args:
         rows: Rows of the source, or what was scored of it.
         key: Columns that tell rows apart.
-        source: The table, for messages.
+        table: Where they are, for messages.
+        what: What they are, for messages.
         hint: What to do, if it is not to name another key.
 
     Raises:
@@ -26,7 +29,7 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str, *, hint: st
     if faults.nulls:
         raise TableError(
             "KEY_NULL",
-            f"{faults.nulls} of {faults.rows} rows to score of '{source}' have null in their key ({named}); nothing of "
+            f"{faults.nulls} of {faults.rows} {what} of '{table}' have null in their key ({named}); nothing of "
             "this batch was written.",
             hint=hint
             or "leave them out with source.where, or name other columns in source.key; source.changes: append needs "
@@ -35,7 +38,7 @@ def check_keys(rows: Rows | Scored, key: Sequence[str], source: str, *, hint: st
     if faults.repeated:
         raise TableError(
             "KEY_NOT_UNIQUE",
-            f"{faults.repeated} of {faults.rows} rows to score of '{source}' have the same key ({named}) as another "
+            f"{faults.repeated} of {faults.rows} {what} of '{table}' have the same key ({named}) as another "
             "one; nothing of this batch was written.",
             hint=hint
             or "source: {key: [...]} must name columns that tell rows apart; source.changes: append needs no key.",

@@ -15,6 +15,7 @@ from lakemill.engines.schemas import lost_fields
 from lakemill.pipelines.keyed_models import versions_of_keys
 from lakemill.pipelines.registry import alias_version
 from lakemill.predict.cascades import with_thresholds
+from lakemill.predict.challengers import remember
 from lakemill.predict.preparing import named_models, plan_for, resolve_config
 from lakemill.predict.run import Run
 from lakemill.predict.source import open_source
@@ -93,6 +94,7 @@ class ModelUpdates:
             )
         try_plan(plan, source.rows.select(plan.source_columns).limit(TRIED_ROWS).to_arrow())
         shipped = run.engine.prepare(plan, source.snapshot)
+        remember(run.config, plan.pipeline)
         run.tell(f"new models from the next batch on: {named_models(plan.models)}")
         run.result.pipeline_version = plan.pipeline.version
         self.problem = None

@@ -10,7 +10,7 @@ from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
-from lakemill.predict.resuming import check_job, check_table, note_whole, whole_position
+from lakemill.predict.resuming import changed_by, check_job, check_table, note_whole, truth_of, whole_position
 from lakemill.predict.run import Run, own_rows, rows_of_run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError
@@ -88,12 +88,19 @@ def run_missing(run: Run) -> None:
     """Score the rows that have no prediction of this pipeline's version, in one commit.
 
     Every row has one then, and incremental runs go on from there; those that follow changes look for themselves which
-    predictions are of an earlier state of their row.
+    predictions are of an earlier state of their row. Where rows were changed or deleted and the job only appends,
+    predictions of what was there before stay, and incremental runs still say so.
     """
     check_job(run)
+    is_whole = run.config.source.changes == "append"
+    if is_whole and (version := changed_by(run, truth_of(run))) is not None:
+        is_whole = False
+        run.tell(
+            f"version {version} of the source changed or deleted rows: predictions of what was there before stay, and "
+            "incremental runs go on after mode: full"
+        )
     scored = run.predictions(all_equal({"metadata.pipeline_version": run.result.pipeline_version}))
     check_keys(run.source.rows, run.source.key, run.config.source.table)  # a second row has a prediction by its key
-    is_whole = run.config.source.changes == "append"
     _replace(run, run.source.rows.without(scored, run.source.key), position=whole_position(run) if is_whole else None)
     if is_whole:
         note_whole(run)
@@ -109,6 +116,10 @@ def run_retry(run: Run) -> None:
 def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: SourcePosition | None = None) -> None:
     config, result, engine = run.config, run.result, run.engine
     source_version = run.source.snapshot.version
+    if config.source.changes == "append":  # rows that are gone from the source may have left predictions with a key
+        check_keys(
+            run.predictions().only(rows, run.source.key), run.source.key, config.output.table, what="predictions"
+        )
 
     def write(scored: Scored) -> bool:
         if not scored.rows and replaces is None:

@@ -32,7 +32,7 @@ def predict_places(config: PredictConfig) -> list[Place]:
         Place("output.table", output),
         *(Place(f"the output's {end} table", table_names.sibling(output, end)) for end in table_names.MEASURES),
         Place("the checkpoint", checkpoint_of(config).location),
-        Place("the job's lock", checkpoint_of(config).location + LOCK_SUFFIX),
+        Place("the job's lock", checkpoint_of(config).location + LOCK_SUFFIX, is_file=True),
     ]
     if config.quarantine.table is not None:
         places.append(Place("quarantine.table", config.quarantine.table))

@@ -16,6 +16,7 @@ from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.cascades import with_thresholds
+from lakemill.predict.challengers import remember
 from lakemill.predict.commits import prepare_output
 from lakemill.predict.run import PredictResult, Progress, Run, state_of
 from lakemill.predict.source import Source, open_source, passed_columns
@@ -67,6 +68,8 @@ def prepare(
     run_id = uuid.uuid4().hex
     plan, schema = plan_for(config, resolved, source, engine, run_id)
     plan = engine.prepare(plan, source.snapshot)
+    if output:
+        remember(config, plan.pipeline)
     is_new = output and prepare_output(engine, config, schema, replaces_table=replaces_table)
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
     state = state_of(engine, config, replaces_table=replaces_table) if output else None

@@ -16,7 +16,8 @@ from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine
 from lakemill.pipelines.registry import alias_version, mlflow_at
 from lakemill.predict.commits import now_utc
-from lakemill.predict.evidence import ModelEvidence, Share, find, gather
+from lakemill.predict.evidence import ModelEvidence, Share, find
+from lakemill.predict.evidence_reader import gather
 from lakemill.predict.needs import predict_needs
 from lakemill.predict.preparing import resolve_config
 from lakemill_udfs.errors import ConfigError, LakemillError, RunError
@@ -50,7 +51,7 @@ class Requirement:
     Args:
         metric: ``rows``, ``agreement``, ``error_rate``, ``accuracy`` or ``rows_per_second``.
         sign: ``>=`` or ``<=``.
-        limit: Of the metric; of a share, its whole 95 % interval must be on that side.
+        limit: Of the metric; but for ``rows``, its whole 95 % interval must be on that side.
     """
 
     metric: str
@@ -81,8 +82,9 @@ class Requirement:
                 return False, f"{self}: nothing in the table says it"
             low, high = share.interval
             return low >= self.limit if self.sign == ">=" else high <= self.limit, f"{self}: {share}"
-        value = float(getattr(model, self.metric))
-        return value >= self.limit if self.sign == ">=" else value <= self.limit, f"{self}: {value:,.0f}"
+        low, high = (model.rows, model.rows) if self.metric == "rows" else model.speed.rows_per_second_interval
+        told = f"{model.rows:,}" if self.metric == "rows" else model.speed.pace
+        return low >= self.limit if self.sign == ">=" else high <= self.limit, f"{self}: {told}"
 
     def __str__(self) -> str:
         return f"{self.metric} {self.sign} {self.limit:g}"

@@ -23,7 +23,6 @@ from lakemill.predict.progress import (
     check_identity,
     check_same_source,
     checkpoint_of,
-    job_identity,
     source_replaced,
 )
 from lakemill.predict.run import POSITION_COLUMNS, Run, own_rows
@@ -83,18 +82,13 @@ def done_of(config: PredictConfig, state: TableState, truth: Truth) -> Position 
     return truth.position
 
 
-def identity_of(run: Run) -> dict[str, Any]:
-    """Return what a run's checkpoint is for."""
-    return job_identity(run.config, run.source.key, run.source.snapshot.id)
-
-
 def check_job(run: Run) -> dict[str, Any] | None:
     """Return what a job's checkpoint says, after a look at whether it is for what the job is now; None without one.
 
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB``, ``SOURCE_REPLACED``.
     """
-    checkpoint = checkpoint_of(run.config)
+    checkpoint = run.checkpoint
     if damage := checkpoint.damage():
         run.tell(f"the checkpoint is damaged ({damage}): the predictions say how far the job is")
         return None
@@ -102,7 +96,7 @@ def check_job(run: Run) -> dict[str, Any] | None:
     if known is not None and checkpoint.last_batch() is None and not truth_of(run).rows:
         return None  # nothing is scored yet: the job may become another one
     if known is not None:
-        check_identity(known, identity_of(run), run.state.location)
+        check_identity(known, run.identity, run.state.location)
         note = Note.read(known)
         check_source(run, None if note is None else note.source_commit, None if note is None else note.done)
     return known
@@ -114,10 +108,9 @@ def check_table(run: Run) -> None:
     Raises:
         ConfigError: ``SOURCE_REPLACED``.
     """
-    checkpoint = checkpoint_of(run.config)
-    known = None if checkpoint.damage() else checkpoint.identity()
+    known = None if run.checkpoint.damage() else run.checkpoint.identity()
     if known is not None:
-        check_same_source(known, identity_of(run))
+        check_same_source(known, run.identity)
 
 
 def check_source(run: Run, seen: Mark | None, done: Position | None) -> None:
@@ -146,12 +139,11 @@ def resume(run: Run) -> Note:
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB``, ``SOURCE_REPLACED``.
     """
-    checkpoint, known = checkpoint_of(run.config), check_job(run)
+    checkpoint, identity, known = run.checkpoint, run.identity, check_job(run)
     note = Note.read(known)
     if note is not None and is_current(run, note) and note.done in _ends(checkpoint):
         return note
     truth = truth_of(run)
-    identity = identity_of(run)
     if others := truth.tables - {identity["source_id"]}:
         raise source_replaced(
             run.config.source.table,
@@ -162,8 +154,8 @@ def resume(run: Run) -> Note:
     state = run.state
     note = Note(state.mark, state.transaction, truth.position, None, truth.compare_until)
     if known is None or truth.position not in _ends(checkpoint):
-        _restart(run, checkpoint, truth, identity)
-    write_note(checkpoint, identity, note)
+        _restart(run, truth)
+    write_note(run, note)
     return note
 
 
@@ -173,17 +165,36 @@ def _check_loose(run: Run, truth: Truth) -> None:
     Raises:
         RunError: ``SOURCE_CHANGED``.
     """
-    if truth.position is not None or truth.loose_from is None or run.config.source.changes != "append":
+    if truth.position is not None or run.config.source.changes != "append":
         return
-    newest = run.source.snapshot.version
-    for one in commits_from(run.source.location, truth.loose_from + 1, ""):
-        if one.has_removed and one.mark.version <= newest:
-            raise RunError(
-                "SOURCE_CHANGED",
-                f"rows of the source '{run.config.source.table}' were changed or deleted by its version "
-                f"{one.mark.version}, since the job scored some of them.",
-                hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
-            )
+    if (version := changed_by(run, truth)) is not None:
+        raise RunError(
+            "SOURCE_CHANGED",
+            f"rows of the source '{run.config.source.table}' were changed or deleted by its version {version}, since "
+            "the job scored some of them.",
+            hint="source: {changes: upsert} follows changes; mode: full scores the table as it is now.",
+        )
+
+
+def changed_by(run: Run, truth: Truth) -> int | None:
+    """Return the first version of the source that changed or deleted rows since the job scored its oldest ones.
+
+    Args:
+        run: What it needs.
+        truth: What the job's rows say.
+
+    Returns:
+        None if there is none, as far as the source's log goes back.
+    """
+    began = [] if truth.loose_from is None else [truth.loose_from + 1]
+    if truth.first is not None:
+        began.append(truth.first.version + truth.first.is_snapshot)
+    if not began:
+        return None
+    after = commits_from(run.source.location, min(began), "")
+    versions = (one.mark.version for one in after if one.has_removed)
+    first = next(versions, None)
+    return None if first is None or first > run.source.snapshot.version else first
 
 
 def is_current(run: Run, note: Note) -> bool:
@@ -197,13 +208,14 @@ def _ends(checkpoint: Checkpoint) -> tuple[Position | None, ...]:
     return tuple(None if batch is None else checkpoint.position(batch) for batch in (done, begun))
 
 
-def _restart(run: Run, checkpoint: Checkpoint, truth: Truth, identity: dict[str, Any]) -> None:
+def _restart(run: Run, truth: Truth) -> None:
     """Make the checkpoint say what the rows say, and the quarantine hold what they have."""
-    _rewrite(run, checkpoint, truth, identity)
+    _rewrite(run, truth)
     renew_quarantine(run.engine, run.config)
 
 
-def _rewrite(run: Run, checkpoint: Checkpoint, truth: Truth, identity: dict[str, Any]) -> None:
+def _rewrite(run: Run, truth: Truth) -> None:
+    checkpoint = run.checkpoint
     was = checkpoint.last_batch() is not None or checkpoint.identity() is not None
     if truth.position is None:
         checkpoint.remove()
@@ -214,7 +226,7 @@ def _rewrite(run: Run, checkpoint: Checkpoint, truth: Truth, identity: dict[str,
         elif not run.is_new_output:
             _tell_of_others(run)
         return
-    checkpoint.restart(identity, truth.position, identity["source_id"])
+    checkpoint.restart(run.identity, truth.position, run.source.snapshot.id)
     run.tell(f"the predictions say how far the job is: {describe(truth.position)}")
 
 
@@ -239,9 +251,9 @@ def _tell_of_others(run: Run) -> None:
             return
 
 
-def write_note(checkpoint: Checkpoint, identity: dict[str, Any], note: Note) -> None:
-    """Write down what a checkpoint is for and what the output's rows are like."""
-    checkpoint.claim(identity | {NOTE: note.to_dict()})
+def write_note(run: Run, note: Note) -> None:
+    """Write down what the checkpoint is for and what the output's rows are like."""
+    run.checkpoint.claim(run.identity | {NOTE: note.to_dict()})
 
 
 def whole_position(run: Run) -> SourcePosition:
@@ -256,10 +268,10 @@ def note_whole(run: Run) -> None:
     Args:
         run: What it needs; its commit is made.
     """
-    version, identity = run.source.snapshot.version, identity_of(run)
+    version = run.source.snapshot.version
     done, seen = Position(version + 1), mark_of(run.source.location, version)
     note = Note(run.state.mark, run.state.transaction, done, seen)
-    checkpoint_of(run.config).restart(identity | {NOTE: note.to_dict()}, done, identity["source_id"])
+    run.checkpoint.restart(run.identity | {NOTE: note.to_dict()}, done, run.source.snapshot.id)
 
 
 def moved(note: Note, run: Run, done: Position) -> Note:

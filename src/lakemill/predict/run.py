@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Engine, Once, Own, opened
 from lakemill.engines.marks import JOBS
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import all_equal
+from lakemill.predict.progress import checkpoint_of, job_identity
 from lakemill.predict.source import Source
 from lakemill_udfs.plan import PredictPlan
 
@@ -143,6 +146,16 @@ class Run:
         """What the run's commits are conditional on."""
         assert self.output_state is not None  # noqa: S101 -- only a preview has none, and it commits nothing
         return self.output_state
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where the job's progress is kept; see ``checkpoint_of``."""
+        return checkpoint_of(self.config)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the checkpoint is for; see ``job_identity``."""
+        return job_identity(self.config, self.source.key, self.source.snapshot.id)
 
     @property
     def own(self) -> Own:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lakemill.predict.evidence import ModelEvidence, Share
 from lakemill.predict.promotion import compare
-from lakemill.report.values import Compared
+from lakemill.report.layout import confusion, natural
+from lakemill.report.values import Compared, Count, Differing
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 
@@ -38,16 +39,18 @@ def comparison(config: PredictConfig, spark: SparkSession | None) -> tuple[Compa
 
 
 def _compared(model: ModelEvidence) -> Compared:
-    version = f"version {model.version}" if model.version else model.sha256[:12]
     return Compared(
         model.role,
-        f"{model.name}, {version}",
+        model.title,
         model.rows,
-        model.rows_per_second,
+        model.speed.latency,
+        model.speed.pace,
         str(model.errors),
         _text(model.correct),
         _text(model.agreement),
-        model.pairs,
+        tuple((label, str(share)) for label, share in sorted(model.by_label, key=lambda one: natural(one[0]))),
+        confusion([Count(ours, theirs, rows, 0, None, "", "") for ours, theirs, rows in model.answers]),
+        tuple(Differing(one.key, one.champion, one.challenger, one.truth) for one in model.differences),
     )
 
 

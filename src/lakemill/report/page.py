@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lakemill.engines import table_names
 from lakemill.report.comparison import comparison
-from lakemill.report.values import Card, Report
-from lakemill_udfs.errors import RowError, missing_extra
+from lakemill.report.values import Card, Differing, Report
+from lakemill_udfs.errors import RowError
 from lakemill_udfs.images.encoding import encode
 from lakemill_udfs.images.thumbnails import small_image
 from lakemill_udfs.masking import shown
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 THUMBNAIL_PIXELS = 128
 LARGEST_PNG_PIXELS = 32
 QUALITY = 80
+
+Shown = TypeVar("Shown", Card, Differing)
 
 
 def write_report(config: PredictConfig, spark: SparkSession | None = None, output: Path | None = None) -> Path:
@@ -44,7 +46,6 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
 
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
-        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
         OSError: The file cannot be written.
     """
     page = gather(config, spark)
@@ -66,8 +67,9 @@ def gather(config: PredictConfig, spark: SparkSession | None = None) -> Report:
     key = config.source.key or ("path",)  # as predict has it
     report = collect(engine, config.output.table, key, title=config.name, source=config.source.table)
     report = replace(report, compared=comparison(config, spark))
-    keys = sorted({card.key for card in (*report.sample, *report.unsure, *report.wrong)})
-    return with_thumbnails(report, contents(engine, config.source.table, key, image_column(config), keys))
+    keys = {card.key for card in (*report.sample, *report.unsure, *report.wrong)}
+    keys |= {card.key for model in report.compared for card in model.differences}
+    return with_thumbnails(report, contents(engine, config.source.table, key, image_column(config), sorted(keys)))
 
 
 def report_engine(config: PredictConfig, spark: SparkSession | None = None) -> Engine:
@@ -89,14 +91,8 @@ def render(report: Report, *, now: datetime | None = None) -> str:
     Args:
         report: What to show.
         now: When the report is made; the clock's time (UTC) if None.
-
-    Raises:
-        ModelError: ``EXTRA_MISSING`` if jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise missing_extra("jinja2", "report") from error
+    from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # not of Markup: what a macro made, of values that were shown so already
@@ -110,10 +106,12 @@ def with_thumbnails(report: Report, images: Mapping[str, bytes]) -> Report:
     """Return the report with a small image on each card whose key is in ``images`` and decodes."""
     thumbnails = {key: thumbnail_uri(content) for key, content in images.items()}
 
-    def pictured(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+    def pictured(cards: tuple[Shown, ...]) -> tuple[Shown, ...]:
         return tuple(replace(card, thumbnail=thumbnails.get(card.key)) for card in cards)
 
-    return replace(report, sample=pictured(report.sample), unsure=pictured(report.unsure), wrong=pictured(report.wrong))
+    compared = tuple(replace(model, differences=pictured(model.differences)) for model in report.compared)
+    sample, unsure, wrong = map(pictured, (report.sample, report.unsure, report.wrong))
+    return replace(report, sample=sample, unsure=unsure, wrong=wrong, compared=compared)
 
 
 def thumbnail_uri(content: bytes) -> str | None:

@@ -203,6 +203,30 @@ class ModelUse:
 
 
 @dataclass(frozen=True)
+class Differing:
+    """A row that two models answer otherwise, to be shown beside its image.
+
+    Args:
+        key: The row's key, its parts joined.
+        champion: The champion's answer.
+        challenger: The challenger's.
+        truth: The carried label; None without one.
+        thumbnail: ``data:`` URI of a small image, if the source has one that decodes.
+    """
+
+    key: str
+    champion: str
+    challenger: str
+    truth: str | None = None
+    thumbnail: str | None = None
+
+    @property
+    def short_key(self) -> str:
+        """The last part of a path, or the whole key."""
+        return self.key.rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
 class Compared:
     """What is known of one of several models; each share as a text with its interval and counts.
 
@@ -210,21 +234,27 @@ class Compared:
         role: In the pipeline.
         model: Registered name and version.
         rows: That it scored.
-        rows_per_second: Of the model alone.
+        latency: Time of a row.
+        pace: Rows a second, of the model alone.
         errors: Share of rows without an answer.
         correct: Share of rows with the carried label; empty without one.
         agreement: Share of rows with the champion's answer; empty for others than shadows.
-        differences: The champion's answer, its own, and rows.
+        by_label: ``correct`` of the rows of each label.
+        confusion: The champion's answers in rows, the model's in columns; None for others than shadows.
+        differences: Rows where they differ most.
     """
 
     role: str
     model: str
     rows: int
-    rows_per_second: float
+    latency: str
+    pace: str
     errors: str
     correct: str = ""
     agreement: str = ""
-    differences: tuple[tuple[str, str, int], ...] = ()
+    by_label: tuple[tuple[str, str], ...] = ()
+    confusion: Confusion | None = None
+    differences: tuple[Differing, ...] = ()
 
 
 @dataclass(frozen=True)

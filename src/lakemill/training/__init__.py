@@ -5,7 +5,7 @@ Neither PyTorch nor TensorFlow nor Spark is imported before it is used.
 
 from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
 from lakemill.training.distributed import distribute
-from lakemill.training.tracking import log_training_data, promote
+from lakemill.training.tracking import log_training_data, promote, training_data_of
 from lakemill.training.transform_spec import TransformSpec
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "log_training_data",
     "make_spark_converter",
     "promote",
+    "training_data_of",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lakemill.engines import table_names
 from lakemill.training.arguments import filter_sql, reader_arguments
+from lakemill.training.exporting import export_rows
 from lakemill.training.fields import Fields
 from lakemill.training.frames import PARENT, copy_of, discard, local_form
 from lakemill.training.loader import Loader, Reading
@@ -160,6 +162,27 @@ class SparkDatasetConverter:
             RunError: ``TRAINING_CLOSED`` after ``delete``.
         """
         return Loader(self.reading(reader_arguments | {"batch_size": batch_size}))
+
+    def export(
+        self, folder: str | Path, format: str, *, schema_fields: Sequence[str] | None = None, shard_rows: int = 10_000
+    ) -> None:
+        """Write the rows once, as they are stored, in another loader's format and by its own library.
+
+        Bytes stay the files that they are (images are not decoded), tensors keep their dtype and shape.
+
+        Args:
+            folder: A new local folder.
+            format: ``webdataset``, ``mds`` (MosaicML Streaming) or ``datasets`` (Hugging Face).
+            schema_fields: Columns; None is all.
+            shard_rows: Rows of one file; ``mds`` makes files of 64 MiB instead.
+
+        Raises:
+            ConfigError: ``TRAINING_EXPORT``, and as ``make_loader``.
+            ModelError: ``EXTRA_MISSING`` without the format's library.
+        """
+        stored = replace(self, images=(), cur_shard=None, shard_count=None)
+        with stored.make_loader(schema_fields=schema_fields, shuffle_row_groups=False, ragged="list") as loader:
+            export_rows(loader, Path(folder), format, shard_rows)
 
     def reading(self, given: dict[str, Any]) -> Reading:
         """Return what a loader with petastorm's arguments reads; raises as ``make_loader``."""

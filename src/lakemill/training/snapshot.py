@@ -115,7 +115,7 @@ def open_training_table(table: str, version: int | str | None = None, where: str
         snapshot = engine.snapshot(table, version)
         if snapshot is None:
             raise table_names.not_found(table)
-        files, schema = snapshot.opened.files(), snapshot.schema
+        files, schema = snapshot.opened.files(), snapshot.opened.schema
         if where is not None:
             predicate = Predicate.read(where, schema)
             rows = replace(engine.rows(snapshot), files=tuple(snapshot.opened.files(predicate)))

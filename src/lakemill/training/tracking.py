@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
 
 from lakemill.pipelines.registry import mlflow_at
-from lakemill.training.converter import SparkDatasetConverter
+from lakemill.training.converter import SparkDatasetConverter, make_spark_converter
 from lakemill_udfs.errors import ModelError
+from lakemill_udfs.steps.declared import ImageStep
 
 
 def log_training_data(converter: SparkDatasetConverter, context: str = "training") -> None:
@@ -27,8 +29,10 @@ def log_training_data(converter: SparkDatasetConverter, context: str = "training
         from mlflow.data.meta_dataset import MetaDataset
 
         source = DeltaDatasetSource(path=table.location, delta_table_version=table.version, delta_table_id=table.id)
-        dataset = MetaDataset(source, name=table.table.rstrip("/").rpartition("/")[2])  # type: ignore[abstract]  # its stub says so; MLflow makes them too
-        mlflow.log_input(dataset, context=context)
+        name, rows = table.table.rstrip("/").rpartition("/")[2], json.dumps([table.id, table.version, table.where])
+        digest = hashlib.sha256(rows.encode()).hexdigest()[:16]  # MLflow takes two of one digest for one
+        dataset = MetaDataset(source, name=name, digest=digest)  # type: ignore[abstract]  # its stub says so; MLflow makes them too
+        mlflow.log_input(dataset, context=context, tags={"where": table.where or ""})
         mlflow.log_params(
             {
                 f"{context}.table": table.location,
@@ -39,6 +43,42 @@ def log_training_data(converter: SparkDatasetConverter, context: str = "training
                 f"{context}.images": json.dumps([asdict(step) for step in converter.images]),
             }
         )
+
+
+def training_data_of(run_id: str, context: str = "training", registry: str | None = None) -> SparkDatasetConverter:
+    """Return the rows that a run says it used, by ``log_training_data``: the same table, version, filter and steps.
+
+    Args:
+        run_id: The MLflow run's.
+        context: As it was logged.
+        registry: MLflow tracking and registry URI; None leaves MLflow's own settings.
+
+    Raises:
+        ModelError: ``MODEL_NOT_FOUND`` if there is no such run, ``TRAINING_NOT_LOGGED`` if it says nothing of its data.
+        TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION`` if the version is gone.
+    """
+    with mlflow_at(registry) as mlflow:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            said = mlflow.get_run(run_id).data.params
+        except MlflowException as error:
+            raise ModelError(
+                "MODEL_NOT_FOUND", f"there is no run {run_id}.", hint="registry=... names a store."
+            ) from error
+    if f"{context}.version" not in said:
+        raise ModelError(
+            "TRAINING_NOT_LOGGED",
+            f"run {run_id} does not say what its '{context}' rows were.",
+            hint="`log_training_data(converter)` in a run writes it down.",
+        )
+    return make_spark_converter(
+        said[f"{context}.table"],
+        dtype=said[f"{context}.dtype"] or None,
+        version=int(said[f"{context}.version"]),
+        where=said[f"{context}.where"] or None,
+        images=[ImageStep(**step) for step in json.loads(said[f"{context}.images"])],
+    )
 
 
 def promote(

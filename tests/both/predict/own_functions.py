@@ -29,3 +29,7 @@ def even_and_thrice(columns: Columns) -> Columns:
 
 def length(columns: Columns) -> Columns:
     return {"y": np.array([float(len(text)) for text in columns["x"]])}
+
+
+def halved(columns: Columns) -> Columns:
+    return {"half": columns["score"] / 2.0}

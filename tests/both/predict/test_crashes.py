@@ -88,7 +88,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)  # the JVM keeps a file open that it could not write
 
 
-@pytest.mark.seam
 def test_a_read_only_disk_and_a_full_one_lose_nothing(lake: Path, disk: Path, on: On) -> None:
     job = changed(lake, output={"table": f"{disk}/predictions", "checkpoint": f"{lake}/checkpoint"})
     on.predict(job)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,32 @@ def test_content_that_an_earlier_commit_scored_is_not_scored_again(lake: Path, o
     full = on.predict(config_of(lake, "deduplicate=content", some, "mode=full"))
     assert full.rows == 12
     assert sum(task["rows"] for task in full.tasks) == 6
+
+
+def test_compaction_of_the_output_hinders_no_run(lake: Path, on: On, capsys: pytest.CaptureFixture[str]) -> None:
+    on.predict(config_of(lake))
+    add_images(lake / "images", 6, 1)
+    on.predict(config_of(lake))
+    facts = command(lake, capsys, "optimize")
+    assert facts[f"{lake}/predictions"]["files_removed"] == 2
+    assert set(facts) == {f"{lake}/predictions{suffix}" for suffix in ("", "_runs", "_tasks")}
+    add_images(lake / "images", 7, 1)
+    assert on.predict(config_of(lake)).rows == 1
+    assert len(predictions(lake)) == 8
+
+
+def test_vacuum_leaves_what_time_travel_and_jobs_need(lake: Path, on: On, capsys: pytest.CaptureFixture[str]) -> None:
+    on.predict(config_of(lake))
+    left_by_a_crash = lake / "predictions" / "part-00000-of-no-commit.snappy.parquet"
+    left_by_a_crash.write_bytes(b"PAR1")
+    os.utime(left_by_a_crash, (time.time() - 8 * DAY_SECONDS,) * 2)
+    add_images(lake / "images", 6, 1)
+    on.predict(config_of(lake))
+    command(lake, capsys, "optimize")
+    facts = command(lake, capsys, "vacuum")
+    assert set(facts) == {f"{lake}/predictions{suffix}" for suffix in ("", "_runs", "_tasks")}
+    assert not left_by_a_crash.exists()
+    earlier = DeltaTable(f"{lake}/predictions", version=1).to_pyarrow_table()
+    assert len(earlier) == 6, "files of versions within the retention are there"
+    add_images(lake / "images", 7, 1)
+    assert on.predict(config_of(lake)).rows == 1

@@ -71,7 +71,6 @@ def test_a_path_is_opened_only_below_the_roots_of_the_job(lake: Path, on: On) ->
         assert {row["path"]: row["error"] and row["error"]["code"] for row in predictions(lake)} == codes
 
 
-@pytest.mark.seam
 def test_a_second_run_scores_only_what_is_new(lake: Path, on: On) -> None:
     on.predict(digits_job(lake))
     again = on.predict(digits_job(lake))

@@ -80,6 +80,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("OUTPUT_NOT_OURS", {"output__table": "{lake}/other"}, "a table of something else"),
     ("OUTPUT_NOT_WRITABLE", {"output__table": "{lake}/file/predictions"}, "cannot be made"),
+    ("PATH_INVALID", {"output__table": "{lake}/file"}, "is a file; a table"),
+    ("PATH_INVALID", {"quarantine__table": "{lake}/file"}, "is a file; a table"),
+    ("PATH_INVALID", {"output__checkpoint": "{lake}/file"}, "is a file; a table"),
     ("COLUMN_RESERVED", {"source__columns": ["out"]}, "column 'out' cannot be carried"),
 ]
 

@@ -42,11 +42,16 @@ def test_where_replaces_the_predictions_of_a_predicate_and_no_others(lake: Path,
     mine = {number: row["metadata"]["run_id"] for (job, number), row in rows.items() if job == "digits"}
     assert mine == {"0000": where.run_id, "0001": where.run_id} | dict.fromkeys(("0002", "0004", "0005"), first.run_id)
     assert [row["metadata"]["run_id"] for (job, _), row in rows.items() if job == "other"] == [other.run_id] * 6
-    # It says nothing of the rest, which changed too; a mode that does lets the job go on, and doubles nothing.
+    # It says nothing of the rest, which changed too, nor does `missing`; `full` lets the job go on.
     add_images(lake / "images", 6, 1)
+    said: list[str] = []
+    assert on.predict(digits_job(lake, mode="missing"), progress=said.append).rows == 1
+    assert any(
+        "version 1 of the source changed or deleted rows: predictions of what was there" in line for line in said
+    )
     with pytest.raises(LakemillError, match=r"^\[SOURCE_CHANGED\]"):
         on.predict(digits_job(lake))
-    assert on.predict(digits_job(lake, mode="missing")).rows == 1
+    assert on.predict(digits_job(lake, mode="full")).rows == 6
     add_images(lake / "images", 7, 1)
     assert on.predict(digits_job(lake)).rows == 1
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from lakemill.predict.locks import hold
 from lakemill.predict.modes import run_missing
 from lakemill.predict.preparing import prepare
 from tests.both.on import On
-from tests.lake import add_images, digits_job, onnx_classifier
+from tests.lake import add_images, at_once, digits_job, onnx_classifier, paths_of
 
 
 @pytest.fixture
@@ -31,29 +28,6 @@ def lake(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def paths(lake: Path) -> list[str]:
-    return sorted(DeltaTable(f"{lake}/predictions").to_pyarrow_table(columns=["path"])["path"].to_pylist())
-
-
-def at_once(*runs: Callable[[], object]) -> list[str]:
-    """Run all at the same time and return the codes of those that fail."""
-    codes: list[str] = []
-    start = threading.Barrier(len(runs))
-
-    def one(run: Callable[[], object]) -> None:
-        start.wait()
-        run()
-
-    with ThreadPoolExecutor(len(runs)) as pool:
-        for future in [pool.submit(one, run) for run in runs]:
-            try:
-                future.result()
-            except LakemillError as error:
-                codes.append(error.code)
-    return codes
-
-
-@pytest.mark.seam
 def test_the_second_run_stops_or_waits(lake: Path, on: On) -> None:
     config, said = digits_job(lake), []
     with hold(config, said.append), pytest.raises(LakemillError, match=r"^\[JOB_RUNNING\] .*\(process \d+ on"):
@@ -64,7 +38,7 @@ def test_the_second_run_stops_or_waits(lake: Path, on: On) -> None:
     )
     assert codes == []
     assert any(line.startswith("waiting for the run") for line in said)
-    assert len(paths(lake)) == 4
+    assert len(paths_of(lake)) == 4
     assert not list((lake / "predictions_checkpoint").glob("*.lock"))
 
 
@@ -93,13 +67,13 @@ def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, on:
     runs = [prepare(config, open_engine(on.session, Needs("digits"), config.engine), lambda _: None) for _ in range(2)]
     codes = at_once(*(lambda run=run: run_missing(run) for run in runs))
     assert codes in ([], ["RUN_OVERTAKEN"])
-    assert len(paths(lake)) == 4
+    assert len(paths_of(lake)) == 4
 
 
 def test_different_jobs_share_a_table(lake: Path, on: On) -> None:
     configs = [digits_job(lake, name="one"), digits_job(lake, name="two")]
     assert at_once(*(lambda config=config: on.predict(config) for config in configs)) == []
-    assert paths(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
+    assert paths_of(lake) == sorted([f"img/{number:04d}.png" for number in range(4)] * 2)
 
 
 def test_a_column_added_to_the_target_meanwhile_stays(lake: Path, on: On) -> None:
@@ -110,7 +84,7 @@ def test_a_column_added_to_the_target_meanwhile_stays(lake: Path, on: On) -> Non
             DeltaTable(lake / "predictions").alter.add_columns([Field("reviewed", "boolean")])
 
     on.predict(digits_job(lake, "engine.max_bytes_per_trigger=1"), progress=change)
-    assert len(paths(lake)) == 8
+    assert len(paths_of(lake)) == 8
     add_images(lake / "images", 8, 1)
     assert on.predict(digits_job(lake)).rows == 1
     assert DeltaTable(f"{lake}/predictions").to_pyarrow_table()["reviewed"].to_pylist() == [None] * 9

@@ -125,7 +125,6 @@ def test_append_stops_at_changed_rows_and_not_at_optimize(lake: Path, on: On) ->
     assert len(predictions(lake)) == 7
 
 
-@pytest.mark.seam
 def test_files_that_were_vacuumed_unseen_stop_the_run(lake: Path, on: On) -> None:
     on.predict(digits_job(lake))
     add_images(lake / "images", 6, 1)
@@ -151,3 +150,24 @@ def test_versions_that_left_the_log_unseen_stop_the_run(lake: Path, on: On) -> N
     assert on.predict(digits_job(lake, mode="missing")).rows == 3
     assert on.predict(digits_job(lake)).rows == 0
     assert sorted(predictions(lake)) == list(range(9))
+
+
+def test_a_feed_that_is_off_or_came_too_late_is_said(lake: Path, on: On) -> None:
+    def feed(value: str) -> None:
+        images(lake).alter.set_table_properties({FEED: value})
+
+    on.predict(upsert(lake))
+    with pytest.raises(LakemillError, match=r"^\[CHECKPOINT_OTHER_JOB\].*changes"):
+        on.predict(digits_job(lake))
+    feed("false")
+    with pytest.raises(LakemillError, match=r"^\[FEED_DISABLED\].*delta.enableChangeDataFeed = true"):
+        on.predict(upsert(lake))
+    repaint(lake, "number = 1", 12)
+    feed("true")
+    if on.name == "spark":
+        with pytest.raises(LakemillError, match=r"^\[SOURCE_VERSIONS_GONE\]"):
+            on.predict(upsert(lake))
+    else:  # it reads the files that the commit replaced, for which it needs no feed
+        assert on.predict(upsert(lake)).rows == 6
+        assert predictions(lake)[1]["label"] == "new"
+    assert len(predictions(lake)) == 6

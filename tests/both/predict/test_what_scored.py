@@ -40,3 +40,33 @@ def test_a_model_that_is_replaced_while_the_job_runs_scores_nothing(tmp_path: Pa
         on.predict(job(tmp_path, steps(model)), progress=replace)
     assert not (tmp_path / "new.onnx").exists(), "the test replaced the model"
     assert not DeltaTable.is_deltatable(f"{tmp_path}/predictions") or not rows_of(tmp_path)
+
+
+def test_edited_code_is_another_version_that_missing_finds(
+    tmp_path: Path, on: On, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = tmp_path / "edited_steps.py"
+    pipeline = [
+        {
+            "python": {
+                "function": "edited_steps:scale",
+                "inputs": {"number": "number"},
+                "outputs": {"scaled": {"dtype": "int64"}},
+            }
+        }
+    ]
+
+    def write(factor: int) -> None:
+        code.write_text(f"def scale(number):\n    return {{'scaled': number * {factor}}}\n")
+
+    write(2)
+    add_images(tmp_path / "images", 0, 3)
+    on.predict(job(tmp_path, pipeline))
+    write(1000)
+    assert on.predict(job(tmp_path, pipeline, mode="missing")).rows == 3
+    rows = rows_of(tmp_path)
+    newest = {row["metadata"]["pipeline_version"] for row in rows if row["out"]["scaled"] in (1000, 2000)}
+    oldest = {row["metadata"]["pipeline_version"] for row in rows if row["out"]["scaled"] in (2, 4)}
+    assert len(newest) == 1
+    assert newest.isdisjoint(oldest)

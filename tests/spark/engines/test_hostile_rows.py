@@ -44,7 +44,7 @@ def lakemill(file: Path, *arguments: str, variables: dict[str, str] | None = Non
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", ["connection", "import"])
+@pytest.mark.parametrize("kind", ["connection", pytest.param("import", marks=pytest.mark.matrix)])
 def test_no_text_of_a_row_reaches_a_log(tmp_path: Path, kind: str) -> None:
     """Spark's block manager wrote such a text to the driver's log, whatever the log settings were."""
     status, said = lakemill(job(tmp_path, [kind, *TEXTS], "is_away"))

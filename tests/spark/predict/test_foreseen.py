@@ -52,7 +52,7 @@ def job(lake: Path, **values: Any) -> PredictConfig:
     return PredictConfig.load(**usual | values)
 
 
-def refusal(config: PredictConfig, spark: SparkSession) -> LakemillError:
+def refusal(config: PredictConfig, spark: SparkSession | None) -> LakemillError:
     with pytest.raises(LakemillError) as raised:
         predict_table(config, spark)
     return raised.value
@@ -114,6 +114,7 @@ def test_a_corrupt_file_of_the_source_is_named(lake: Path, spark: SparkSession) 
         assert file.name in error.message
 
 
+@pytest.mark.matrix  # tests/both asks it in test_where_and_time_travel
 def test_the_version_that_was_read_is_the_one_that_is_named(lake: Path, spark: SparkSession) -> None:
     add(spark, lake, "(4, 4, 4, 'd')")
     history = spark.sql(f"DESCRIBE HISTORY delta.`{lake}/source`").collect()
@@ -135,8 +136,8 @@ def test_what_nobody_foresaw_is_in_a_file_that_only_its_owner_reads(spark: Spark
     path.unlink()
 
 
-@pytest.mark.parametrize("changes", ["append", "upsert"])
-def test_columns_that_come_change_nothing_and_those_that_go_are_said(
+@pytest.mark.parametrize("changes", [pytest.param("append", marks=pytest.mark.matrix), "upsert"])
+def test_columns_that_a_job_does_not_use_come_and_go_and_one_that_it_uses_is_said(
     lake: Path, spark: SparkSession, changes: str
 ) -> None:
     def new_rows() -> int:
@@ -151,17 +152,27 @@ def test_columns_that_come_change_nothing_and_those_that_go_are_said(
     add(spark, lake, "(5, 5)", "id, x")
     assert new_rows() == 1
     assert "note" in DeltaTable(lake / "predictions").schema().to_arrow().names
-    alter(spark, source, "DROP COLUMN late")
+    alter(spark, source, "DROP COLUMN late", "RENAME COLUMN e TO other")
     add(spark, lake, "(6, 6)", "id, x")
-    error = refusal(job(lake, source__changes=changes), spark)
-    assert error.code == "SOURCE_CHANGED"  # Delta's stream does not go over it
-    assert "mode: full" in str(error)
-    assert predict_table(job(lake, source__changes=changes, mode="full"), spark).rows == 6
+    assert new_rows() == 1
+    add(spark, lake, "(7, 7)", "id, x")
+    alter(spark, source, "RENAME COLUMN other TO e", "DROP COLUMN c")
+    local = job(lake, source__changes=changes, engine__name="local")
+    assert predict_table(local).rows == 1  # an engine means by it what the other one does
+    alter(spark, source, "DROP COLUMN x", "ADD COLUMN x DOUBLE")
+    for config, session in ((job(lake, source__changes=changes), spark), (local, None)):
+        error = refusal(config, session)
+        assert error.code == "SOURCE_CHANGED"
+        assert "'x' is another column now" in error.message
+        assert "mode: full" in str(error)
+    assert predict_table(job(lake, source__changes=changes, mode="full"), spark).rows == 7
+    assert new_rows() == 0
     alter(spark, source, "RENAME COLUMN x TO z")
     assert refusal(job(lake, source__changes=changes), spark).code == "MODEL_INPUT_MISSING"
-    assert count(lake) == 6
+    assert count(lake) == 7
 
 
+@pytest.mark.matrix  # tests/local/test_moved_schemas.py has its like
 def test_a_carried_column_that_widened_is_widened(lake: Path, spark: SparkSession) -> None:
     config = job(lake, source__columns=["c"], source__changes="upsert")
     predict_table(config, spark)

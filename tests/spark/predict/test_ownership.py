@@ -1,4 +1,4 @@
-"""A job writes, replaces and deletes only what is its own: in a catalog, with mapped columns, in a transform."""
+"""A job writes, replaces and deletes only what is its own: in a catalog, with mapped columns."""
 
 from __future__ import annotations
 
@@ -8,38 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, PredictConfig, predict_table
-from lakemill.config.transform import TransformConfig
-from lakemill.transform.job import transform_images
-from tests.lake import write_images
+from lakemill import LakemillError, predict_table
+from tests.lake import OWN_FUNCTIONS, numbers_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FEED = "delta.enableChangeDataFeed"
-FUNCTIONS = Path(__file__).parents[2] / "both/predict"
 
 
 @pytest.fixture
 def lake(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Yield a folder with a table of 4 numbers."""
-    monkeypatch.syspath_prepend(str(FUNCTIONS))
+    monkeypatch.syspath_prepend(str(OWN_FUNCTIONS))
     spark.sql("SELECT id, CAST(id AS DOUBLE) AS x FROM range(4)").write.format("delta").save(f"{tmp_path}/numbers")
     return tmp_path
-
-
-def job(lake: Path, *overrides: str, function: str = "twice", x: str = "x", **values: Any) -> PredictConfig:
-    outputs = {name: {"dtype": "float64"} for name in (("y", "z") if "thrice" in function else ("y",))}
-    usual: dict[str, Any] = {
-        "name": "job",
-        "source__table": f"{lake}/numbers",
-        "source__key": ["id"],
-        "pipeline__steps": [
-            {"python": {"function": f"own_functions:{function}", "inputs": {"x": x}, "outputs": outputs}}
-        ],
-        "output__table": f"{lake}/predictions",
-    }
-    return PredictConfig.load(None, overrides, **usual | values)
 
 
 def version(lake: Path, table: str = "predictions") -> int:
@@ -49,7 +32,7 @@ def version(lake: Path, table: str = "predictions") -> int:
 NAMES = ["_deleted", "version", "present", "change_type", "a.b", "with space", "größe", "_version", "__gone"]
 
 
-@pytest.mark.parametrize("way", ["key", "carried"])
+@pytest.mark.parametrize("way", ["key", pytest.param("carried", marks=pytest.mark.matrix)])
 def test_internal_names_never_meet_a_users(lake: Path, spark: SparkSession, way: str) -> None:
     named = ", ".join(f"id % 2 AS `{name.replace('`', '``')}`" for name in NAMES)
     rows = spark.sql(f"SELECT id, CAST(id AS DOUBLE) AS x, {named} FROM range(4)")  # noqa: S608 -- of this test
@@ -58,7 +41,7 @@ def test_internal_names_never_meet_a_users(lake: Path, spark: SparkSession, way:
     rows.coalesce(1).write.format("delta").mode("append").save(f"{lake}/named")
     usual: dict[str, Any] = {"source__table": f"{lake}/named", "source__changes": "upsert"}
     usual |= {"source__key": ["id", *NAMES]} if way == "key" else {"source__columns": NAMES}
-    assert predict_table(job(lake, **usual), spark).rows == 4
+    assert predict_table(numbers_job(lake, **usual), spark).rows == 4
     expected = [{"id": number} | dict.fromkeys(NAMES, number % 2) for number in range(4)]
 
     def carried() -> list[dict[str, Any]]:
@@ -67,13 +50,13 @@ def test_internal_names_never_meet_a_users(lake: Path, spark: SparkSession, way:
 
     assert carried() == expected
     spark.sql(f"UPDATE delta.`{lake}/named` SET x = 9 WHERE id = 1")  # noqa: S608 -- a folder of the test
-    assert predict_table(job(lake, **usual), spark).rows == 1
+    assert predict_table(numbers_job(lake, **usual), spark).rows == 1
     assert carried() == expected
-    assert predict_table(job(lake, function="twice_and_thrice", mode="missing", **usual), spark).rows == 4
-    assert predict_table(job(lake, mode="full", **usual), spark).rows == 4
+    assert predict_table(numbers_job(lake, function="twice_and_thrice", mode="missing", **usual), spark).rows == 4
+    assert predict_table(numbers_job(lake, mode="full", **usual), spark).rows == 4
     assert carried() == expected
     spark.sql(f"DELETE FROM delta.`{lake}/named` WHERE id = 0")  # noqa: S608 -- a folder of the test
-    predict_table(job(lake, **usual), spark)
+    predict_table(numbers_job(lake, **usual), spark)
     assert carried() == expected[1:]
 
 
@@ -81,7 +64,7 @@ def test_a_source_of_the_catalog_is_not_overwritten_by_its_path(lake: Path, spar
     spark.sql(f"CREATE TABLE own_numbers USING delta LOCATION '{lake}/numbers'")
     try:
         for read, written in (("Own_Numbers", f"{lake}/numbers"), (f"{lake}/numbers", "OWN_numbers")):
-            config = job(
+            config = numbers_job(
                 lake, source__table=read, output__table=written, output__checkpoint=f"{lake}/progress", mode="full"
             )
             with pytest.raises(LakemillError, match=r"^\[TABLES_OVERLAP\]"):
@@ -90,23 +73,3 @@ def test_a_source_of_the_catalog_is_not_overwritten_by_its_path(lake: Path, spar
         spark.sql("DROP TABLE own_numbers")
     assert version(lake, "numbers") == 0
     assert not (lake / "progress.lock").exists()
-
-
-def test_a_transform_overwrites_only_what_it_made(lake: Path, spark: SparkSession) -> None:
-    write_images(spark, lake / "images", 0, 2)
-    write_images(spark, lake / "other", 5, 3)
-
-    def transformed(**values: Any) -> int:
-        usual = {"source__table": f"{lake}/images", "output__table": f"{lake}/small", "transform": {"size": [4, 4]}}
-        return transform_images(TransformConfig.load(**usual | values), spark).version
-
-    assert (transformed(), transformed()) == (0, 1)
-    for values in ({"output__table": f"{lake}/other"}, {"name": "another"}):
-        with pytest.raises(LakemillError, match=r"^\[OUTPUT_NOT_OURS\]"):
-            transformed(**values)
-    spark.sql(f"ALTER TABLE delta.`{lake}/small` SET TBLPROPERTIES ('lakemill.madeBy' = 'transform/another')")
-    assert transformed(name="another") == 3
-    for table in (f"{lake}/images/", f"file:{lake}/images/within", f"{lake}"):
-        with pytest.raises(LakemillError, match=r"^\[TABLES_OVERLAP\]"):
-            transformed(output__table=table)
-    assert (version(lake, "images"), version(lake, "other")) == (0, 0)

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import ConfigError, Pipeline, PredictConfig, predict_stream, predict_table
+from lakemill import ConfigError, Pipeline, predict_stream
 from lakemill.engines.delta_log import DeltaLog
-from lakemill.predict.rescore import FIRST_ROWS
-from tests.lake import FORMAT_STEP, IMAGE_STEP, onnx_classifier, png, steps, write_images
+from tests.lake import FORMAT_STEP, onnx_classifier, png, write_images
+from tests.streams import ABOVE, Lines, log_model, rows_of, run_until_stopped, stream_config
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-Lines = list[str]
-
-
-def stream_config(lake: Path, **values: Any) -> PredictConfig:
-    if "pipeline__uri" not in values:
-        values = {"pipeline__steps": steps(lake / "model.onnx")} | values
-    return PredictConfig.load(
-        None,
-        (),
-        name="live",
-        source__table=f"{lake}/images",
-        output__table=f"{lake}/predictions",
-        **{"trigger": "1 second"} | values,
-    )
-
-
-def rows_of(lake: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = DeltaTable(f"{lake}/predictions").to_pyarrow_table().sort_by("path").to_pylist()
-    return rows
-
-
-def run_until_stopped(config: PredictConfig, spark: SparkSession, *after_batch: Callable[[], object]) -> Lines:
-    """Run a stream; after each of its batches do the next thing, and after the last of them send SIGTERM."""
-    lines: Lines = []
-
-    def progress(line: str) -> None:
-        lines.append(line)
-        done = sum(": committed " in said for said in lines)
-        if ": committed " in line and done <= len(after_batch):
-            after_batch[done - 1]()
-        if ": committed " in line and done > len(after_batch):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    predict_stream(config, spark, progress=progress)
-    return lines
 
 
 def test_a_stream_scores_each_row_once_stops_after_its_batch_and_goes_on(tmp_path: Path, spark: SparkSession) -> None:
@@ -76,17 +38,6 @@ def test_a_stream_scores_each_row_once_stops_after_its_batch_and_goes_on(tmp_pat
     assert not [line for line in again if "already" in line], "the stopped stream had finished its last batch"
     runs = DeltaTable(f"{tmp_path}/predictions_runs").to_pyarrow_table().to_pylist()
     assert sorted((run["rows"], run["rows_error"], run["batches"]) for run in runs) == [(2, 0, 1), (10, 1, 2)]
-
-
-ABOVE = {"format": {"input": "logits", "threshold": 0.0}}
-
-
-def log_model(lake: Path, registry: str, *formats: dict[str, object], bias: float) -> None:
-    """Register a version of the pipeline and move the alias to it."""
-    onnx_classifier(lake / "model.onnx", bias=bias)
-    parts = [IMAGE_STEP, {"model": {"uri": str(lake / "model.onnx")}}, *formats]
-    declared = stream_config(lake, pipeline__steps=parts).pipeline.declared()
-    Pipeline(declared.steps).log(registered_model_name="live", alias="production", registry=registry)
 
 
 def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_path: Path, spark: SparkSession) -> None:
@@ -116,49 +67,7 @@ def test_a_new_model_is_used_from_the_next_batch_on_and_a_bad_one_is_not(tmp_pat
     assert "OUTPUT_SCHEMA" in {run["code"] for run in runs}
 
 
-def test_earlier_rows_are_scored_again_with_the_new_model(tmp_path: Path, spark: SparkSession) -> None:
-    registry = f"sqlite:///{tmp_path}/mlflow.db"
-    log_model(tmp_path, registry, bias=0.0)
-    write_images(spark, tmp_path / "images", 0, 5)
-    uri = {"pipeline__uri": "models:/live@production", "registry": registry}
-    predict_table(stream_config(tmp_path, trigger="available_now", **uri), spark)
-    log_model(tmp_path, registry, bias=1.0)
-    write_images(spark, tmp_path / "images", 5, 2)
-    spark.sql(f"DELETE FROM delta.`{tmp_path}/predictions` WHERE path = 'img/0004.png'")  # noqa: S608 -- own path
-    result = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
-    assert (result.rows, result.rows_rescored) == (2, 4)
-    rows = rows_of(tmp_path)
-    assert [row["path"] for row in rows] == [f"img/{number:04d}.png" for number in (0, 1, 2, 3, 5, 6)]
-    assert {row["metadata"]["models"][0]["version"] for row in rows} == {"2"}
-    again = predict_table(stream_config(tmp_path, trigger="available_now", rescore="changed", **uri), spark)
-    assert (again.rows, again.rows_rescored, again.batches) == (0, 0, 0)
-
-
-def test_an_interrupted_rescore_goes_on_with_what_is_left(tmp_path: Path, spark: SparkSession) -> None:
-    registry = f"sqlite:///{tmp_path}/mlflow.db"
-    log_model(tmp_path, registry, bias=0.0)
-    uri = {"pipeline__uri": "models:/live@production", "registry": registry}
-    config = stream_config(tmp_path, trigger="available_now", rescore="changed", **uri)
-    for start, count in ((0, 500), (500, FIRST_ROWS)):
-        write_images(spark, tmp_path / "images", start, count)
-        predict_table(config, spark)
-    log_model(tmp_path, registry, bias=1.0)
-
-    def interrupt(line: str) -> None:
-        if "earlier rows again" in line:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        predict_table(config, spark, progress=interrupt)
-    done = [row["path"] for row in rows_of(tmp_path) if row["metadata"]["models"][0]["version"] == "2"]
-    assert done == [f"img/{number:04d}.png" for number in range(500, 500 + FIRST_ROWS)], "newest first"
-    result = predict_table(config, spark)
-    assert (result.rows, result.rows_rescored) == (0, 500)
-    rows = rows_of(tmp_path)
-    assert len(rows) == len({row["path"] for row in rows}) == 500 + FIRST_ROWS
-    assert {row["metadata"]["models"][0]["version"] for row in rows} == {"2"}
-
-
+@pytest.mark.matrix  # tests/local has its like
 def test_files_to_predictions_in_one_process(tmp_path: Path, spark: SparkSession) -> None:
     onnx_classifier(tmp_path / "model.onnx")
     (tmp_path / "files").mkdir()

@@ -5,22 +5,20 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from deltalake import DeltaTable
 
-from lakemill import LakemillError, predict_table
+from lakemill import predict_table
 from lakemill.engines.choice import open_engine
 from lakemill.engines.needs import Needs
 from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.predict.commits import commit
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import Run
-from tests.lake import digits_job, onnx_classifier, write_images
+from tests.lake import at_once, digits_job, onnx_classifier, paths_of, write_images
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,28 +30,6 @@ def lake(tmp_path: Path, spark: SparkSession) -> Path:
     write_images(spark, tmp_path / "images", 0, 4)
     onnx_classifier(tmp_path / "model.onnx")
     return tmp_path
-
-
-def paths(lake: Path) -> list[str]:
-    return sorted(DeltaTable(f"{lake}/predictions").to_pyarrow_table(columns=["path"])["path"].to_pylist())
-
-
-def at_once(*runs: Callable[[], object]) -> list[str]:
-    """Run all at the same time and return the codes of those that fail."""
-    codes: list[str] = []
-    start = threading.Barrier(len(runs))
-
-    def one(run: Callable[[], object]) -> None:
-        start.wait()
-        run()
-
-    with ThreadPoolExecutor(len(runs)) as pool:
-        for future in [pool.submit(one, run) for run in runs]:
-            try:
-                future.result()
-            except LakemillError as error:
-                codes.append(error.code)
-    return codes
 
 
 def test_upkeep_of_the_target_meanwhile_loses_nothing(lake: Path, spark: SparkSession) -> None:
@@ -93,4 +69,4 @@ def test_without_the_lock_two_runs_of_a_batch_are_one(lake: Path, spark: SparkSe
         commit(run, run.source.rows, lambda scored: run.state.commit(lambda own: run.engine.append(scored, table, own)))
 
     assert at_once(*(functools.partial(score, run) for run in runs)) == ["RUN_OVERTAKEN"]
-    assert len(paths(lake)) == 4
+    assert len(paths_of(lake)) == 4

@@ -50,8 +50,13 @@ def test_this_machine_is_as_it_should_be() -> None:
 def test_without_java_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     state, line = states()["java"]
-    assert state == "wrong"
-    assert "-> Debian, Ubuntu: apt-get install openjdk-17" in line
+    assert state == "missing"
+    assert "only jobs on Spark need it, the local engine does not -> Debian, Ubuntu: apt-get install openjdk-17" in line
+    job = {"pipeline__uri": "models:/digits/1", "source__table": "lake/a", "output__table": "lake/b"}
+    assert states(PredictConfig.load(**job))["java"][0] == "missing"
+    assert states(PredictConfig.load(**job, engine__name="spark"))["java"][0] == "wrong"
+    catalog = {"source__table": "main.images", "output__checkpoint": "lake/checkpoint"}
+    assert states(PredictConfig.load(**job | catalog))["java"][0] == "wrong"
 
 
 def test_a_jobs_tables_models_and_output(tmp_path: Path) -> None:

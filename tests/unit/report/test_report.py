@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
-import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from lakemill.predict.evidence import Share
 from lakemill.report import layout
 from lakemill.report.page import render, thumbnail_uri, with_thumbnails
-from lakemill.report.values import Card, Compared, Count, ErrorGroup, Histogram, Named, Report, Totals
-from lakemill_udfs.errors import ModelError
+from lakemill.report.values import Card, Compared, Count, Differing, ErrorGroup, Histogram, Named, Report, Totals
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -51,11 +48,30 @@ def test_numbers_alone_make_a_report() -> None:
 
 def test_several_models_are_compared_with_intervals() -> None:
     share = str(Share(426, 599))
-    newer = Compared("newer", "digits, version 2", 599, 1234.5, str(Share(0, 599)), share, share, (("1", "8", 31),))
-    page = render(Report("trial", "lake/trial", None, Totals(599), compared=(newer,)))
+    matrix = layout.confusion([count("1", "8", 31), count("1", "1", 568)])
+    newer = Compared(
+        "newer",
+        "digits, version 2",
+        599,
+        "0.41 ms a row (0.39 to 0.44; 12 batches)",
+        "2,439 rows/s alone (2,273 to 2,564)",
+        str(Share(0, 599)),
+        share,
+        share,
+        (("8", str(Share(3, 4))),),
+        matrix,
+        (Differing("img/a.png", "1 (0.9)", "8 (0.8)", "8"), Differing("img/b.png", "1", "8")),
+    )
+    report = Report("trial", "lake/trial", None, Totals(599), compared=(newer,))
+    page = render(with_thumbnails(report, {"img/a.png": picture(8)}))
     assert sections(page) == {"compared"}
     assert page.count("71.12% (67.31% to 74.72%; 426 of 599)") == 2
+    assert "0.41 ms a row (0.39 to 0.44; 12 batches)" in page
+    assert "<td>8</td><td>75.00% (19.41% to 99.37%; 3 of 4)</td>" in page
+    assert 'title="1 by the champion, by newer 8">31<' in page
     assert "<td>1</td><td>8</td>" in page
+    assert page.count("data:image/png") == 1
+    assert page.count("no image") == 1
 
 
 def test_everything_from_data_is_escaped() -> None:
@@ -74,7 +90,21 @@ def test_everything_from_data_is_escaped() -> None:
             checks=(Named(HOSTILE, 1),),
             histograms=(Histogram(HOSTILE, 0, 1, 0.5, (1,)),),
             models=layout.models([used]),
-            compared=(Compared(HOSTILE, HOSTILE, 1, 1.0, HOSTILE, HOSTILE, HOSTILE, ((HOSTILE, HOSTILE, 1),)),),
+            compared=(
+                Compared(
+                    HOSTILE,
+                    HOSTILE,
+                    1,
+                    HOSTILE,
+                    HOSTILE,
+                    HOSTILE,
+                    HOSTILE,
+                    HOSTILE,
+                    ((HOSTILE, HOSTILE),),
+                    layout.confusion([count(HOSTILE, HOSTILE + "!", 2)]),
+                    (Differing(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+                ),
+            ),
         )
     )
     assert "<script" not in page
@@ -148,9 +178,3 @@ def test_only_all_is_shown_as_a_hundred_percent() -> None:
         return shown[1]
 
     assert [accuracy(right) for right in (10_000, 9_999, 9_750, 1, 0)] == ["100", "99.9", "97.5", "0.1", "0"]
-
-
-def test_without_jinja_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ModelError, match=r"EXTRA_MISSING.*lakemill\[report\]"):
-        render(Report("t", "t", None, Totals(0)))

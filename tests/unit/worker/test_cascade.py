@@ -98,11 +98,13 @@ def population(rng: np.random.Generator, rows: int) -> tuple[Any, Any]:
 def test_over_200_seeds_the_target_holds_in_95_of_100_or_more() -> None:
     kept, answered = 0, []
     world_sure, world_agrees = population(np.random.default_rng(10_000), 1_000_000)
+    order = np.argsort(world_sure)
+    sure, wrong_below = world_sure[order], np.concatenate([[0], np.cumsum(~world_agrees[order])])
     for seed in range(200):
         learnt = learn_threshold(*population(np.random.default_rng(seed), 2000), TARGET)
-        first = world_sure >= learnt.threshold
-        kept += float((first & ~world_agrees).mean()) <= 1 - TARGET["agreement"]
-        answered.append(float(first.mean()))
+        unsure = np.searchsorted(sure, learnt.threshold)  # rows below the threshold, which go on
+        kept += float(wrong_below[-1] - wrong_below[unsure]) / len(sure) <= 1 - TARGET["agreement"]
+        answered.append(1 - float(unsure) / len(sure))
     assert kept >= 190, f"the target held for {kept} of 200 seeds"
     assert np.mean(answered) > 0.3  # and it is of use
 

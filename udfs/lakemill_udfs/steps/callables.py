@@ -23,8 +23,15 @@ def as_import_path(function: Any) -> Any:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not callable(function) or module in (None, "__main__"):
         return function
-    is_held = getattr(sys.modules.get(str(module)), name, None) is function
-    return f"{module}:{name}" if is_held else function
+    held = getattr(sys.modules.get(str(module)), name, None)
+    return f"{module}:{name}" if held is function or _is_newer(held, function) else function
+
+
+def _is_newer(held: Any, function: Any) -> bool:
+    """Return whether what a module holds is a function of an edited file, imported anew, and ``function`` the older."""
+    code = [getattr(one, "__code__", None) for one in (held, function)]
+    files = {one and one.co_filename for one in code}
+    return None not in files and len(files) == 1 and held.__qualname__ == function.__qualname__
 
 
 def name_of(function: str | Callable[..., Any]) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
+from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.rows import LocalRows, given
 from lakemill.engines.relations import Latest
 
@@ -27,7 +28,7 @@ def latest(changes: LocalRows, key: Sequence[str], where: str | None, known: Loc
     rows = rows.chosen(on, lambda frame: frame.join(present, on=on, how="semi", nulls_equal=True))
 
     def keys(frame: pl.DataFrame) -> LocalRows:
-        schema = pa.schema([changes.file_schema.field(name) for name in names])
+        schema = pa.schema([of_rows(changes.file_schema.field(name)) for name in names])
         return given(changes.room, frame.select(names).to_arrow().cast(schema))
 
     gone, doubtful = last.filter(~pl.col(THERE)), _doubtful(last, names, known)

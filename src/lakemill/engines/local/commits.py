@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
-from lakemill.engines.engine import Transaction
+from lakemill.engines.engine import Patch, Transaction
 from lakemill.engines.local.commit_errors import coded, conflict, overtaken
 from lakemill.engines.local.delta_rs_sql import delta_rs_sql
 from lakemill.engines.local.staged import DELETED, marked, may_be_taken, rows_of
@@ -194,6 +194,7 @@ def merge(
     columns: Sequence[str] | None = None,
     deleted: pa.Table | None = None,
     replaces: str | None = None,
+    patch: Patch | None = None,
 ) -> Snapshot | None:
     """Replace rows by key, add those of other keys, and take rows out, in one commit.
 
@@ -207,6 +208,7 @@ def merge(
             values. None for all.
         deleted: Keys of rows to take out.
         replaces: Predicate on the table: of the job's own other rows, those for which it holds are taken out too.
+        patch: Change this of the rows, and add none.
 
     Returns:
         The table after it; None if the transaction was there already.
@@ -223,6 +225,8 @@ def merge(
     same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names if columns is None or name in columns}
     updates = values if own is None else values | _keeping(snapshot.schema)
+    if patch is not None:
+        updates = _patched(patch, snapshot.schema)
 
     def write(table: DeltaTable) -> None:
         rows = marked(rows_of(files, snapshot.schema), deleted)
@@ -230,7 +234,8 @@ def merge(
             rows, f"{mine} AND {same}", source_alias="s", target_alias="t", **_options(snapshot.schema, transaction)
         )
         merger.when_matched_delete(f"s.{DELETED}").when_matched_update(updates)
-        merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
+        if patch is None:
+            merger.when_not_matched_insert(values, f"NOT s.{DELETED}")
         if replaces is not None:
             others = delta_rs_sql(replaces, snapshot.schema, table="t")
             merger.when_not_matched_by_source_delete(f"{mine} AND ({others})")
@@ -245,6 +250,20 @@ def _keeping(schema: pa.Schema) -> dict[str, str]:
         return {}
     kept = {name: f"coalesce(s.metadata['{name}'], t.metadata['{name}'])" for name in KEPT}
     return {quoted("metadata"): _struct(schema.field("metadata").type, lambda name: f"s.metadata['{name}']", kept)}
+
+
+def _patched(patch: Patch, schema: pa.Schema) -> dict[str, str]:
+    """Return how a row is updated so that nothing changes but what a patch names."""
+    entries = (
+        f"array_element(s.metadata['elapsed_ns'], {place + 1})"
+        if known is None
+        else f"array_element(t.metadata['elapsed_ns'], {known + 1})"
+        for place, known in enumerate(patch.elapsed)
+    )
+    changed = {name: f"s.metadata['{name}']" for name in patch.metadata}
+    changed["elapsed_ns"] = f"make_array({', '.join(entries)})"
+    metadata = _struct(schema.field("metadata").type, lambda name: f"t.metadata['{name}']", changed)
+    return {quoted(name): f"s.{quoted(name)}" for name in patch.columns} | {quoted("metadata"): metadata}
 
 
 def _struct(kind: pa.StructType, value: Callable[[str], str], other: Mapping[str, str]) -> str:

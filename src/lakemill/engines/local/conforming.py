@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PHYSICAL_NAME = b"delta.columnMapping.physicalName"
+FILE_NOTES = (b"delta.columnMapping.", b"delta.typeChanges")
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -40,6 +41,18 @@ def name_in_file(field: pa.Field) -> str:
     """Return what a field is called in files, where Delta maps columns."""
     mapped = (field.metadata or {}).get(PHYSICAL_NAME)
     return str(field.name if mapped is None else mapped.decode())
+
+
+def of_rows(field: pa.Field) -> pa.Field:
+    """Return a column as its rows have it, without what Delta notes of the files behind it, as their names for it.
+
+    A table that is made of such rows has its own files.
+    """
+    kind, noted = field.type, field.metadata or {}
+    if pa.types.is_struct(kind):
+        kind = pa.struct([of_rows(inner) for inner in kind])
+    kept = {name: value for name, value in noted.items() if not name.startswith(FILE_NOTES)}
+    return pa.field(field.name, kind, field.nullable, metadata=kept or None)
 
 
 def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -15,10 +15,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
+from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.changed_rows import latest
+from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
 from lakemill.engines.local.rows import LocalRows, Room, given
@@ -53,7 +54,7 @@ class LocalSnapshot:
     @property
     def schema(self) -> pa.Schema:
         """Its columns, with their metadata."""
-        return self.opened.schema
+        return pa.schema([of_rows(field) for field in self.opened.schema])
 
     @property
     def version(self) -> int:
@@ -262,6 +263,7 @@ class LocalEngine:
         own: Own | None = None,
         gone: Rows | None = None,
         replaces: str | None = None,
+        patch: Patch | None = None,
     ) -> bool:
         """Replace rows by their key in one commit; see ``Engine.merge``."""
         schema = cast(LocalRows | LocalScored, scored).schema
@@ -277,6 +279,7 @@ class LocalEngine:
             columns=schema.names if own is None else [*schema.names, *RESERVED],
             deleted=deleted,
             replaces=replaces,
+            patch=patch,
         )
         return merged is not None
 

@@ -13,7 +13,9 @@ from deltalake import DeltaTable
 
 from lakemill_udfs.errors import SetupError
 
-READABLE = frozenset({"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
+READABLE = frozenset(
+    {"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint", "vacuumProtocolCheck"}
+)
 WRITABLE = frozenset(
     {
         "appendOnly",

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.groups import call_groups
 from lakemill.engines.local.parquet import parquet_rows
 from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
@@ -85,7 +86,7 @@ class LocalRows:
     def _selected_schema(self) -> pa.Schema:
         scan = self.scan()
         fields = [(name, scan.path(name)) for name in scan.columns]
-        return pa.schema([_field_at(self.file_schema, path).with_name(name) for name, path in fields])
+        return pa.schema([of_rows(_field_at(self.file_schema, path)).with_name(name) for name, path in fields])
 
     def scan(self, columns: Sequence[str] | None = None, *, batch_rows: int = 65_536, positions: bool = False) -> Scan:
         """Return what is read of the files.

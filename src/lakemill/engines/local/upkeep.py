@@ -33,5 +33,5 @@ def vacuum_table(snapshot: Snapshot) -> dict[str, int]:
     """
     snapshot.check_writable()
     table = DeltaTable(snapshot.location)
-    table.vacuum(dry_run=False)
+    table.vacuum(dry_run=False, full=True)  # also what a crash left, which no log names
     return {"version": int(table.version())}

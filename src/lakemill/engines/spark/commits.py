@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import Own, Transaction
+from lakemill.engines.engine import Own, Patch, Transaction
 from lakemill.engines.schemas import is_wider
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.conflicts import retry_conflicts
@@ -130,6 +130,7 @@ def merge(
     own: Own | None,
     gone: Rows | None,
     replaces: str | None,
+    patch: Patch | None = None,
 ) -> bool:
     """Replace the rows with the keys of ``scored``, add the others; see ``Engine.merge``."""
     from pyspark.sql import functions as fn
@@ -148,6 +149,8 @@ def merge(
     statement = _statement(
         table, key, columns, flag, own=own, replaces=replaces, emptied=emptied, metadata=_kept(metadata)
     )
+    if patch is not None and own is not None:
+        statement = _patching(table, key, own, patch, cast("StructType", there.schema["metadata"].dataType).names)
     rows.createOrReplaceTempView(VIEW)
     spark = rows.sparkSession
     try:
@@ -191,6 +194,24 @@ def _statement(
         f"USING {VIEW} s ON {mine}{same_key} "
         f"WHEN MATCHED AND {gone} THEN DELETE WHEN MATCHED THEN UPDATE SET {update} "
         f"WHEN NOT MATCHED AND NOT {gone} THEN INSERT ({names}) VALUES ({values}){others}"
+    )
+
+
+def _patching(table: str, key: Sequence[str], own: Own, patch: Patch, names: Sequence[str]) -> str:
+    """Return SQL that changes nothing of the rows but what a patch names; ``names`` are the fields of ``metadata``."""
+    same_key = " AND ".join(f"t.{quoted(name)} <=> s.{quoted(name)}" for name in key)
+    entries = (
+        f"get(s.metadata.elapsed_ns, {place})" if known is None else f"get(t.metadata.elapsed_ns, {known})"
+        for place, known in enumerate(patch.elapsed)
+    )
+    changed = {name: f"s.metadata.{name}" for name in patch.metadata}
+    changed["elapsed_ns"] = f"array({', '.join(entries)})"
+    values = (f"{sql_text(name)}, {changed.get(name, f't.metadata.{quoted(name)}')}" for name in names)
+    updates = [f"t.{quoted(name)} = s.{quoted(name)}" for name in patch.columns]
+    updates.append(f"t.metadata = named_struct({', '.join(values)})")
+    return (
+        f"MERGE INTO {table_names.in_sql(table)} t USING {VIEW} s "
+        f"ON {_owned('t', own)} AND {same_key} WHEN MATCHED THEN UPDATE SET {', '.join(updates)}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from lakemill.engines import table_names
-from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Slice, Transaction, Watch
+from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.spark import changes, commits, tables
 from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
@@ -264,9 +264,10 @@ class SparkEngine:
         own: Own | None = None,
         gone: Rows | None = None,
         replaces: str | None = None,
+        patch: Patch | None = None,
     ) -> bool:
         """Replace rows by their key in one commit; see ``Engine.merge``."""
-        return commits.merge(scored, table, key, transaction, own=own, gone=gone, replaces=replaces)
+        return commits.merge(scored, table, key, transaction, own=own, gone=gone, replaces=replaces, patch=patch)
 
     @translated
     def set_null(self, table: str, field: str, where: str, transaction: Transaction) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1
 END_SECONDS = 10.0
+
+PAST_SCHEMAS = {
+    "spark.databricks.delta.streaming.unsafeReadOnIncompatibleColumnMappingSchemaChanges.enabled": "true",
+    "spark.databricks.delta.changeDataFeed.unsafeBatchReadOnIncompatibleSchemaChanges.enabled": "true",
+}
+"""Commits from before a column was dropped or renamed are read as the table has its columns now, by the files' own
+names for them; ``predict/moved_columns.py`` refuses what that would read otherwise than it was."""
 
 CHANGED = (
     "DELTA_SOURCE_TABLE_IGNORE_CHANGES",
@@ -68,14 +76,31 @@ def follow(
     """
     slices = _Slices(following, on_slice, reach)
     query: StreamingQuery | None = None
+    with _set(spark, PAST_SCHEMAS):
+        try:
+            query = _start(spark, following, slices)
+            _until_ended(query, slices, watch)
+        except SPARK_FAILURES as error:
+            raise slices.failure or source_failure(error, following.source.table) from error
+        finally:
+            if query is not None:
+                query.stop()
+
+
+@contextmanager
+def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set a session's settings while the context lasts: Delta asks for them when a stream is made and when it reads."""
+    before = {name: spark.conf.get(name, None) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
     try:
-        query = _start(spark, following, slices)
-        _until_ended(query, slices, watch)
-    except SPARK_FAILURES as error:
-        raise slices.failure or source_failure(error, following.source.table) from error
+        yield
     finally:
-        if query is not None:
-            query.stop()
+        for name, former in before.items():
+            if former is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, former)
 
 
 def _start(spark: SparkSession, following: Following, slices: _Slices) -> StreamingQuery:

@@ -106,7 +106,7 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
         "anomaly": _spark_type(plan.anomaly_type),
     }
     for part in plan.parts:
-        fields.append(StructField(part, parts[part]))
+        fields += [StructField(part, parts[part])] if plan.challengers is None else []
         if part == "out":
             fields += [StructField(name, spark_struct(kind)) for name, kind in plan.branch_types.items()]
     fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(METADATA))]
