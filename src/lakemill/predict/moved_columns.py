@@ -55,7 +55,8 @@ def _other_columns(said: list[Action]) -> Iterator[str]:
 
 def _is_used(run: Run, name: str) -> bool:
     """Return whether a job reads a column; what a predicate reads is told by its words."""
-    top = name.replace("`", "").split(".")[0]
+    bare = name.replace("`", "")
+    top = bare.split(".")[0]
     used = {*run.plan.source_columns, *run.source.key, *run.config.source.carried, *run.config.engine.group_by}
     words = set(re.findall(r"\w+", run.config.source.where or ""))
-    return bool({name, top} & used) or top in words
+    return bool({bare, top} & used) or top in words

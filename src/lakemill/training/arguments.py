@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from lakemill.engines.sql import quoted, sql_text
 from lakemill.training.epochs import Last, Order
@@ -16,7 +16,6 @@ from lakemill.training.transform_spec import TransformSpec
 from lakemill_udfs.errors import ConfigError
 
 NOT_TAKEN: dict[str, tuple[Any, str]] = {
-    "reader_pool_type": ("thread", "files are read and decoded by threads"),
     "shuffle_row_drop_partitions": (1, "shuffling_queue_capacity=... mixes rows of several row groups"),
     "predicate": (None, "filters=[...], or where=... of make_spark_converter, in SQL"),
     "rowgroup_selector": (None, "filters=[...] reads only the files that can hold such rows"),
@@ -27,7 +26,7 @@ NOT_TAKEN: dict[str, tuple[Any, str]] = {
     "cache_extra_settings": (None, "files are read where they are; there is no cache"),
     "hdfs_driver": ("libhdfs3", "Arrow reads hdfs:// with Hadoop's own library"),
     "storage_options": (None, "a store's credentials come from the environment"),
-    "zmq_copy_buffers": (True, "there are no processes to copy between"),
+    "zmq_copy_buffers": (True, "processes are not fed by ZeroMQ"),
     "filesystem": (None, "the table's path or URI says where it is"),
     "convert_early_to_numpy": (False, "columns become arrays without pandas in any case"),
     "data_loader_fn": (None, "wrap the loader: it is an iterable of dicts of tensors"),
@@ -45,6 +44,9 @@ RANKS = (
 ROWS_AHEAD = 2
 """Batches ready or on the way for each worker."""
 
+PoolType = Literal["thread", "process"]
+"""What decodes and transforms: threads, or processes for functions that hold Python's lock."""
+
 OPERATORS = {"=": "=", "==": "=", "!=": "<>", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 
 
@@ -57,6 +59,7 @@ class ReaderArguments:
     workers_count: int | None = None
     shuffling_queue_capacity: int | None = None
     results_queue_size: int | None = None
+    reader_pool_type: PoolType = "thread"
     schema_fields: Sequence[str] | None = None
     seed: int | None = None
     shuffle_rows: bool = False
@@ -74,14 +77,15 @@ class ReaderArguments:
             _check_number(name, getattr(self, name), least)
         for name in ("shuffling_queue_capacity", "seed", "shard_seed", "cur_shard"):
             _check_number(name, getattr(self, name), 0)
-        for name, allowed in (("last", get_args(Last)), ("ragged", get_args(Ragged))):
+        for name, kind in (("last", Last), ("ragged", Ragged), ("reader_pool_type", PoolType)):
+            allowed = get_args(kind)
             if getattr(self, name) not in allowed:
                 raise _wrong(f"'{name}' is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         check_shard(self.cur_shard, self.shard_count)
 
     @property
     def workers(self) -> int:
-        """Threads that read and decode."""
+        """Threads or processes that read and decode."""
         return self.workers_count or 4
 
     @property

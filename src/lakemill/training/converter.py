@@ -35,6 +35,8 @@ class SparkDatasetConverter:
         dtype: Of float tensors.
         cur_shard: The shard that loaders read if they are not told another; None is all rows.
         shard_count: How many shards there are.
+        allowed_roots: Folders and URIs below which rows may name files; empty for those that ingest read from.
+        max_bytes: Of such a file; larger ones are not read.
 
     Attributes:
         PARENT_CACHE_DIR_URL_CONF: Name of the Spark setting with the folder of copies, as petastorm calls it.
@@ -51,6 +53,8 @@ class SparkDatasetConverter:
     shard_count: int | None = None
     is_deleted: bool = False
     is_copy: bool = False
+    allowed_roots: tuple[str, ...] = ()
+    max_bytes: int = RowFiles.max_bytes
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -95,13 +99,14 @@ class SparkDatasetConverter:
         Args:
             batch_size: Rows of a batch.
             num_epochs: Epochs of one iteration; None is without end. Each iteration goes on with the next epoch.
-            workers_count: Threads that read and decode; None is 4.
+            workers_count: Threads that read and decode, or processes that decode; None is 4.
             shuffling_queue_capacity: Rows of several row groups that are shuffled together; 0 shuffles only row groups.
             data_loader_fn: Not taken.
             reader_kwargs: ``schema_fields``, ``cur_shard``, ``shard_count``, ``seed``, ``shuffle_rows``,
-                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters`` and ``transform_spec`` as
-                petastorm's ``make_batch_reader`` has them; ``last`` (``keep``, ``drop`` or ``pad`` the rows that fill
-                no batch) and ``ragged`` (``error``, ``pad`` or ``list``). Its others are an error.
+                ``shuffle_row_groups``, ``shard_seed``, ``results_queue_size``, ``filters``, ``transform_spec`` and
+                ``reader_pool_type`` (``thread`` or ``process``) as petastorm's ``make_batch_reader`` has them; ``last``
+                (``keep``, ``drop`` or ``pad`` the rows that fill no batch) and ``ragged`` (``error``, ``pad`` or
+                ``list``). Its others are an error.
 
         Raises:
             ModelError: ``EXTRA_MISSING`` without PyTorch.
@@ -195,10 +200,10 @@ class SparkDatasetConverter:
             both = [f"({where})" for where in (table.where, filter_sql(asked.filters)) if where]
             table = open_training_table(table.location, table.version, " AND ".join(both))
         selected = None if asked.schema_fields is None else tuple(asked.schema_fields)
-        fields = Fields(
-            table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, RowFiles(table.roots)
-        )
-        return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead)
+        files = RowFiles(self.allowed_roots or table.roots, self.max_bytes)
+        fields = Fields(table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, files)
+        is_apart = asked.reader_pool_type == "process"
+        return Reading(table, fields, asked.order, asked.num_epochs, asked.workers, asked.ahead, in_processes=is_apart)
 
 
 def make_spark_converter(
@@ -210,6 +215,8 @@ def make_spark_converter(
     version: int | str | None = None,
     where: str | None = None,
     images: ImageStep | Sequence[ImageStep] = (),
+    allowed_roots: Sequence[str] = (),
+    max_bytes: int = RowFiles.max_bytes,
 ) -> SparkDatasetConverter:
     """Make rows ready for training: those of a Delta table without a copy, those of a DataFrame written once.
 
@@ -223,6 +230,9 @@ def make_spark_converter(
         version: The table's version, or a time in ISO 8601; None pins the newest one now. Not for a DataFrame.
         where: SQL that keeps rows.
         images: Image steps; the tensors are those of inference, bit for bit.
+        allowed_roots: Folders and URIs below which rows may name files by their path, for images that are not in the
+            table; empty for those that ingest read from.
+        max_bytes: Of such a file. A larger one is a row without a tensor: ``[TRAINING_ROW] ... [FILE_TOO_LARGE]``.
 
     Raises:
         ConfigError: ``TRAINING_ARGUMENT``, ``TRAINING_FIELD``, ``WHERE_INVALID``; ``TRAINING_CACHE`` if no setting says
@@ -237,7 +247,14 @@ def make_spark_converter(
         if version is not None:
             raise ConfigError("TRAINING_ARGUMENT", "'version' is of a table; a DataFrame has its own.")
         location = copy_of(df, parquet_row_group_size_bytes, compression_codec)
-        return SparkDatasetConverter(open_training_table(location, None, where), steps, dtype, is_copy=True)
+        return SparkDatasetConverter(
+            open_training_table(location, None, where),
+            steps,
+            dtype,
+            is_copy=True,
+            allowed_roots=tuple(allowed_roots),
+            max_bytes=max_bytes,
+        )
     if (parquet_row_group_size_bytes, compression_codec) != (ROW_GROUP_BYTES, None):
         raise ConfigError(
             "TRAINING_ARGUMENT",
@@ -245,7 +262,7 @@ def make_spark_converter(
             hint="leave them out.",
         )
     table = replace(open_training_table(_location(str(df)), version, where), table=str(df))
-    return SparkDatasetConverter(table, steps, dtype)
+    return SparkDatasetConverter(table, steps, dtype, allowed_roots=tuple(allowed_roots), max_bytes=max_bytes)
 
 
 def _location(table: str) -> str:

@@ -1,9 +1,12 @@
-"""Batches of a table, epoch by epoch: read and decoded by threads ahead of the training, in an order that is known."""
+"""Batches of a table, epoch by epoch: read and decoded ahead of the training, in an order that is known.
+
+Threads read. They also decode and transform, unless processes were asked for.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lakemill.training.epochs import Epochs, Order, Segment, Window
 from lakemill.training.fields import Arrays, Fields
+from lakemill.training.makers import Held, Processes, Taken, Threads
 from lakemill.training.snapshot import TrainingTable
 from lakemill_udfs.errors import ConfigError, RunError
 
@@ -35,7 +38,8 @@ class Reading:
         epochs: Epochs of one iteration; None is without end.
         workers: Threads that read and decode.
         ahead: Batches that are ready or on the way, at most.
-        finish: What a worker makes of a batch's arrays at last.
+        finish: What becomes of a batch's arrays at last.
+        in_processes: Whether processes decode and transform, instead of the threads that read.
     """
 
     table: TrainingTable
@@ -45,6 +49,7 @@ class Reading:
     workers: int = 4
     ahead: int = 8
     finish: Callable[[Arrays], Any] = dict
+    in_processes: bool = False
 
 
 class Loader:
@@ -103,9 +108,10 @@ class Loader:
 
     def _iterate(self) -> Generator[Any, None, None]:
         pool = ThreadPoolExecutor(self.reading.workers, thread_name_prefix="lakemill-training")
+        makers = Processes(self.reading) if self.reading.in_processes else Threads(self.reading, pool)
         try:
             while self._until is None or self._epoch < self._until:
-                for batch in self._batches(pool):
+                for batch in self._batches(pool, makers):
                     self._batch += 1
                     yield batch
                     if self._is_closed:
@@ -113,19 +119,20 @@ class Loader:
                 self._epoch, self._batch = self._epoch + 1, 0
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            makers.close()
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Any]:
+    def _batches(self, pool: ThreadPoolExecutor, makers: Threads | Processes) -> Iterator[Any]:
         """Yield what is left of the epoch."""
         sizes = self._epochs.batches
         windows = self._epochs.windows(self._epoch, sum(sizes[: self._batch]))
         rows = _Rows(self.reading, windows, pool)
-        ready: deque[Future[Any]] = deque()
+        ready: deque[Callable[[], Any]] = deque()
         for size in sizes[self._batch :]:
-            ready.append(pool.submit(_made, self.reading, rows.take(size)))
+            ready.append(makers.submit(rows.take(size)))
             if len(ready) >= self.reading.ahead:
-                yield ready.popleft().result()
+                yield ready.popleft()()
         while ready:
-            yield ready.popleft().result()
+            yield ready.popleft()()
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the iteration is: after the last batch that it gave out."""
@@ -173,7 +180,7 @@ class _Rows:
     def _read(self, segment: Segment) -> pa.Table:
         return self._reading.table.read(segment, self._reading.fields.columns)
 
-    def take(self, size: int) -> list[tuple[Held, NDArray[np.int64]]]:
+    def take(self, size: int) -> Taken:
         """Return where the next ``size`` rows are, which may be in several windows."""
         taken = []
         while size:
@@ -190,37 +197,3 @@ class _Rows:
         self._held = Held([future.result() for future in futures])
         self._places, self._used = window.order, 0
         self._read_ahead()
-
-
-class Held:
-    """Rows of several tables, one after the other, of which some are taken at a time.
-
-    Args:
-        tables: With the same columns.
-    """
-
-    def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self._batches = [batch for table in tables for batch in table.to_batches()]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-
-    def take(self, places: NDArray[np.int64]) -> pa.Table:
-        """Return rows by their places; what stands together is not copied.
-
-        Arrow's own ``take`` would first copy all rows into one piece, each time.
-        """
-        numbers = np.searchsorted(self._starts, places, side="right") - 1
-        grouped = np.argsort(numbers, kind="stable")
-        parts = []
-        for group in np.split(grouped, np.flatnonzero(np.diff(numbers[grouped])) + 1):
-            number = numbers[group[0]]
-            rows = places[group] - self._starts[number]
-            batch = self._batches[number]
-            is_run = rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
-            parts.append(batch.slice(rows[0], len(rows)) if is_run else batch.take(pa.array(rows)))
-        found = pa.Table.from_batches(parts)
-        return found if (np.diff(grouped) > 0).all() else found.take(pa.array(np.argsort(grouped)))
-
-
-def _made(reading: Reading, parts: Sequence[tuple[Held, NDArray[np.int64]]]) -> Any:
-    rows = pa.concat_tables([held.take(places) for held, places in parts])
-    return reading.finish(reading.fields.arrays(rows))

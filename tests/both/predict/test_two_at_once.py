@@ -60,6 +60,19 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
         assert len(said) == 2
 
 
+@pytest.mark.parametrize(
+    "left", [b"{", b'{"id": "x", "host"', b"\0\0\0\0", b"\xff\xfe", b"[]", b'{"id": 1, "pid": "1"}', b"null"]
+)
+def test_a_lock_that_a_power_cut_damaged_is_taken_over(lake: Path, left: bytes) -> None:
+    config, said = digits_job(lake), []
+    lock = lake / "predictions_checkpoint/digits.lock"
+    lock.parent.mkdir()
+    lock.write_bytes(left)
+    with hold(config, said.append):
+        assert said == ["taking over the lock that is damaged"]
+    assert not lock.exists()
+
+
 @pytest.mark.seam
 def test_without_the_lock_two_runs_of_a_mode_write_each_row_once(lake: Path, on: On) -> None:
     config = digits_job(lake, mode="missing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,3 +106,35 @@ def test_a_dataframe_that_fails_says_why(spark: SparkSession, cache: Path) -> No
         make_spark_converter(spark.range(3).select(F.raise_error(F.lit("secret")).alias("x")))
     with pytest.raises(ConfigError, match="TRAINING_ARGUMENT"):
         make_spark_converter(spark.range(3), version=1)
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from lakemill import get_session
+from lakemill.training import make_spark_converter
+from lakemill.training.frames import PARENT
+
+spark = get_session("ends", {"spark.master": "local[1]", "spark.driver.memory": "512m"})
+spark.conf.set(PARENT, Path(sys.argv[1]).as_uri())
+converter = make_spark_converter(spark.range(10))
+print(len(converter), len(list(Path(sys.argv[1]).iterdir())))
+"""
+
+
+def test_a_copy_is_deleted_at_the_process_s_exit(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    done = subprocess.run([sys.executable, "-c", ENDS, tmp_path / "cache"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10", "1"]
+    assert copies(tmp_path / "cache") == 0
+
+
+def test_without_a_folder_for_copies_a_cluster_is_asked_for_one(spark: SparkSession) -> None:
+    spark.conf.set("spark.sql.legacy.setCommandRejectsSparkCoreConfs", "false")
+    spark.conf.set("spark.master", "spark://elsewhere:7077")
+    try:
+        with pytest.raises(ConfigError, match="TRAINING_CACHE"):
+            make_spark_converter(spark.range(3))
+    finally:
+        spark.conf.unset("spark.master")
+        spark.conf.unset("spark.sql.legacy.setCommandRejectsSparkCoreConfs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -90,6 +91,17 @@ def test_columns_are_tensors_of_their_own_kind(table: str) -> None:
     assert batch["label"][4] == "class 1"
     assert batch["volume"][5, 1, 2, 3] == 5 + 23
     assert batch["point"][7].tolist() == [7, 0.5]
+
+
+def test_every_plain_type_has_a_dtype_of_its_own(tmp_path: Path) -> None:
+    kinds = [pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()]
+    rows = pa.table({f"{kind}": pa.array([0, 1]).cast(kind) for kind in kinds})
+    write_deltalake(tmp_path / "plain", rows)
+    with make_spark_converter(str(tmp_path / "plain"), dtype=None).make_loader() as loader:
+        (batch,) = list(loader)
+    names = ["bool", "int8", "int16", "int32", "int64", "float32", "float64"]
+    assert [array.dtype.name for array in batch.values()] == names
+    assert [array.tolist() for array in batch.values()] == [[0, 1]] * 7
 
 
 def test_a_fixed_tensor_is_a_view_of_what_was_read(table: str) -> None:
@@ -320,6 +332,16 @@ def test_large_images_are_read_by_their_path_below_the_table_s_roots(tmp_path: P
         pytest.raises(LakemillError, match=r"TRAINING_ROW.*PATH_NOT_ALLOWED"),
     ):
         list(loader)
+    roots = {"allowed_roots": [str(tmp_path / "photos")]}
+    with make_spark_converter(str(tmp_path / "elsewhere"), images=step, **roots).make_loader(
+        schema_fields=["pixels"], shuffle_row_groups=False
+    ) as loader:
+        assert next(iter(loader))["pixels"].tolist() == batch["pixels"].tolist()
+    with (
+        make_spark_converter(table, images=step, max_bytes=20).make_loader(schema_fields=["pixels"]) as loader,
+        pytest.raises(LakemillError, match=r"TRAINING_ROW.*FILE_TOO_LARGE.*max_bytes is 20"),
+    ):
+        list(loader)
 
 
 def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
@@ -328,3 +350,46 @@ def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
     write_deltalake(table + "_null", pa.table({"content": pa.array([b"x", None])}))
     with make_spark_converter(table + "_null").make_loader() as loader:
         assert code_of(lambda: list(loader)) == "TRAINING_ROW"
+
+
+def test_processes_give_the_batches_of_threads(table: str) -> None:
+    step = ImageStep(column="content", mode="L", size=(8, 8), output="pixels")
+    spec = TransformSpec(double, edit_fields=EDITS)
+    arguments = {
+        "schema_fields": [*PLAIN, "pixels"],
+        "transform_spec": spec,
+        "shuffling_queue_capacity": 40,
+        "num_epochs": 2,
+        "workers_count": 2,
+    }
+    converter = make_spark_converter(table, images=step)
+    with (
+        converter.make_loader(16, **arguments) as threads,
+        converter.make_loader(16, reader_pool_type="process", **arguments) as processes,
+    ):
+        for one, other in zip(threads, processes, strict=True):
+            assert {name: array.tobytes() for name, array in one.items()} == {
+                name: array.tobytes() for name, array in other.items()
+            }
+
+
+def test_what_processes_cannot_do_is_said(table: str) -> None:
+    converter = make_spark_converter(table)
+    local = TransformSpec(lambda frame: frame)
+    with converter.make_loader(schema_fields=PLAIN, transform_spec=local, reader_pool_type="process") as loader:
+        assert code_of(lambda: list(loader)) == "TRAINING_TRANSFORM"
+    ends = TransformSpec(end)
+    with converter.make_loader(schema_fields=PLAIN, transform_spec=ends, reader_pool_type="process") as loader:
+        assert code_of(lambda: list(loader)) == "TRAINING_WORKER"
+    fails = TransformSpec(lose)
+    with converter.make_loader(schema_fields=PLAIN, transform_spec=fails, reader_pool_type="process") as loader:
+        assert code_of(lambda: list(loader)) == "TRAINING_TRANSFORM", "an error keeps its code on the way"
+    assert code_of(lambda: converter.make_loader(reader_pool_type="dummy")) == "TRAINING_ARGUMENT"
+
+
+def end(frame: Any) -> Any:
+    os._exit(1)
+
+
+def lose(frame: Any) -> Any:
+    return frame[frame["number"] % 2 == 0]
