@@ -5,10 +5,10 @@ python -m benchmarks.frameworks [--rows 200000] [--rounds 2] [--only NAME ...] [
 * ``overhead``: seconds of ``Pipeline.infer`` over the framework called on the ready array, for one batch.
 * ``load_seconds``: a fresh interpreter from nothing to the first result, on the model's own runtime and on pyfunc.
 * ``rows_per_second``: from Delta to Delta in this process, which is warm: Lakemill on the local engine (on its own
-  runtime and on pyfunc) and on Spark, and ``mlflow.pyfunc.spark_udf`` of the same model in the same session. The systems take
-  turns; the number is the median of the rounds.
+  runtime and on pyfunc) and on Spark, and ``mlflow.pyfunc.spark_udf`` of the same model in the same session. The
+  systems take turns; the number is the median of the rounds.
 
-Of PyTorch and Keras it measures what is installed.
+PyTorch is measured where it is installed.
 """
 
 from __future__ import annotations
