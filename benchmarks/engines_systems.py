@@ -70,6 +70,7 @@ def ray(work: str, folder: Path, output: Path) -> None:
     from deltalake import DeltaTable, write_deltalake
 
     r.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    r.data.DataContext.get_current().target_max_block_size = 16 * 2**20  # else one block, and so one core, has all
     rows = r.data.read_parquet(DeltaTable(str(folder / "source")).file_uris())
     function = ray_photos if work == "photos" else ray_rows
     scored = rows.map_batches(
