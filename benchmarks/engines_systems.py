@@ -98,6 +98,7 @@ def predict_batch_udf(work: str, folder: Path, output: Path) -> None:
     """It takes numbers only; for photographs ``benchmarks/predict.py`` compares it."""
     from pyspark.ml.functions import predict_batch_udf as make
     from pyspark.sql import functions as fn
+    from pyspark.sql.types import DoubleType
 
     from lakemill import get_session
 
@@ -106,7 +107,7 @@ def predict_batch_udf(work: str, folder: Path, output: Path) -> None:
     names = rows.columns[1:]
     score = make(
         functools.partial(make_rows, str(folder)),
-        return_type="double",
+        return_type=DoubleType(),
         batch_size=ROWS_A_BATCH,
         input_tensor_shapes=[[len(names)]],
     )
