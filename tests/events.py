@@ -195,7 +195,7 @@ class World:
     def killed_run(self, chance: random.Random) -> None:
         """Let a run die at a step."""
         mode = chance.choice(["incremental", "incremental", "full", "missing"])
-        with dying(chance):
+        with dying(chance, Killed if self.engine == "local" else RuntimeError):
             self.go(lambda: predict_table(self.config(mode=mode), self.spark))
 
     def restore_output(self, chance: random.Random) -> None:
@@ -394,27 +394,34 @@ STEPS = (
 
 
 @contextmanager
-def dying(chance: random.Random) -> Iterator[None]:
-    """Let this process do as if it were killed before or after one of the steps of a run, the first or a later time."""
+def dying(chance: random.Random, death: type[BaseException] = Killed) -> Iterator[None]:
+    """Let this process do as if it were killed before or after one of the steps of a run, the first or a later time.
+
+    Args:
+        chance: Says where.
+        death: What the step raises; the thread in which Spark calls micro-batches takes an ``Exception`` only.
+    """
     place, name = chance.choice(STEPS)
     before, calls, original = chance.random() < 0.5, chance.randint(1, 3), getattr(place, name)
-    made = 0
+    made, is_dead = 0, False
 
     def last(*arguments: Any, **named: Any) -> Any:
-        nonlocal made
+        nonlocal made, is_dead
         made += 1
+        is_dead = is_dead or made == calls
         if made == calls and before:
-            raise Killed
+            raise death
         result = original(*arguments, **named)
         if made == calls:
-            raise Killed
+            raise death
         return result
 
     setattr(place, name, last)
     try:
         yield
-    except Killed:
-        pass
+    except (death, LakemillError):  # Spark says of the thread's end what it makes of it
+        if not is_dead:
+            raise
     finally:
         setattr(place, name, original)
 

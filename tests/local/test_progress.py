@@ -7,8 +7,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from lakemill import LakemillError, predict_table
 from lakemill.engines.engine import Watch
@@ -18,7 +19,7 @@ from lakemill.predict.modes import MODES
 from lakemill.predict.preparing import prepare
 from lakemill.predict.redo import retry_errors, undo_run
 from lakemill.predict.status import job_status
-from tests.events import World
+from tests.events import SCHEMA, World
 
 
 @pytest.fixture
@@ -226,6 +227,16 @@ def test_retry_keeps_a_row_s_query_and_batch_and_position(tmp_path: Path) -> Non
     assert before
     assert retry_errors(world.config()).rows == len(before)
     assert failed() == before
+
+
+def test_retry_replaces_no_other_row_s_prediction(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    write_deltalake(world.source, pa.table({"id": [2, 2], "x": [3, 6]}, SCHEMA))  # the first one fails
+    predict_table(world.config())
+    DeltaTable(world.source).delete("x = 6")
+    with pytest.raises(LakemillError, match=r"^\[KEY_NOT_UNIQUE\] 2 of 2 predictions of .*mode: full"):
+        retry_errors(world.config())
+    assert sorted(row["x"] for row in world.found()) == [3, 6]
 
 
 def test_the_run_that_is_undone_is_scored_again_wherever_it_stands(tmp_path: Path) -> None:

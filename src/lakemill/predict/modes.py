@@ -11,7 +11,7 @@ from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
 from lakemill.predict.resuming import changed_by, check_job, check_table, note_whole, truth_of, whole_position
-from lakemill.predict.run import Run, own_rows, rows_of_run
+from lakemill.predict.run import Origin, Run, own_rows, rows_of_run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.plan import SourcePosition
@@ -117,9 +117,9 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: Sou
     config, result, engine = run.config, run.result, run.engine
     source_version = run.source.snapshot.version
     if config.source.changes == "append":  # rows that are gone from the source may have left predictions with a key
-        check_keys(
-            run.predictions().only(rows, run.source.key), run.source.key, config.output.table, what="predictions"
-        )
+        there = run.predictions().only(rows, run.source.key)
+        hint = "mode: full replaces the job's predictions; a key that tells all rows apart lets this mode find them."
+        check_keys(there, run.source.key, config.output.table, what="predictions", hint=hint)
 
     def write(scored: Scored) -> bool:
         if not scored.rows and replaces is None:
@@ -130,7 +130,7 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: Sou
             is_needed=bool(scored.rows),
         )
 
-    origin = {"source_version": source_version, "position": position}
+    origin: Origin = {"source_version": source_version, "position": position}
     batch = commit(run, rows, write, anew=replaces is not None, by_key=True, **origin)
     if batch.rows or replaces:
         result.add(batch, None, source_version)
