@@ -29,7 +29,7 @@ demo: .venv/lakemill.stamp ## images to predictions, on handwritten digits, into
 
 .venv/classes.stamp: .venv/java.stamp
 	@echo "Preparing a faster start of Spark, once (its own words: .venv/classes.log)"
-	@.venv/bin/python -m lakemill.engines.spark.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
+	@.venv/bin/python -m lakemill.predict.class_archive >.venv/classes.log 2>&1 || echo "Java made no archive of its classes: Spark starts as slowly as ever"
 	@touch $@
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser

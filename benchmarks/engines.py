@@ -6,18 +6,23 @@
 All systems of a work run one after another in each round, the first of them another one each time; the first round
 does not count. ``--peers-python`` is an interpreter that has Daft and Ray Data; without it they are left out. ``cpu``
 is what a command and its children used of the processors, which tells more than the clock on a machine that is
-shared. ``--rows`` and ``--cores`` measure how the local engine grows.
+shared. ``--rows`` and ``--cores`` measure how the local engine grows. ``--join`` keeps the works that the JSON file has
+from another call, so that each may have a quiet moment of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +43,12 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "small": ("lakemill_local", "lakemill_spark", "loop"),
     "idle": ("lakemill_local", "lakemill_spark"),
 }
-LIMIT_SECONDS = 900
+LIMIT_SECONDS = 120
+"""Of one command; a system that takes longer, or fails, takes part no further and is named under ``failed``."""
+
+
+class Failed(Exception):  # noqa: N818 -- what became of a system, not an error of the benchmark's
+    """A system did not do its work."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +97,18 @@ class Command:
         if self.work != "idle":
             fresh(self.output)
         started = time.perf_counter()
-        with subprocess.Popen([*limits, *self.arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            assert process.stderr is not None
-            said = process.stderr.read()
+        with tempfile.TemporaryFile() as said:  # no pipe: what a system leaves running would hold it open
+            process = subprocess.Popen(
+                [*limits, *self.arguments], stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+            alarm = threading.Timer(LIMIT_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+            alarm.start()
             _, status, used = os.wait4(process.pid, 0)
+            alarm.cancel()
             process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{self.system} of {self.work} failed:\n{said.decode()[-3000:]}")
+            if process.returncode:
+                said.seek(0)
+                raise Failed(f"ended with {process.returncode}: {said.read().decode()[-3000:]}")
         return {
             "seconds": round(time.perf_counter() - started, 2),
             "cpu": round(used.ru_utime + used.ru_stime, 2),
@@ -131,17 +146,32 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as scratch:
         lake = options.folder or Path(scratch)
-        result: dict[str, Any] = {"works": {}}
+        earlier = json.loads(options.json.read_text()) if options.join and options.json.exists() else {}
+        result: dict[str, Any] = {name: earlier[name] for name in ("works", "growth") if name in earlier}
+        result.setdefault("works", {})
+        result["peers"] = peers_of(options.peers_python) or earlier.get("peers", {})
         for work in options.works:
             commands = prepare(lake, work, options)
-            result["works"][work] = {
-                "size": size_of(work, options),
-                "whole": compared(rounds(commands, options.rounds)),
-                "warm": ratios(warm(commands, options.rounds)) if options.warm else None,
-            }
+            measured, failed = rounds(commands, options.rounds)
+            found = {"size": size_of(work, options), "whole": compared(measured)} | (
+                {"failed": failed} if failed else {}
+            )
+            result["works"][work] = found
+            publish(result, PACKAGES, options, plot)  # what is measured is kept, whatever the next one does
+            if warm_ones := [command for command in commands if command.system in options.warm]:
+                found["warm"] = ratios(warm(warm_ones, options.rounds))
         if options.rows:
             result["growth"] = growth(lake, options.rows, options.cores)
-    publish(result | {"rounds": options.rounds}, PACKAGES, options, plot)
+    publish(result, PACKAGES, options, plot)
+
+
+def peers_of(python: str | None) -> dict[str, str]:
+    """Return the versions of the peers that have an interpreter of their own."""
+    if python is None:
+        return {}
+    asked = f"from importlib.metadata import version; print(*(version(name) for name in {PEERS_APART}))"
+    said = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True).stdout.split()
+    return dict(zip(PEERS_APART, said, strict=True))
 
 
 def size_of(work: str, options: argparse.Namespace) -> int:
@@ -159,17 +189,26 @@ def prepare(lake: Path, work: str, options: argparse.Namespace) -> list[Command]
     return [Command(name, work, folder, options.peers_python) for name in names]
 
 
-def rounds(commands: list[Command], count: int) -> dict[str, list[dict[str, float]]]:
-    """Run all commands in turn."""
+def rounds(commands: list[Command], count: int) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
+    """Run all commands in turn; return what they took, and why some took part no further."""
     found: dict[str, list[dict[str, float]]] = {command.system: [] for command in commands}
+    failed: dict[str, str] = {}
     for number in range(count + 1):
         shift = number % len(commands)
         for command in (*commands[shift:], *commands[:shift]):
-            measured = command.seconds() | {"load_average": round(os.getloadavg()[0], 1)}
+            if command.system in failed:
+                continue
+            try:
+                measured = command.seconds() | {"load_average": round(os.getloadavg()[0], 1)}
+            except Failed as error:
+                failed[command.system] = str(error).splitlines()[0]
+                found.pop(command.system)
+                print(f"{command.work} {number}: {command.system} failed: {error}", file=sys.stderr, flush=True)
+                continue
             print(f"{command.work} {number}: {command.system} {measured}", file=sys.stderr, flush=True)
             if number:
                 found[command.system].append(measured)
-    return found
+    return found, failed
 
 
 def warm(commands: list[Command], count: int) -> dict[str, list[float]]:
@@ -228,7 +267,7 @@ def growth(lake: Path, rows: Sequence[int], cores: Sequence[int]) -> list[dict[s
 
 
 def plot(result: dict[str, Any]) -> Any:
-    """Draw each work's whole commands."""
+    """Draw each work's whole commands, with the machine and the versions below."""
     works = result["works"]
     figure, axes = panels(len(works), 0.32 * sum(len(found["whole"]) + 3 for found in works.values()))
     for one, (work, found) in zip(axes, works.items(), strict=True):
@@ -239,15 +278,20 @@ def plot(result: dict[str, Any]) -> Any:
             one.plot(measured["seconds"], [row] * len(measured["seconds"]), "o", color="#333333", markersize=3)
         one.set_yticks(range(len(entries)), [name.replace("_", " ") for name, _ in entries])
         one.set_title(f"{work}, {found['size']:,}: seconds from shell to exit", loc="left", fontsize=10)
+    machine, versions = result["machine"], result["versions"] | result["peers"]
+    text = f"{machine['processors']} processors ({machine['processor']}), {machine['system']}"
+    named = ", ".join(f"{name} {number}" for name, number in versions.items())
+    figure.supxlabel("\n".join(textwrap.wrap(f"{text}; {named}", 110)), fontsize=7)
     return figure
 
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--works", nargs="*", choices=list(MAKERS), default=list(MAKERS))
+    options.add_argument("--works", nargs="*", default=list(MAKERS), help=f"of {', '.join(MAKERS)}")
     options.add_argument("--systems", nargs="+", help="only these")
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--warm", action="store_true", help="also in warm processes")
+    options.add_argument("--warm", nargs="*", default=[], help="these systems also in warm processes")
+    options.add_argument("--join", action="store_true", help="keep the works that --json holds already")
     options.add_argument("--share", type=float, default=1.0, help="of each work's usual size")
     options.add_argument("--rows", type=int, nargs="*", default=[], help="of the local engine's growth")
     options.add_argument("--cores", type=int, nargs="+", default=[1, 2])

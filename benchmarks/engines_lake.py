@@ -89,8 +89,8 @@ def make_tensors(folder: Path, count: int) -> None:
         "inputs": {"x": "x"},
         "outputs": {"y": {"dtype": "uint8", "shape": []}},
     }
-    tensors = {"x": {"dtype": "uint8", "shape": [224, 224, 3]}}
-    write_job(folder, [{"python": step}], ["id"], tensors=tensors)
+    inputs = {"x": {"dtype": "uint8", "shape": [224, 224, 3]}}
+    write_job(folder, [{"python": step}], ["id"], inputs=inputs)
 
 
 def make_commits(folder: Path, commits: int) -> None:

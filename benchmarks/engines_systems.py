@@ -70,6 +70,7 @@ def ray(work: str, folder: Path, output: Path) -> None:
     from deltalake import DeltaTable, write_deltalake
 
     r.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    r.data.DataContext.get_current().target_max_block_size = 16 * 2**20  # else one block, and so one core, has all
     rows = r.data.read_parquet(DeltaTable(str(folder / "source")).file_uris())
     function = ray_photos if work == "photos" else ray_rows
     scored = rows.map_batches(
@@ -97,6 +98,7 @@ def predict_batch_udf(work: str, folder: Path, output: Path) -> None:
     """It takes numbers only; for photographs ``benchmarks/predict.py`` compares it."""
     from pyspark.ml.functions import predict_batch_udf as make
     from pyspark.sql import functions as fn
+    from pyspark.sql.types import DoubleType
 
     from lakemill import get_session
 
@@ -105,7 +107,7 @@ def predict_batch_udf(work: str, folder: Path, output: Path) -> None:
     names = rows.columns[1:]
     score = make(
         functools.partial(make_rows, str(folder)),
-        return_type="double",
+        return_type=DoubleType(),
         batch_size=ROWS_A_BATCH,
         input_tensor_shapes=[[len(names)]],
     )

@@ -1,14 +1,20 @@
-"""The light frameworks: what Lakemill adds to the framework's own call, how long models load, and Delta to Delta.
+"""The frameworks: what Lakemill adds to a framework's own call, how long models load, and Delta to Delta.
 
-python -m benchmarks.frameworks [--rows 200000] [--json FILE]
+python -m benchmarks.frameworks [--rows 200000] [--rounds 2] [--only NAME ...] [--json FILE] [--plot FILE]
 
 * ``overhead``: seconds of ``Pipeline.infer`` over the framework called on the ready array, for one batch.
 * ``load_seconds``: a fresh interpreter from nothing to the first result, on the model's own runtime and on pyfunc.
-* ``rows_per_second``: a whole job on the local engine, commit included, on either runtime.
+* ``rows_per_second``: from Delta to Delta in this process, which is warm: Lakemill on the local engine (on its own
+  runtime and on pyfunc) and on Spark, and ``mlflow.pyfunc.spark_udf`` of the same model in the same session. The
+  systems take turns; the number is the median of the rounds.
+
+PyTorch is measured where it is installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.results import parser, publish
+from benchmarks.results import draw_rates, panels, parser, publish
 
 FEATURES = 20
 REPEATS = 7
@@ -30,72 +36,173 @@ import sys
 import numpy as np
 from lakemill import ModelStep, Pipeline
 step = ModelStep(sys.argv[1], runtime=sys.argv[2])
-Pipeline((step,)).infer({{"inputs": np.zeros((1, {FEATURES}))}})
+Pipeline((step,)).infer({{sys.argv[3]: np.zeros((1, {FEATURES}), "float32")}})
 """
 
 
 def main() -> None:
     options_of = parser(__doc__)
     options_of.add_argument("--rows", type=int, default=200_000)
+    options_of.add_argument("--rounds", type=int, default=2)
+    options_of.add_argument("--only", nargs="*", default=[])
     options = options_of.parse_args()
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"rows": options.rows, "frameworks": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        data = np.random.default_rng(0).random((options.rows, FEATURES))
-        for name, (model, flavor, method) in models(data[:20_000]).items():
-            folder = Path(scratch) / name
-            direct = save(model, flavor, folder / "model", data, method)
-            result[name] = measured(folder, flavor, direct, data)
-            print(name, result[name], flush=True)
-    publish(result, ["lakemill", "scikit-learn", "xgboost-cpu", "mlflow"], options)
+        data = np.random.default_rng(0).random((options.rows, FEATURES), dtype="float32")
+        for name, (model, flavor, call) in models(data[:20_000]).items():
+            if options.only and name not in options.only:
+                continue
+            folder = Path(scratch) / name.replace(" ", "_")
+            save(model, flavor, folder / "model", data, call)
+            result["frameworks"][name] = measured(folder, flavor, call, data, options.rounds)
+            print(name, result["frameworks"][name], file=sys.stderr, flush=True)
+    publish(result, ["lakemill", "scikit-learn", "xgboost-cpu", "lightgbm", "mlflow", "pyspark"], options, draw)
 
 
-def models(data: np.ndarray[Any, Any]) -> dict[str, tuple[Any, str, str]]:
-    """Return models, each with MLflow's flavor and the method that is called."""
+def draw(result: dict[str, Any]) -> Any:
+    figure, axes = panels(len(result["frameworks"]), 1.7 * len(result["frameworks"]))
+    for one, (name, found) in zip(axes, result["frameworks"].items(), strict=True):
+        rates = found["rounds"]
+        draw_rates(one, rates, {system: f"{found['rows_per_second'][system]:,}" for system in rates})
+        one.set_title(f"{name}: rows a second, Delta to Delta", loc="left", fontsize=10)
+    return figure
+
+
+def models(data: np.ndarray[Any, Any]) -> dict[str, tuple[Any, str, Callable[[Any], Any]]]:
+    """Return models, each with MLflow's flavor and the framework's own call."""
+    import lightgbm
+    import onnxruntime
     import xgboost
+    from skl2onnx import to_onnx
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPRegressor
 
     labels = (data[:, 0] + data[:, 1] > 1).astype(int)
-    return {
-        "logistic regression": (LogisticRegression().fit(data, labels), "sklearn", "predict"),
-        "gradient boosting": (HistGradientBoostingClassifier(max_iter=50).fit(data, labels), "sklearn", "predict"),
-        "xgboost": (xgboost.XGBClassifier(n_estimators=100).fit(data, labels), "xgboost", "predict"),
+    linear = LogisticRegression().fit(data, labels)
+    boosting = HistGradientBoostingClassifier(max_iter=50).fit(data, labels)
+    trees = xgboost.XGBClassifier(n_estimators=100).fit(data, labels)
+    leaves = lightgbm.LGBMRegressor(n_estimators=100, verbose=-1).fit(data, labels)
+    graph = to_onnx(MLPRegressor(hidden_layer_sizes=(128, 128), max_iter=3).fit(data, labels), data[:1])
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    found: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
+        "logistic regression": (linear, "sklearn", linear.predict),
+        "gradient boosting": (boosting, "sklearn", boosting.predict),
+        "xgboost": (trees, "xgboost", trees.predict),
+        "lightgbm": (leaves, "pyfunc", leaves.predict),
+        "onnx": (graph, "onnx", lambda rows: session.run(None, {"X": rows})[0]),
     }
+    if importlib.util.find_spec("torch"):
+        found["torch"] = _torch()
+    return found
 
 
-def save(
-    model: Any, flavor: str, folder: Path, data: np.ndarray[Any, Any], method: str
-) -> Callable[[np.ndarray[Any, Any]], Any]:
-    """Save an MLflow model with a signature; return the framework's own call."""
-    import mlflow.sklearn
-    import mlflow.xgboost
+def _torch() -> tuple[Any, str, Callable[[Any], Any]]:
+    import torch
+
+    layers = torch.nn.Linear(FEATURES, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.ReLU()
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(256, 1)).eval()
+
+    def call(rows: Any) -> Any:
+        with torch.inference_mode():
+            return network(torch.from_numpy(rows)).numpy()
+
+    return network, "torch", call
+
+
+def save(model: Any, flavor: str, folder: Path, data: np.ndarray[Any, Any], call: Callable[[Any], Any]) -> None:
+    """Save an MLflow model with a signature."""
     from mlflow.models import infer_signature
 
-    call: Callable[[np.ndarray[Any, Any]], Any] = getattr(model, method)
-    signature = infer_signature(data[:5], call(data[:5]))
-    modules = {"sklearn": mlflow.sklearn, "xgboost": mlflow.xgboost}
-    form = {"serialization_format": "cloudpickle"} if flavor == "sklearn" else {}
-    modules[flavor].save_model(model, folder, signature=signature, pip_requirements=["mlflow"], **form)
-    return call
+    modules = {"sklearn": "sklearn", "xgboost": "xgboost", "pyfunc": "lightgbm", "onnx": "onnx", "torch": "pytorch"}
+    forms = {"sklearn": {"serialization_format": "cloudpickle"}, "torch": {"serialization_format": "pickle"}}
+    few: Any = {"X": data[:5]} if flavor == "onnx" else data[:5]  # a graph's input has a name
+    signature = infer_signature(few, call(data[:5]))
+    module = importlib.import_module(f"mlflow.{modules[flavor]}")
+    module.save_model(model, folder, signature=signature, pip_requirements=["mlflow"], **forms.get(flavor, {}))
 
 
 def measured(
-    folder: Path, flavor: str, direct: Callable[[np.ndarray[Any, Any]], Any], data: np.ndarray[Any, Any]
+    folder: Path, flavor: str, direct: Callable[[Any], Any], data: np.ndarray[Any, Any], rounds: int
 ) -> dict[str, Any]:
     from lakemill import ModelStep, Pipeline
 
     pipeline = Pipeline((ModelStep(str(folder / "model")),))
     batch = data[:50_000]
-    assert np.array_equal(pipeline.infer({"inputs": batch}, dataset="out")["out.output"], direct(batch))
+    name = pipeline.resolve().models[0].inputs[0].name
+    (result,) = pipeline.infer({name: batch}, dataset="out").values()
+    np.testing.assert_allclose(np.ravel(result), np.ravel(direct(batch)), rtol=1e-5)
+    table = pa.table({name: pa.FixedSizeListArray.from_arrays(pa.array(batch.ravel()), FEATURES)})
     bare = best(lambda: direct(batch))
-    table = pa.table({"inputs": pa.FixedSizeListArray.from_arrays(pa.array(batch.ravel()), FEATURES)})
     ours = best(lambda: pipeline.infer(table, dataset="out"))
+    kinds = list(dict.fromkeys((flavor, "pyfunc")))
+    found = {system: [] for system in ("lakemill local", "lakemill local, pyfunc", "lakemill spark", "spark_udf")}
+    if flavor == "pyfunc":
+        del found["lakemill local, pyfunc"]
+    source = written(folder, name, data)
+    for turn in range(rounds + 1):  # the first warms Spark's session, its workers and the models
+        for system, rates in found.items():
+            try:
+                seconds = run(system, folder, source, name, turn)
+            except Exception as error:  # of MLflow's or Spark's own: this system cannot run this model
+                print(f"{system} fails: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr)
+                continue
+            if turn:
+                rates.append(round(len(data) / seconds))
     return {
         "overhead": round(ours / bare - 1, 3),
         "bare_milliseconds": round(bare * 1000, 1),
-        "load_seconds": {kind: first_result(folder, kind) for kind in (flavor, "pyfunc")},
-        "rows_per_second": {kind: job(folder, kind, data) for kind in (flavor, "pyfunc")},
+        "load_seconds": {kind: first_result(folder, kind, name) for kind in kinds},
+        "rows_per_second": {system: round(statistics.median(rates)) for system, rates in found.items() if rates},
+        "rounds": {system: rates for system, rates in found.items() if rates},
     }
+
+
+def written(folder: Path, name: str, data: np.ndarray[Any, Any]) -> Path:
+    from deltalake import write_deltalake
+
+    cells = pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), FEATURES).cast(pa.list_(pa.float32()))
+    write_deltalake(folder / "rows", pa.table({"id": pa.array(range(len(data))), name: cells}))
+    return folder / "rows"
+
+
+def run(system: str, folder: Path, source: Path, name: str, turn: int) -> float:
+    """Return the seconds from Delta to Delta."""
+    output = str(folder / f"{system.replace(' ', '_').replace(',', '')}_{turn}")
+    started = time.perf_counter()
+    if system == "spark_udf":
+        spark_udf(folder, source, name, output, "array<double>" if "onnx" in folder.name else "double")
+    else:
+        job(folder, source, output, system)
+    return time.perf_counter() - started
+
+
+def spark_udf(folder: Path, source: Path, name: str, output: str, kind: str) -> None:
+    import mlflow.pyfunc
+
+    from lakemill import get_session
+
+    spark = get_session("benchmark")
+    score = mlflow.pyfunc.spark_udf(spark, str(folder / "model"), result_type=kind, env_manager="local")
+    rows = spark.read.format("delta").load(str(source))
+    rows.select("id", score(name).alias("out")).write.format("delta").save(output)
+
+
+def job(folder: Path, source: Path, output: str, system: str) -> None:
+    from lakemill import PredictConfig, get_session, predict_table
+
+    engine = "spark" if "spark" in system else "local"
+    runtime = {"runtime": "pyfunc"} if "pyfunc" in system else {}
+    config = PredictConfig.model_validate(
+        {
+            "name": "frameworks",
+            "source": {"table": str(source), "key": ["id"]},
+            "pipeline": {"steps": [{"model": {"uri": str(folder / "model"), **runtime}}]},
+            "output": {"table": output},
+            "engine": {"name": engine},
+        }
+    )
+    assert predict_table(config, get_session("benchmark") if engine == "spark" else None).rows_error == 0
 
 
 def best(call: Callable[[], Any]) -> float:
@@ -108,35 +215,10 @@ def best(call: Callable[[], Any]) -> float:
     return min(seconds)
 
 
-def first_result(folder: Path, runtime: str) -> float:
+def first_result(folder: Path, runtime: str, name: str) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", FIRST_RESULT, str(folder / "model"), runtime], check=True)
+    subprocess.run([sys.executable, "-c", FIRST_RESULT, str(folder / "model"), runtime, name], check=True)
     return round(time.perf_counter() - started, 2)
-
-
-def job(folder: Path, runtime: str, data: np.ndarray[Any, Any]) -> int:
-    """Return how many rows a second a whole job scores."""
-    from deltalake import write_deltalake
-
-    from lakemill import PredictConfig, predict_table
-
-    source = folder / "rows"
-    if not source.exists():
-        inputs = pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), FEATURES).cast(pa.list_(pa.float64()))
-        write_deltalake(source, pa.table({"id": pa.array(range(len(data))), "inputs": inputs}))
-    config = PredictConfig.model_validate(
-        {
-            "name": f"by-{runtime}",
-            "source": {"table": str(source), "key": ["id"]},
-            "pipeline": {"steps": [{"model": {"uri": str(folder / "model"), "runtime": runtime}}]},
-            "output": {"table": str(folder / f"by_{runtime}")},
-            "engine": {"name": "local"},
-        }
-    )
-    started = time.perf_counter()
-    result = predict_table(config)
-    assert result.rows_error == 0
-    return round(result.rows / (time.perf_counter() - started))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ FOLDER, IMAGES = f"{LAKE}/files", f"{LAKE}/images"
 # MAGIC %md
 # MAGIC ## 1. A folder
 # MAGIC
-# MAGIC Some files are no usable image, whatever their names say: they would stop a training in its fourth hour. Ingest
-# MAGIC finds them out and puts them aside; here they are only counted.
+# MAGIC Some files in it are no usable image, whatever their names say: they would stop a training in its fourth hour.
+# MAGIC Ingest finds them out and puts them aside; the end of this notebook lists them.
 
 # COMMAND ----------
 
@@ -49,9 +49,8 @@ def gallery(contents: list[bytes], titles: list[str]) -> Figure:
     return figure.update_xaxes(visible=False).update_yaxes(visible=False).update_layout(margin={"t": 30, "b": 0})
 
 
-files = sorted(path for path in Path(FOLDER).rglob("*") if path.suffix in (".png", ".jpg"))
-photos = [path for path in files if path.suffix == ".jpg"]
-shown = [*photos, *files[:: len(files) // 8][: 10 - len(photos)]]
+photos, digits = sorted(Path(FOLDER, "photos").iterdir()), sorted(Path(FOLDER, "digits", "train").glob("?/????.png"))
+shown = [*photos, *digits[:: len(digits) // 8]][:10]
 from_folder = gallery([path.read_bytes() for path in shown], [path.name for path in shown])
 from_folder
 

@@ -128,7 +128,7 @@ from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own name for i
 trimmed = images.select("path", "content")
 grey = trimmed.groupBy(F.hash("path") % 8).applyInPandas(to_grey, "path string, content binary")
 joined = images.drop("content", "length", "sha256", "mode").join(grey, "path").withColumn("length", F.length("content"))
-tables.save(joined.write.mode("overwrite"), GREY)
+tables.save(joined.repartition(8).write.mode("overwrite"), GREY)  # in small files, as a day of appends leaves them
 before, after = images.agg(F.sum("length")).first()[0], tables.read(spark, GREY).agg(F.sum("length")).first()[0]
 print(f"{before:,} bytes in colour, {after:,} in grey")
 

@@ -169,3 +169,31 @@ def photo_classifier(path: Path, *, classes: int) -> Path:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return path
+
+
+def factor_model(path: Path, factor: float, output: str = "demand") -> Path:
+    """Write a model ``sales -> sales * factor``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["sales", "factor"], [output])],
+        "factor",
+        [helper.make_tensor_value_info("sales", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array([factor], np.float32), "factor")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+def big_factor_model(path: Path) -> None:
+    """Write a model of 600 KiB of the same inputs and outputs."""
+    import onnx
+    from onnx import numpy_helper
+
+    factor_model(path, 1)
+    model = onnx.load(str(path))
+    unused = np.random.default_rng(len(path.name)).random(150_000, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(unused, f"unused{path.stem}"))
+    onnx.save(model, str(path))

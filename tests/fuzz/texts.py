@@ -16,7 +16,8 @@ import yaml
 from lakemill.config.ingest import IngestConfig
 from lakemill.config.predict import PredictConfig
 from lakemill.config.transform import TransformConfig
-from lakemill.pipelines.plan_report import PlanReport, resolve_all
+from lakemill.pipelines.dry_run import resolve_all
+from lakemill.pipelines.plan_report import PlanReport
 from lakemill.pipelines.resolving import resolve_uri
 from lakemill_udfs.errors import LakemillError, RowError
 from lakemill_udfs.files import RowFiles

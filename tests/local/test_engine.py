@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from sklearn.ensemble import HistGradientBoostingRegressor
 
+from lakemill import PredictConfig, predict_table
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.engine import Following, Once, Slice, Transaction, Watch
 from lakemill.engines.local.engine import LocalEngine
@@ -173,6 +177,32 @@ def test_workers_are_chosen_by_what_the_pipeline_does(plan: PredictPlan) -> None
     python = plan_for([function("double")], pa.schema([("x", pa.float32())]))
     assert workers_for(python, 2).kind == "processes"
     assert workers_for(python, 2, "threads").kind == "threads"
+
+
+def test_threads_that_share_boosted_trees_give_what_the_estimator_gives(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values, rows = random.random((200, 2)), 3000
+    trees = HistGradientBoostingRegressor(max_iter=5).fit(values, values.sum(axis=1))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(trees))
+    inputs = random.random((rows, 2))
+    for part in np.array_split(np.arange(rows), 4):
+        write_deltalake(str(tmp_path / "rows"), pa.table({"id": part, "inputs": list(inputs[part])}), mode="append")
+    model = {"uri": str(tmp_path / "model.pkl"), "trust": True, "outputs": {"predictions": {"dtype": "float64"}}}
+    config = PredictConfig.load(
+        None,
+        (),
+        name="trees",
+        source={"table": str(tmp_path / "rows"), "key": ["id"]},
+        pipeline={"steps": [{"model": model}]},
+        output={"table": str(tmp_path / "predictions")},
+        engine={"name": "local", "batch_rows": 100},
+    )
+    told: list[str] = []
+    result = predict_table(config, progress=told.append)
+    assert (result.rows, result.rows_error) == (rows, 0)
+    assert len({task["pid"] for task in result.tasks}) == 1, "one process, whose threads share the model"
+    found = DeltaTable(str(tmp_path / "predictions")).to_pyarrow_table().sort_by("id")
+    assert found["out"].combine_chunks().field(0).to_pylist() == trees.predict(inputs).tolist()
 
 
 def following(engine: LocalEngine, source: str, checkpoint: Path, **options: object) -> Following:

@@ -14,7 +14,7 @@ from lakemill import KeyedStep, Pipeline, PredictConfig, predict_table
 from lakemill.pipelines.registry import mlflow_at
 from lakemill_udfs import keyed
 from lakemill_udfs.models.cache import ModelCache
-from tests.unit.worker.test_keyed import big_model, factor_model
+from tests.lake import big_factor_model, factor_model
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_thousand_models_on_one_worker_within_a_budget(tmp_path: Path, fresh: 
     for key in range(1000):
         factor_model(tmp_path / f"store-{key}.onnx", key)
     for padding in range(2):  # two models of 600 KiB, so that 1 MiB holds one of them
-        big_model(tmp_path / f"store-big{padding}.onnx")
+        big_factor_model(tmp_path / f"store-big{padding}.onnx")
     write_deltalake(
         tmp_path / "sales",
         pa.table(

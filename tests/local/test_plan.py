@@ -13,7 +13,7 @@ import pytest
 from deltalake import write_deltalake
 
 from lakemill import PredictConfig, predict_table
-from lakemill.pipelines.plan_text import render
+from lakemill.pipelines.plan_report import render
 from lakemill.plan.job import plan_job
 
 ROWS = 26

@@ -190,6 +190,21 @@ def test_one_module_reads_a_table_s_log(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
+def test_no_room_goes_through_the_face(path: Path) -> None:
+    """``lakemill`` hands on names of every room: through it, a room would reach those above it unseen."""
+    import lakemill
+
+    taken = {
+        f"{name(path)}:{node.lineno} imports {alias.name} from lakemill: name its module"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "lakemill"
+        for alias in node.names
+        if alias.name in lakemill.__all__
+    }
+    assert not taken, sorted(taken)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_the_library_imports_no_job(path: Path) -> None:
     assert not imports(path).keys() & ({"jobs", "tests"} | {job.stem for job in JOBS})
 

@@ -10,11 +10,14 @@ from lakemill_udfs.files import NO_FILES, RowFiles
 from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.cascade import CascadeStep
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import Branch, Wiring
 
 GATHERED_BATCHES = 8
-"""Batches whose rows for a second model are put together: with 70 % sure, 8 give 2.4 full ones."""
+"""Batches whose rows for a second model, or for a key's, are put together: with 70 % sure, 8 give 2.4 full ones."""
+MOST_GATHERED = 65_536
+"""Rows that go through the steps together at most, where batches are put together."""
 
 RESERVED = ("time", "in", "out", "anomaly", "error", "metadata", "_task")
 """Columns that a predictions table has of its own."""
@@ -149,8 +152,9 @@ class PredictPlan:
     @property
     def pass_rows(self) -> int:
         """Rows that go through the steps together: several batches where some are gathered into full ones."""
-        is_gathered = any(isinstance(step, CascadeStep) for step in self.pipeline.steps)
-        return self.batch_rows * GATHERED_BATCHES if is_gathered else self.batch_rows
+        is_gathered = any(isinstance(step, CascadeStep | KeyedStep) for step in self.pipeline.steps)
+        gathered = min(self.batch_rows * GATHERED_BATCHES, MOST_GATHERED)
+        return max(self.batch_rows, gathered) if is_gathered else self.batch_rows
 
     @property
     def source_columns(self) -> tuple[str, ...]:

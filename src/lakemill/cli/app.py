@@ -172,7 +172,7 @@ def plan(
 ) -> None:
     """Dry run: what would be scored and how, and all problems at once; scores and writes nothing."""
     from lakemill.config.predict import PredictConfig
-    from lakemill.pipelines.plan_text import layout
+    from lakemill.pipelines.plan_report import layout
     from lakemill.plan.job import plan_job
 
     found = plan_job(PredictConfig.load(config, overrides or (), registry=registry), probe=probe, progress=tell)

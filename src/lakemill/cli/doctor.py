@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -58,7 +58,7 @@ class Finding:
         """Return it as one line, masked."""
         return masked(f"{self.state:<8} {self.subject}: {self.says}" + (f" -> {self.do}" if self.do else ""))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return {name: value and masked(value) for name, value in asdict(self).items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakemill.cli.output import guarded, tell
 from lakemill.config.base import JobConfig
@@ -23,7 +23,7 @@ class Result(Protocol):
         """Return the run in one line."""
         ...
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the run as JSON."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +45,7 @@ class MaskedStream:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 
@@ -83,7 +83,7 @@ def tell(line: str) -> None:
         print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
-def finish(summary: str, facts: dict[str, Any], *, as_json: bool) -> int:
+def finish(summary: str, facts: Mapping[str, object], *, as_json: bool) -> int:
     """Print a job's last line and return 0."""
     console.print(printable(summary, keep="\n"), markup=False)
     if as_json:

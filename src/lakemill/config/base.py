@@ -21,7 +21,7 @@ from lakemill_udfs.errors import ConfigError
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
-def parse_bytes(value: Any) -> Any:
+def parse_bytes(value: object) -> object:
     """Return ``64MiB`` as a number of bytes; numbers pass as they are."""
     if not isinstance(value, str):
         return value

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from lakemill.config.json_schema import all_keys, keys_at
 
@@ -40,7 +41,7 @@ KINDS_WANTED = {
 }
 
 
-def describe(problems: Sequence[Mapping[str, Any]], raw: Any, model: type[BaseModel]) -> list[str]:
+def describe(problems: Sequence[ErrorDetails], raw: object, model: type[BaseModel]) -> list[str]:
     """Return one sentence for each place where a configuration is wrong.
 
     Args:
@@ -48,7 +49,7 @@ def describe(problems: Sequence[Mapping[str, Any]], raw: Any, model: type[BaseMo
         raw: What was checked.
         model: What it was checked against.
     """
-    places: dict[Place, list[Mapping[str, Any]]] = {}
+    places: dict[Place, list[ErrorDetails]] = {}
     branched: set[Place] = set()  # places that may hold one thing or another
     for problem in problems:
         place, has_branches = _place(problem, raw)
@@ -60,10 +61,11 @@ def describe(problems: Sequence[Mapping[str, Any]], raw: Any, model: type[BaseMo
     return [_sentence(place, found, model) for place, found in places.items() if place not in vague]
 
 
-def _place(problem: Mapping[str, Any], raw: Any) -> tuple[Place, bool]:
+def _place(problem: ErrorDetails, raw: object) -> tuple[Place, bool]:
     """Return where in the YAML a problem is, without the names of types, and whether there were such names."""
     place: list[str | int] = []
-    parts, value, tags = problem["loc"], raw, 0
+    parts, tags = problem["loc"], 0
+    value: object = raw
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         if isinstance(value, Mapping) and (part in value or (is_last and problem["type"] in MISSING)):
@@ -77,7 +79,7 @@ def _place(problem: Mapping[str, Any], raw: Any) -> tuple[Place, bool]:
     return tuple(place), tags > 0
 
 
-def _sentence(place: Place, problems: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> str:
+def _sentence(place: Place, problems: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
     first, dotted = problems[0], ".".join(map(str, place))
     if first["type"] in UNKNOWN:
         return f"unknown key '{dotted}'" + _near_key(place, model)
@@ -94,7 +96,7 @@ def _sentence(place: Place, problems: Sequence[Mapping[str, Any]], model: type[B
     return f"'{dotted}' must be {wanted}{like}; got {_given(value)}" + _near_value(problems)
 
 
-def _wanted(problem: Mapping[str, Any]) -> str:
+def _wanted(problem: ErrorDetails) -> str:
     if problem["type"] in WANTED:
         return WANTED[problem["type"]](problem.get("ctx", {}))
     for kind, wanted in KINDS_WANTED.items():
@@ -103,7 +105,7 @@ def _wanted(problem: Mapping[str, Any]) -> str:
     return str(problem["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 
-def _given(value: Any) -> str:
+def _given(value: object) -> str:
     if type(value) in KINDS:
         return KINDS[type(value)]
     if isinstance(value, bool):
@@ -125,7 +127,7 @@ def _near_key(place: Place, model: type[BaseModel]) -> str:
     return f"; there are: {', '.join(known)}" if known else ""
 
 
-def _near_value(problems: Sequence[Mapping[str, Any]]) -> str:
+def _near_value(problems: Sequence[ErrorDetails]) -> str:
     given = problems[0]["input"]
     words = [
         word.strip("'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -142,7 +142,7 @@ def _check_not_reserved(names: Iterable[str]) -> None:
 Part = Literal["*", "time", "in", "out", "anomaly", "metadata"]
 
 
-def _parts(value: Any) -> Any:
+def _parts(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
@@ -169,7 +169,7 @@ class OutputConfig(Strict):
         return tuple(part for part in ("time", "in", "out", "anomaly") if part in self.dataset or "*" in self.dataset)
 
 
-def _trust(value: Any) -> Any:
+def _trust(value: object) -> object:
     return {"models": value} if isinstance(value, str) else value
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def stop_signals(said: Callable[[], None] = lambda: None) -> Iterator[threading.
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
-    def note(_number: int, _frame: Any) -> None:
+    def note(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         restore()
         said()

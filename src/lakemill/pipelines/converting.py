@@ -49,7 +49,7 @@ class Certificate:
     worst_rows: tuple[int, ...]
     by: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self) | {"worst_rows": list(self.worst_rows), "summary": str(self)}
 

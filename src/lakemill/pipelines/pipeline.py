@@ -250,7 +250,7 @@ class Pipeline(StepByStep):
             For each input the column, its form, its conversion and whether that copies; the result's schema; batch
             sizes with reasons; the models that aliases stand for; and all problems. ``print`` shows it.
         """
-        from lakemill.pipelines.plan_report import plan_source
+        from lakemill.pipelines.dry_run import plan_source
 
         return plan_source(self, source, registry=registry, probe=probe)
 

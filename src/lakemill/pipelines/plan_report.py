@@ -1,67 +1,23 @@
-"""``lakemill plan``: what a run would do, and everything that keeps it from doing it. Nothing is scored or written."""
+"""What a run would do, and everything that keeps it from doing it: as a value, as JSON, as text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from lakemill.config.trust import NAMED, Trust
-from lakemill.engines.schemas import ddl, fields_of, predictions_schema, tensors_of
-from lakemill.pipelines.function_code import FunctionCode
-from lakemill.pipelines.input_forms import InputForm, input_forms
-from lakemill.pipelines.planning import (
-    AUTO_BATCH_BYTES,
-    FEWEST_ROWS,
-    MOST_ROWS,
-    MOST_SCALAR_ROWS,
-    SCALAR_BATCH_BYTES,
-    is_scalar,
-    look_at_check,
-    look_at_function,
-    make_plan,
-)
-from lakemill.pipelines.probe import probe as run_probe
-from lakemill.pipelines.registry import Finder
-from lakemill.pipelines.resolving import Resolved, resolve
+from lakemill.pipelines.input_forms import InputForm
 from lakemill_udfs.errors import ConfigError, LakemillError
-from lakemill_udfs.masking import masked
-from lakemill_udfs.models.model import ModelSpec
-from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import PythonStep
-from lakemill_udfs.steps.kinds import Step, model_steps
-from lakemill_udfs.tensors.spec import Kind, TensorSpec, arrow_tensors
-from lakemill_udfs.wiring import wire
-from lakemill_udfs.worker import columns_of
+from lakemill_udfs.masking import printable
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-
-PROBE_ROWS = 16
-
-
-@dataclass(frozen=True)
-class SourceColumns:
-    """The columns of a source.
-
-    Args:
-        kinds: What each holds.
-        types: Arrow type of each, or in words what Python holds.
-    """
-
-    kinds: Mapping[str, Kind]
-    types: Mapping[str, pa.DataType | str]
-
-    @classmethod
-    def of(cls, schema: pa.Schema) -> SourceColumns:
-        """Return those of an Arrow schema."""
-        return cls(tensors_of(schema), {name: field.type for name, field in fields_of(schema).items()})
+MOST_MODELS = 8  # that are named
+WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -125,7 +81,7 @@ class PlanReport:
         """2 if there is a problem, else 0."""
         return ConfigError.exit_code if self.problems else 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self)
 
@@ -144,173 +100,114 @@ class PlanReport:
             self.add(error)
 
     def __str__(self) -> str:
-        from lakemill.pipelines.plan_text import render
-
         return render(self)
 
 
-def plan_source(pipeline: Pipeline, source: Any, *, registry: str | None = None, probe: bool = False) -> PlanReport:
-    """Return the plan of a pipeline over data; see ``lakemill.Pipeline.plan``."""
-    from lakemill.in_process.inputs import given
-
-    report = PlanReport()
-    resolved, models = resolve_all(pipeline, registry, report)
-    if hasattr(source, "sparkSession"):
-        _describe_frame(report, resolved, models, source, probe=probe)
-        return report
-    data = given(source)
-    types = {name: getattr(column, "type", _python_form(column)) for name, column in data.columns.items()}
-    describe(report, resolved, models, SourceColumns(data.kinds, types), readable="all")
-    if probe and None not in models:
-        with report.noting():
-            count = min(data.rows, int(report.batch.get("rows", PROBE_ROWS)))
-            columns = {name: column[:count] for name, column in data.columns.items()}
-            report.probe = run_probe(resolved, columns, data.kinds, count)
-    return report
+def render(report: PlanReport) -> str:
+    """Return a plan as lines of text."""
+    console = Console(width=WIDTH, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(layout(report))
+    return capture.get().rstrip()
 
 
-def _describe_frame(
-    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], frame: DataFrame, *, probe: bool
-) -> None:
-    from lakemill.engines.spark.scan import scan_settings
-    from lakemill.engines.spark.schemas import arrow_schema
-    from lakemill.engines.spark.session import task_threads
-    from lakemill.pipelines.frames import carried_columns
-
-    schema, spark = arrow_schema(frame.schema), frame.sparkSession
-    carried = carried_columns(schema)
-    columns = SourceColumns.of(schema)
-    plan = describe(report, resolved, models, columns, threads=task_threads(spark), passthrough=carried)
-    if plan is not None:
-        report.output_schema = ddl(predictions_schema(plan, schema))
-        found = scan_settings(spark, schema, plan).items()
-        report.settings = [{"name": name, "value": value, "reason": reason} for name, (value, reason) in found]
-    if probe and None not in models:
-        add_probe(report, resolved, lambda count: frame.limit(count).toArrow())
-
-
-def _python_form(column: Any) -> str:
-    return f"numpy array of {column.dtype}" if isinstance(column, np.ndarray) else "Python values"
-
-
-def resolve_all(
-    pipeline: Pipeline, registry: str | None, report: PlanReport, trust: Trust = NAMED
-) -> tuple[Resolved, list[ModelSpec | None]]:
-    """Find what can be found of a pipeline, and note everything that cannot.
-
-    Returns:
-        The pipeline as far as it could be resolved, and each model step's model, None for one that was not found.
-    """
-    steps: list[Step] = []
-    models: list[ModelSpec | None] = []
-    finder = Finder(registry)
-    code = FunctionCode(finder, trust)
-    for step in pipeline.steps:
-        found: Resolved | None = None
-        with report.noting():
-            found = resolve(Pipeline((step,)), finder, trust)
-        models += found.models if found is not None else [None] * len(model_steps(step))
-        steps.append(found.pipeline.steps[0] if found is not None else step)
-        code.folders |= dict(found.code) if found is not None else {}
-    checks = pipeline.checks
-    with report.noting():
-        checks = code.of_checks(pipeline.checks)
-    resolved = Resolved(
-        Pipeline(tuple(steps), checks, pipeline.outputs, pipeline.inputs),
-        tuple(model for model in models if model is not None),
-        code=tuple(code.folders.items()),
+def layout(report: PlanReport) -> Group:
+    """Return a plan as something that rich prints."""
+    parts: list[RenderableType] = []
+    if report.engine is not None:
+        parts.append(_line("engine", report.engine))
+    if report.pipeline is not None:
+        parts.append(_line("pipeline", f"{report.pipeline['name'] or 'as declared'}, {report.pipeline['version']}"))
+    parts += _models(report)
+    if report.inputs:
+        parts.append(_inputs(report))
+    if report.waiting is not None:
+        parts.append(_line("to score", _waiting(report)))
+    if report.batch:
+        size = f", {_bytes(report.batch['bytes'])} of tensors" if report.batch["bytes"] is not None else ""
+        row = f" ({_bytes(report.batch['row_bytes'])} a row)" if report.batch["row_bytes"] is not None else ""
+        parts.append(_line("batch", f"{report.batch['rows']} rows{size}{row}; {report.batch['reason']}"))
+    if report.settings:
+        rows = [(setting["name"], setting["value"], setting["reason"]) for setting in report.settings]
+        parts.append(_table(("setting", "value", "because"), rows))
+    if report.output_schema is not None:
+        parts.append(_line("result", report.output_schema))
+    if report.probe is not None:
+        parts += [
+            Text("outputs of one batch, to paste into the pipeline:", style="bold"),
+            _text(probe_yaml(report.probe)),
+        ]
+    for problem in report.problems:
+        hint = f"\n  {problem['hint']}" if problem["hint"] else ""
+        parts.append(_text(f"[{problem['code']}] {problem['message']}{hint}", style="red"))
+    count = len(report.problems)
+    parts.append(
+        Text(f"{count} problem{'s' * (count > 1)}" if count else "no problems", style="red" if count else "green")
     )
-    return resolved, models
+    return Group(*parts)
 
 
-def describe(
-    report: PlanReport, resolved: Resolved, models: list[ModelSpec | None], source: SourceColumns, **options: Any
-) -> PredictPlan | None:
-    """Fill in what follows from a pipeline and its source's columns, and note what does not fit.
+def _models(report: PlanReport) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for model in report.models[:MOST_MODELS]:
+        version = f"version {model['version']}, " if model["version"] else ""
+        sha256 = str(model["sha256"])[:12]
+        said = f"{model['uri']} is {model['name']}, {version}sha256 {sha256}, on {model['runtime']}"
+        parts.append(_line("model", said))
+        if model["env"]:
+            parts.append(_line("", f"env: {model['env']}, in a process with the model's own packages"))
+        if model["certificate"]:
+            parts.append(_line("", f"converted: {model['certificate']}"))
+    if len(report.models) > MOST_MODELS:
+        parts.append(_line("model", f"and {len(report.models) - MOST_MODELS} more"))
+    return parts
 
-    Args:
-        report: To fill in.
-        resolved: The pipeline.
-        models: One for each model step; None for one that was not found.
-        source: What it has.
-        options: As ``make_plan`` takes them.
 
-    Returns:
-        The plan; None if there is a problem.
-    """
-    report.models = [
-        {
-            "uri": masked(model.uri),
-            "name": model.name,
-            "version": model.version,
-            "sha256": model.sha256,
-            "runtime": model.flavor,
-            "certificate": model.certificate,
-            "env": model.env,
-        }
-        for model in models
-        if model is not None
+def probe_yaml(probe: dict[str, dict[str, Any]]) -> str:
+    """Return what a probe found as YAML: ``outputs: {...}`` for each step."""
+    return "".join(
+        f"# {step}\n" + yaml.safe_dump({"outputs": outputs}, default_flow_style=None, sort_keys=False)
+        for step, outputs in probe.items()
+    )
+
+
+def _inputs(report: PlanReport) -> Table:
+    rows = [
+        (form.column, form.form, form.tensor, form.conversion, "yes" if form.copies else "no", ", ".join(form.feeds))
+        for form in report.inputs
     ]
-    for check in resolved.pipeline.checks:
-        with report.noting():
-            look_at_check(check)
-    for step in resolved.pipeline.steps:
-        if isinstance(step, PythonStep):
-            with report.noting():
-                look_at_function(step, step.inputs)
-    problems: list[LakemillError] = []
-    wiring = wire(resolved.pipeline, models, source.kinds, problems)
-    for problem in problems:
-        report.add(problem)
-    report.inputs = input_forms(resolved.pipeline, wiring, source.types)
-    if report.problems:
-        return None
-    report.pipeline = {"name": resolved.name, "version": resolved.pipeline.version}
-    with report.noting():
-        plan = make_plan(resolved, source.kinds, **options)
-        report.batch = batch_facts(plan, is_automatic=options.get("batch_rows", "auto") == "auto")
-        return plan
-    return None
+    return _table(("column", "holds", "becomes", "by", "copy", "feeds"), rows)
 
 
-def batch_facts(plan: PredictPlan, *, is_automatic: bool) -> dict[str, Any]:
-    """Return the size of a model batch and why it is so; bytes are None where a tensor's size is free."""
-    tensors = [spec for step in plan.wiring.steps for spec, _ in step.outputs]
-    tensors += [column.spec for column in plan.wiring.columns]
-    sizes = [spec.row_bytes for spec in tensors]
-    known = [size for size in sizes if size is not None]
-    row_bytes = sum(known) if len(known) == len(sizes) else None
-    largest = max((spec for spec in tensors if spec.row_bytes), key=lambda spec: spec.row_bytes or 0, default=None)
-    reason = _automatic(plan.batch_rows, largest, is_scalar(tensors)) if is_automatic else "engine.batch_rows says so"
-    return {
-        "rows": plan.batch_rows,
-        "row_bytes": row_bytes,
-        "bytes": None if row_bytes is None else row_bytes * plan.batch_rows,
-        "source_bytes_at_most": plan.batch_bytes,
-        "reason": reason,
-    }
+def _line(name: str, text: str) -> Text:
+    return Text.assemble((f"{name:<9}", "bold"), printable(text))
 
 
-def _automatic(rows: int, largest: TensorSpec | None, are_scalars: bool) -> str:
-    if largest is None:
-        return "automatic: no tensor has a known size"
-    if rows in (FEWEST_ROWS, MOST_ROWS, MOST_SCALAR_ROWS):
-        return (
-            f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
-        )
-    if are_scalars:
-        return f"automatic: the single numbers that are read fill {SCALAR_BATCH_BYTES / 2**20:.0f} MiB"
-    return f"automatic: a batch of {largest} fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB"
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text, keep="\n"), style=style)
 
 
-def add_probe(report: PlanReport, resolved: Resolved, first: Callable[[int], pa.Table]) -> None:
-    """Run one batch and note what each step gives.
+def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    return table
 
-    Args:
-        report: Gets it, or the reason why there is none.
-        resolved: The pipeline.
-        first: Returns so many rows of the source.
-    """
-    with report.noting():
-        table = first(int(report.batch.get("rows", PROBE_ROWS)))
-        report.probe = run_probe(resolved, columns_of(table), arrow_tensors(table.schema), table.num_rows)
+
+def _waiting(report: PlanReport) -> str:
+    waiting = report.waiting
+    assert waiting is not None  # noqa: S101 -- the caller looked
+    rows = "an unknown number of rows" if waiting.rows is None else f"{waiting.rows:,} rows"
+    files = f" in {waiting.files:,} files" if waiting.files is not None else ""
+    size = f", {_bytes(waiting.bytes)}" if waiting.bytes is not None else ""
+    since = f", added after version {waiting.after_version}" if waiting.after_version is not None else ""
+    note = f" ({waiting.note})" if waiting.note else ""
+    return f"{rows}{files}{size}{since}, source version {waiting.version}, mode {waiting.mode}{note}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError

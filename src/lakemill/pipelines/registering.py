@@ -55,7 +55,7 @@ class LoggedModel:
     alias: str | None = None
     certificate: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self)
 

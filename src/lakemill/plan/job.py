@@ -11,7 +11,8 @@ from lakemill.engines.choice import open_engine
 from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Snapshot
 from lakemill.engines.schemas import ddl, predictions_schema
-from lakemill.pipelines.plan_report import PlanReport, SourceColumns, add_probe, describe, resolve_all
+from lakemill.pipelines.dry_run import SourceColumns, add_probe, describe, resolve_all
+from lakemill.pipelines.plan_report import PlanReport
 from lakemill.pipelines.resolving import Resolved
 from lakemill.predict.commits import check_output
 from lakemill.predict.needs import predict_needs

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lakemill.config.predict import PredictConfig
+from lakemill.engines import table_names
 from lakemill.engines.engine import Patch
 from lakemill.predict.kept_notes import read_kept, write_kept
 from lakemill_udfs.pipeline import Pipeline
@@ -51,8 +52,12 @@ class Shadowed:
 
 
 def remember(config: PredictConfig, pipeline: Pipeline) -> None:
-    """Keep what a pipeline's version is of, before rows of that version are written."""
-    if _shadow(pipeline)[0] is None:
+    """Keep what a pipeline's version is of, before rows of that version are written.
+
+    A job without a place for a checkpoint, as a ``full`` one into a catalog's table may be, keeps nothing.
+    """
+    has_place = config.output.checkpoint is not None or table_names.is_path(config.output.table)
+    if _shadow(pipeline)[0] is None or not has_place:
         return
     kept, now = read_kept(config, KEPT), Shadowed.of(pipeline)
     if pipeline.version not in kept:

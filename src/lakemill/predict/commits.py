@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Unpack
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
 from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
-from lakemill.predict.run import Committed, Run, own_rows
+from lakemill.predict.run import Committed, Origin, Run, own_rows
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 
@@ -28,7 +28,7 @@ def commit(
     *,
     anew: bool = False,
     by_key: bool = False,
-    **origin: Any,
+    **origin: Unpack[Origin],
 ) -> Committed:
     """Score rows once, judge the share of errors, and write them in one commit.
 
@@ -56,7 +56,7 @@ def commit(
 
 
 @contextmanager
-def judged(run: Run, rows: Rows, *, anew: bool = False, **origin: Any) -> Iterator[Scored]:
+def judged(run: Run, rows: Rows, *, anew: bool = False, **origin: Unpack[Origin]) -> Iterator[Scored]:
     """Score rows once, keep them while the context lasts, and judge the share of errors.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from lakemill.pipelines.intervals import interval
 from lakemill_udfs.errors import ConfigError
@@ -36,7 +35,7 @@ class Share:
         low, high = self.interval
         return f"{self.count / self.rows:.2%} ({low:.2%} to {high:.2%}; {self.count:,} of {self.rows:,})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return its JSON form."""
         low, high = self.interval
         return {"count": self.count, "rows": self.rows, "low": low, "high": high}
@@ -88,11 +87,11 @@ class Speed:
         between = f" ({low:,.0f} to {high:,.0f})" if self.interval is not None else ""
         return f"{self.rows_per_second:,.0f} rows/s alone{between}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return its JSON form."""
         low, high = self.rows_per_second_interval
-        rate = {"rows_per_second": self.rows_per_second, "low": low, "high": high}
-        return {"nanoseconds": self.nanoseconds, "rows": self.rows, "batches": self.batches} | rate
+        rate: dict[str, object] = {"rows_per_second": self.rows_per_second, "low": low, "high": high}
+        return rate | {"nanoseconds": self.nanoseconds, "rows": self.rows, "batches": self.batches}
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ class ModelEvidence:
             known = "" if one.truth is None else f", label {one.truth}"
             yield f"    {one.key}: champion {one.champion}, {self.role} {one.challenger}{known} ({one.size:.3g})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return its JSON form."""
         shares = {name: getattr(self, name) for name in ("errors", "correct", "agreement")}
         return (

@@ -6,7 +6,7 @@ Batch jobs and streams share it.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakemill.engines.engine import Following, Slice, Transaction
 from lakemill.engines.marks import mark_of
@@ -20,7 +20,7 @@ from lakemill.predict.moved_columns import check_columns
 from lakemill.predict.progress import Note, source_replaced
 from lakemill.predict.rescore import Rescoring
 from lakemill.predict.resuming import check_job, is_current, moved, resume, write_note
-from lakemill.predict.run import Committed, Run
+from lakemill.predict.run import Committed, Origin, Run
 from lakemill.predict.upserts import check_feed, remove_orphans, score_changes
 from lakemill_udfs.plan import SourcePosition
 
@@ -176,7 +176,7 @@ class Slices:
     def _score(self, rows: Rows, piece: Slice, query_id: str | None, end: Position) -> Committed:
         run, config = self.run, self.run.config
         table = run.source.snapshot.id
-        origin: dict[str, Any] = {
+        origin: Origin = {
             "query_id": query_id,
             "batch_id": piece.batch_id,
             "source_version": piece.version,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from lakemill.engines.engine import opened
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import all_equal, sql_text
 from lakemill.predict.challengers import Remade, remade
 from lakemill.predict.commits import commit, write_quarantine
-from lakemill.predict.run import Run
+from lakemill.predict.run import Origin, Run
 from lakemill.predict.source import kept_rows
 
 FIRST_ROWS, MOST_ROWS = 1_000, 100_000
@@ -66,7 +65,7 @@ class Rescoring:
                 lambda own: engine.merge(scored, output, key, own, own=run.own, patch=part.patch)
             )
 
-        origin: dict[str, Any] = {"query_id": QUERY_ID, "batch_id": self.batch_id, "source_version": snapshot.version}
+        origin: Origin = {"query_id": QUERY_ID, "batch_id": self.batch_id, "source_version": snapshot.version}
         done = commit(_scoring(run, part), rows, write, **origin)
         if not done.rows:
             return False

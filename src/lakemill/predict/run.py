@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pyarrow as pa
 
@@ -19,9 +19,18 @@ from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import all_equal
 from lakemill.predict.progress import checkpoint_of, job_identity
 from lakemill.predict.source import Source
-from lakemill_udfs.plan import PredictPlan
+from lakemill_udfs.plan import PredictPlan, SourcePosition
 
 Progress = Callable[[str], None]
+
+
+class Origin(TypedDict, total=False):
+    """What completes the provenance of a batch's rows; see ``Provenance``."""
+
+    query_id: str | None
+    batch_id: int | None
+    source_version: int | None
+    position: SourcePosition | None
 
 
 @dataclass
@@ -57,7 +66,7 @@ class PredictResult:
     seconds: float = 0.0
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form, without the tasks."""
         return {key: value for key, value in asdict(replace(self, tasks=[])).items() if key != "tasks"}
 
@@ -171,7 +180,7 @@ class Run:
         rows = self.engine.rows(opened(self.engine, self.config.output.table)).where(own_rows(self.config))
         return rows if condition is None else rows.where(condition)
 
-    def scored(self, rows: Rows, *, anew: bool = False, **origin: Any) -> AbstractContextManager[Scored]:
+    def scored(self, rows: Rows, *, anew: bool = False, **origin: Unpack[Origin]) -> AbstractContextManager[Scored]:
         """Score rows once, and keep their predictions while the context lasts.
 
         Args:

@@ -62,7 +62,7 @@ class JobStatus:
     running: str | None
     runs: list[dict[str, Any]]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self)
 

@@ -6,7 +6,7 @@ differs whenever a row changed takes its place.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from lakemill.engines import table_names
 from lakemill.engines.engine import Transaction, opened
@@ -16,7 +16,7 @@ from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.keys import check_keys
 from lakemill.predict.progress import Note
 from lakemill.predict.resuming import check_job, is_current, note_whole
-from lakemill.predict.run import Committed, Run, rows_of_run
+from lakemill.predict.run import Committed, Origin, Run, rows_of_run
 from lakemill.predict.source import kept_rows
 from lakemill_udfs.errors import ConfigError
 
@@ -37,7 +37,7 @@ def check_feed(run: Run) -> None:
         )
 
 
-def score_changes(run: Run, changes: Rows, **origin: Any) -> Committed:
+def score_changes(run: Run, changes: Rows, **origin: Unpack[Origin]) -> Committed:
     """Score each key's last state and merge it into the predictions, in one commit.
 
     Args:
@@ -61,7 +61,7 @@ def score_changes(run: Run, changes: Rows, **origin: Any) -> Committed:
     return _merge(run, rows, gone if source.deleted == "remove" else None, **origin)
 
 
-def _merge(run: Run, rows: Rows, removed: Rows | None, **origin: Any) -> Committed:
+def _merge(run: Run, rows: Rows, removed: Rows | None, **origin: Unpack[Origin]) -> Committed:
     def write(scored: Scored) -> bool:
         if not scored.rows and (removed is None or removed.is_empty()):
             return True

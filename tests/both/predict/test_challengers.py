@@ -12,7 +12,9 @@ from deltalake import DeltaTable
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
-from lakemill import PredictConfig
+from lakemill import ConfigError, PredictConfig
+from lakemill.predict.challengers import remember
+from lakemill.predict.kept_notes import read_kept
 from tests.both.on import On
 from tests.lake import add_images
 
@@ -184,3 +186,16 @@ def test_without_the_note_of_what_a_version_was_rows_are_scored_whole(models: Mo
     models.calls()
     on.predict(job(models, "one", a="four"))
     assert models.calls() == {"one": ROWS, "four": ROWS}
+
+
+def test_a_full_job_into_a_catalog_s_table_needs_no_place_for_notes() -> None:
+    config = PredictConfig.load(
+        name="trial",
+        source={"table": "lake.images"},
+        pipeline={"steps": [{"shadow": {"champion": "a.onnx", "challengers": {"b": "b.onnx"}}}]},
+        output={"table": "lake.predictions"},
+        mode="full",
+    )
+    remember(config, config.pipeline.declared())
+    with pytest.raises(ConfigError, match="CHECKPOINT_UNKNOWN"):
+        read_kept(config, "shadow")

@@ -92,6 +92,18 @@ def test_full_replaces_everything_and_the_next_incremental_run_doubles_nothing(l
     assert len(predictions(lake)) == 22
 
 
+def test_the_first_incremental_run_after_a_full_one_reads_no_row(lake: Path, on: On) -> None:
+    """It costs what any run with nothing new costs: the logs are read, nothing is compared."""
+    on.predict(digits_job(lake, mode="full"))
+    for table in ("images", "predictions"):
+        for file in (lake / table).rglob("*.parquet"):
+            file.unlink()
+    told: list[str] = []
+    again = on.predict(digits_job(lake), progress=told.append)
+    assert (again.rows, again.batches) == (0, 0)
+    assert not any("say how far" in line for line in told)
+
+
 def test_a_lost_checkpoint_scores_nothing_twice(lake: Path, on: On) -> None:
     import shutil
 

@@ -37,6 +37,7 @@ def step(lake: Path, kind: str) -> dict[str, Any]:
         "shadow": {"shadow": {"champion": one, "challengers": {"two": two}}},
         "ensemble": {"ensemble": {"models": {"one": one, "two": two}}},
         "models": {"models": {"by": "label", "uri": f"{lake}/model-{{label}}.onnx"}},
+        "cascade": {"cascade": {"first": one, "then": two, "unless": "out.confidence >= 0.45", "softmax": True}},
     }[kind]
 
 
@@ -57,7 +58,7 @@ def rows(config: PredictConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["split", "route", "shadow", "ensemble", "models"])
+@pytest.mark.parametrize("kind", ["split", "route", "shadow", "ensemble", "models", "cascade"])
 def test_the_same_on_every_engine(lake: Path, spark: SparkSession, kind: str) -> None:
     on_spark, local = job(lake, kind, "spark"), job(lake, kind, "local")
     assert predict_table(on_spark, spark).rows == predict_table(local).rows == ROWS

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pandas as pd
 import pyarrow as pa
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from lakemill import ConfigError, KeyedStep, ModelError, Pipeline
 from lakemill_udfs import keyed
 from lakemill_udfs.models.cache import ModelCache
 from lakemill_udfs.worker import predict_batches
+from tests.lake import big_factor_model, factor_model
 from tests.unit.plans import plan_for
-
-
-def factor_model(path: Path, factor: float, output: str = "demand") -> Path:
-    """Write a model ``sales -> sales * factor``."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["sales", "factor"], [output])],
-        "factor",
-        [helper.make_tensor_value_info("sales", TensorProto.FLOAT, ["n"])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n"])],
-        [numpy_helper.from_array(np.array([factor], np.float32), "factor")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +88,9 @@ def test_what_cannot_work_is_said_before_anything_runs(models: Path, tmp_path: P
         Pipeline((step(models, sha256="0" * 64),)).resolve()
 
 
-def big_model(path: Path) -> None:
-    """Write a model of 600 KiB of the same inputs and outputs."""
-    factor_model(path, 1)
-    model = onnx.load(str(path))
-    unused = np.random.default_rng(len(path.name)).random(150_000, dtype=np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(unused, f"unused{path.stem}"))
-    onnx.save(model, str(path))
-
-
 def test_threads_share_the_models_of_keys_within_the_budget(models: Path, fresh: ModelCache, tmp_path: Path) -> None:
     for number in range(2):
-        big_model(tmp_path / f"store-{number}.onnx")
+        big_factor_model(tmp_path / f"store-{number}.onnx")
     keyed_step = KeyedStep("store", f"{tmp_path}/store-{{store}}.onnx", memory_mib=1)
     schema = pa.schema([("store", pa.int64()), ("sales", pa.float32())])
     plan = plan_for([keyed_step], schema, batch_rows=4)
@@ -124,3 +102,17 @@ def test_threads_share_the_models_of_keys_within_the_budget(models: Path, fresh:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(score, range(8))) == [80] * 8
     assert sum(entry.model_bytes for entry in fresh.entries.values()) <= 2**20
+
+
+def test_rows_of_a_key_are_put_together_from_several_batches(fresh: ModelCache, tmp_path: Path) -> None:
+    """Two models of which one fits: with rows in turn, each pass of 8 batches loads each model once."""
+    for number in range(2):
+        big_factor_model(tmp_path / f"store-{number}.onnx")
+    step = KeyedStep("store", f"{tmp_path}/store-{{store}}.onnx", memory_mib=1)
+    schema = pa.schema([("store", pa.int64()), ("sales", pa.float32())])
+    plan = replace(plan_for([step], schema, batch_rows=4), task_metrics=True)
+    batch = pa.record_batch([pa.array([0, 1] * 64), pa.array(np.arange(128, dtype=np.float32))], schema)
+    made = [row for part in predict_batches(plan, [batch]) for row in part.to_pylist()]
+    assert [row["out"]["demand"] for row in made] == list(range(128))
+    task = made[-1]["_task"]
+    assert (task["batches"], task["models_loaded"], task["models_dropped"]) == (4, 8, 7)

@@ -48,8 +48,15 @@ def runtime(flavor: str) -> Runtime:
 
 
 def shares_threads(spec: ModelSpec) -> bool:
-    """Return whether threads can share a model: its runtime works without Python's lock, in this process."""
-    return spec.env is None and runtime(spec.flavor).RELEASES_LOCK
+    """Return whether threads can share a model: its runtime works without Python's lock, in this process.
+
+    A runtime of many kinds of models may look at the one in question.
+    """
+    if spec.env is not None:
+        return False
+    module = runtime(spec.flavor)
+    looks = getattr(module, "releases_lock", None)
+    return module.RELEASES_LOCK or (looks is not None and bool(looks(Path(spec.location))))
 
 
 def recognise(path: Path, described: Mapping[str, Any], forced: str | None = None) -> tuple[str, ModelFiles] | None:

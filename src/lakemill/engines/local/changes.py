@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -194,7 +194,7 @@ class Changes:
 
 def _marked(file: DataFile, version: int, change: str | None) -> DataFile:
     """Return a file whose rows have ``CHANGE_FIELDS``; the change stands in the file if it is None."""
-    marks: tuple[tuple[str, Any], ...] = ((COMMIT_VERSION, version),)
+    marks: tuple[tuple[str, object], ...] = ((COMMIT_VERSION, version),)
     if change is not None:
         marks += ((CHANGE_TYPE, change),)
     return DataFile(file.path, file.size, file.rows, file.modified_ms, file.partition + marks, file.dropped)
@@ -205,7 +205,7 @@ def _is_change(entry: FileEntry) -> bool:
     return bool(entry.get("dataChange", True))
 
 
-def _typed(text: str | None, column: pa.Field) -> Any:
+def _typed(text: str | None, column: pa.Field) -> object:
     """Return a partition's value out of the log's text."""
     return None if text is None or text == "" else pa.scalar(text).cast(column.type).as_py()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 from deltalake.transaction import Transaction as DeltaTransaction
 
 from lakemill.engines.engine import Patch, Transaction
@@ -124,7 +124,7 @@ def append(snapshot: Snapshot, files: Sequence[WrittenFile], transaction: Transa
                 table, rows_of(files, snapshot.schema), mode="append", **_options(snapshot.schema, transaction)
             )
         else:
-            actions: list[Any] = [_action(snapshot.location, file) for file in files]
+            actions: list[AddAction | RemoveAction] = [_action(snapshot.location, file) for file in files]
             table.create_write_transaction(
                 actions, mode="append", schema=table.schema(), commit_properties=_properties(transaction)
             )
@@ -354,7 +354,7 @@ def _options(schema: pa.Schema, transaction: Transaction | None) -> dict[str, An
 
 
 def _commit(
-    snapshot: Snapshot, transaction: Transaction | None, write: Callable[[DeltaTable], Any], key: Sequence[str] = ()
+    snapshot: Snapshot, transaction: Transaction | None, write: Callable[[DeltaTable], object], key: Sequence[str] = ()
 ) -> Snapshot | None:
     """Write on the snapshot; where other applications' commits conflict, again on the newest one.
 

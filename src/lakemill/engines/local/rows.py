@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -157,7 +157,7 @@ class LocalRows:
         """Keep the rows whose ``columns`` no row of ``others`` has; null is equal to null."""
         return self._joined(cast(LocalRows, others), columns, "anti")
 
-    def _joined(self, others: LocalRows, columns: Sequence[str], how: Any) -> LocalRows:
+    def _joined(self, others: LocalRows, columns: Sequence[str], how: Literal["semi", "anti"]) -> LocalRows:
         names = list(columns)
         frames = [cast(pl.DataFrame, pl.from_arrow(batch)).unique() for batch in others.select(names).batches()]
         if not frames:

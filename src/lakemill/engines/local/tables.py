@@ -41,7 +41,7 @@ class DataFile:
     size: int
     rows: int | None
     modified_ms: int
-    partition: tuple[tuple[str, Any], ...] = ()
+    partition: tuple[tuple[str, object], ...] = ()
     dropped: bytes | None = field(default=None, repr=False)
 
     def dropped_rows(self, rows: int) -> NDArray[np.bool_] | None:
