@@ -16,7 +16,7 @@ from tests.events import EVENTS, World, live
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "1"))
 SEQUENCE = st.lists(st.sampled_from([*["append", "run"] * 4, "killed_run", *sorted(EVENTS)]), max_size=8)
 SEQUENCES = (
     ("append", "run", "append", "restore_output", "run", "older_checkpoint"),
