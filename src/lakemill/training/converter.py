@@ -13,7 +13,8 @@ from lakemill.training.arguments import filter_sql, reader_arguments
 from lakemill.training.exporting import export_rows
 from lakemill.training.fields import Fields
 from lakemill.training.frames import PARENT, copy_of, discard, local_form
-from lakemill.training.loader import Loader, Reading
+from lakemill.training.loader import Loader
+from lakemill.training.reading import Reading
 from lakemill.training.snapshot import TrainingTable, open_training_table
 from lakemill.training.tensorflow_dataset import tensorflow_dataset
 from lakemill.training.torch_batches import import_torch, torch_batch

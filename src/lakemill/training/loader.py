@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -17,39 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lakemill.training.epochs import Epochs, Order, Segment, Window
-from lakemill.training.fields import Arrays, Fields
+from lakemill.training.epochs import Epochs, Segment, Window
 from lakemill.training.makers import Held, Processes, Taken, Threads
-from lakemill.training.snapshot import TrainingTable
+from lakemill.training.reading import Reading
 from lakemill_udfs.errors import ConfigError, RunError
 
 WINDOWS_AHEAD = 2
 """Windows that are read ahead of the one in use; each holds its rows as they are stored."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a loader reads, and how.
-
-    Args:
-        table: The rows.
-        fields: What is made of them.
-        order: In which order, and which of them.
-        epochs: Epochs of one iteration; None is without end.
-        workers: Threads that read and decode.
-        ahead: Batches that are ready or on the way, at most.
-        finish: What becomes of a batch's arrays at last.
-        in_processes: Whether processes decode and transform, instead of the threads that read.
-    """
-
-    table: TrainingTable
-    fields: Fields
-    order: Order
-    epochs: int | None = 1
-    workers: int = 4
-    ahead: int = 8
-    finish: Callable[[Arrays], Any] = dict
-    in_processes: bool = False
 
 
 class Loader:

@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakemill.training.fields import Arrays, Fields
+from lakemill.training.reading import Reading
 from lakemill_udfs.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    from lakemill.training.loader import Reading
 
 
 class Held:
