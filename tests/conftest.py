@@ -103,9 +103,9 @@ def spark(_spark: SparkSession) -> Iterator[SparkSession]:
     """Yield the shared session; afterwards its cache and temporary views are gone."""
     yield _spark
     _spark.catalog.clearCache()
-    for table in _spark.catalog.listTables():
+    for table in _spark.sql("SHOW TABLES").collect():  # Spark's catalog.listTables needs compiled code for its rows
         if table.isTemporary:
-            _spark.catalog.dropTempView(table.name)
+            _spark.catalog.dropTempView(table.tableName)
 
 
 @pytest.fixture(scope="session")

@@ -170,6 +170,10 @@ def three_values(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": np.ones(3, "float32")}
 
 
+def total(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"].sum(keepdims=True)}
+
+
 def masked_if_negative(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"y": np.ma.masked_less(inputs["x"], 0)}
 

@@ -112,7 +112,13 @@ class StepCall:
             raise self._first_broken
 
     def _attempt(self, inputs: Arrays, rows: int) -> tuple[list[Arrays], Failures]:
-        """Call once; on failure halve. Returns the results in order and the failures by place."""
+        """Call once; on failure halve. Returns the results in order and the failures by place.
+
+        Raises:
+            ModelError: ``OUTPUT_ROWS`` if the number of values is wrong for these rows and right for each alone: such
+                a model reduces over its rows, and what it gives depends on the batch.
+        """
+        reduces: RowError | None = None
         try:
             result = self._result(inputs, rows)
         except ImportError as error:
@@ -133,6 +139,8 @@ class StepCall:
             else:
                 if isinstance(error, ModelError):
                     self._first_broken = self._first_broken or error
+                if isinstance(error, RowError) and error.code == "OUTPUT_ROWS":
+                    reduces = error
                 if rows == 1 or not self.halves:
                     self._faults.append(fault_of(error))
                     self._broken += rows if isinstance(error, ModelError) else 0
@@ -143,6 +151,8 @@ class StepCall:
         half = rows // 2
         left, left_failed = self._attempt({name: array[:half] for name, array in inputs.items()}, half)
         right, right_failed = self._attempt({name: array[half:] for name, array in inputs.items()}, rows - half)
+        if reduces is not None and not left_failed and not right_failed:
+            raise _not_by_row(reduces.message)
         return left + right, left_failed | {half + at: error for at, error in right_failed.items()}
 
     def _is_away(self, rows: int) -> bool:
@@ -210,12 +220,7 @@ class StepCall:
         except RowError as error:
             if error.code != "OUTPUT_ROWS":
                 return None, None
-            text = error.message.replace("1 rows went in", "one row went in").removesuffix(".")
-            return None, ModelError(
-                "OUTPUT_ROWS",
-                f"{text}; the first axis of an output is the row.",
-                hint="turn or repeat it in the model or the function.",
-            )
+            return None, _not_by_row(error.message.replace("1 rows went in", "one row went in"))
         except Exception:  # a model may want two rows at least, or no such row alone; then nothing is learnt
             return None, None
 
@@ -232,6 +237,14 @@ class StepCall:
             for name, array in was.items()
         )
         return results if all(same) else kept
+
+
+def _not_by_row(text: str) -> ModelError:
+    return ModelError(
+        "OUTPUT_ROWS",
+        f"{text.removesuffix('.')}; the first axis of an output is the row.",
+        hint="turn or repeat it in the model or the function.",
+    )
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

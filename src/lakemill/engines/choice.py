@@ -83,7 +83,7 @@ def open_engine(
         spark: The session that the caller was given; without one, Spark takes the active session or a new one.
         needs: Of the job.
         wanted: What it says itself.
-        tell: Gets a line that says which engine it is, and why.
+        tell: Gets a line that says which engine it is, and why, and one every few seconds of long work.
 
     Raises:
         ConfigError: ``ENGINE_LOCAL``.
@@ -98,4 +98,4 @@ def open_engine(
         return LocalEngine(forced=None if wanted.workers == "auto" else wanted.workers, tell=tell)
     from lakemill.engines.spark.engine import SparkEngine
 
-    return SparkEngine.open(spark, needs.job)
+    return SparkEngine.open(spark, needs.job, tell)

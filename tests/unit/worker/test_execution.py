@@ -138,6 +138,13 @@ def test_as_many_values_as_rows_by_coincidence_are_no_result() -> None:
         run(function("three_values"), [1, 2, 3])
 
 
+@pytest.mark.parametrize("rows", [3, 7, 20])
+def test_a_model_that_reduces_over_its_rows_gives_no_row_a_result(rows: int) -> None:
+    """Each row alone would pass, with a sum of itself."""
+    with pytest.raises(ModelError, match=r"^\[OUTPUT_ROWS\] y: \d rows went in, 1 came out"):
+        run(function("total"), [1] * rows)
+
+
 def test_a_value_that_does_not_fit_the_next_step_fails_its_row() -> None:
     call = StepCall(
         lambda inputs: {"y": inputs["n"]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -22,6 +22,7 @@ from lakemill.engines.spark.schemas import arrow_schema, spark_struct
 from lakemill.engines.spark.scoring import SparkScored, scored_rows
 from lakemill.engines.spark.session import get_session, session_with, task_slots, task_threads
 from lakemill.engines.spark.shipping import ship, ship_module
+from lakemill.engines.spark.task_pace import telling
 from lakemill_udfs.plan import PredictPlan
 
 if TYPE_CHECKING:
@@ -105,25 +106,28 @@ class SparkEngine:
 
     Args:
         session: The session that the job was given; it is not changed.
+        tell: Gets a line every few seconds of long work.
     """
 
     name = "spark"
 
-    def __init__(self, session: SparkSession) -> None:
-        self.user_session = session
+    def __init__(self, session: SparkSession, tell: Callable[[str], None] | None = None) -> None:
+        self.user_session, self.tell = session, tell
         # Of its own, for settings and transactions. It makes no DataFrame from local data: that would leave it as the
         # process's active session.
         self.session = session_with(session, {})
         self._shipped_to: list[SparkSession] = [self.session]
 
     @classmethod
-    def open(cls, session: SparkSession | None, app_name: str) -> SparkEngine:
+    def open(
+        cls, session: SparkSession | None, app_name: str, tell: Callable[[str], None] | None = None
+    ) -> SparkEngine:
         """Return the engine of a session; without one, of the active one or a new one.
 
         Raises:
             SetupError: as ``get_session``.
         """
-        return cls(session or get_session(app_name))
+        return cls(session or get_session(app_name), tell)
 
     @cached_property
     def slots(self) -> int:
@@ -138,7 +142,7 @@ class SparkEngine:
     @contextmanager
     def for_images(self) -> Iterator[SparkEngine]:
         """Give an engine that lays out tables of encoded images as they should be."""
-        with blob_session(self.user_session) as session:
+        with blob_session(self.user_session) as session, telling(session, self.tell):
             engine = SparkEngine(self.user_session)
             engine.session = session
             engine._shipped_to = [session]
@@ -215,6 +219,7 @@ class SparkEngine:
         found = scan_settings(self.session, source.schema, plan).items()
         return [{"name": name, "value": value, "reason": reason} for name, (value, reason) in found]
 
+    @contextmanager
     def scored(
         self,
         rows: Rows,
@@ -223,9 +228,10 @@ class SparkEngine:
         group_by: Sequence[str] = (),
         once: Once | None = None,
         into: str | None = None,
-    ) -> AbstractContextManager[SparkScored]:
+    ) -> Iterator[SparkScored]:
         """Run the inference once; see ``Engine.scored``."""
-        return scored_rows(cast(SparkRows, rows), plan, group_by, once, into)
+        with telling(self.session, self.tell), scored_rows(cast(SparkRows, rows), plan, group_by, once, into) as scored:
+            yield scored
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
         """Hand out what is new; see ``Engine.follow``."""
