@@ -46,6 +46,34 @@ def test_a_key_of_any_name_works_in_every_mode(tmp_path: Path, key: str) -> None
     assert predict_table(config_of(tmp_path, key, **followed, source__change_column="changed")).rows == 4
 
 
+@pytest.mark.parametrize("name", ["_deleted", "__there", "__left_over", "__position", "__file", "__row"])
+@pytest.mark.parametrize("is_key", [True, False])
+def test_names_of_the_engine_s_own_never_meet_a_user_s(tmp_path: Path, name: str, *, is_key: bool) -> None:
+    def write_rows(numbers: list[int]) -> None:
+        rows = pa.table({"id": numbers, "x": [float(number) for number in numbers], name: [f"v{n}" for n in numbers]})
+        write_deltalake(tmp_path / "source", rows, mode="append", configuration=FEED)
+
+    def config(**values: Any) -> PredictConfig:
+        named = {"source__key": [name]} if is_key else {"source__columns": [name]}
+        return job(tmp_path, source__changes="upsert", **named, **values)
+
+    def carried() -> list[tuple[str, float]]:
+        return results(tmp_path, name)
+
+    write_rows([0, 1, 2])
+    first = predict_table(config())
+    write_rows([4])
+    assert predict_table(config(mode="missing")).rows == 1
+    DeltaTable(tmp_path / "source").update(updates={"x": "x + 10"}, predicate="id = 1")
+    DeltaTable(tmp_path / "source").delete("id = 0")
+    write_rows([3])
+    predict_table(config())
+    assert carried() == [("v1", 22.0), ("v2", 4.0), ("v3", 6.0), ("v4", 8.0)]
+    undo_run(config(), first.run_id)
+    predict_table(config(mode="full"))
+    assert carried() == [("v1", 22.0), ("v2", 4.0), ("v3", 6.0), ("v4", 8.0)]
+
+
 @pytest.mark.parametrize("kind", [pa.map_(pa.string(), pa.int64()), pa.list_(pa.map_(pa.string(), pa.int64()))])
 def test_a_key_that_cannot_be_compared_is_named_before_anything_runs(tmp_path: Path, kind: pa.DataType) -> None:
     value: Any = [("a", 1)] if pa.types.is_map(kind) else [[("a", 1)]]
@@ -82,6 +110,7 @@ def test_copies_are_rows_whose_whole_input_is_equal(tmp_path: Path) -> None:
             "id": range(5),
             "content": ["a", "a", "bb", "bb", None],
             "sha256": ["same"] * 5,
+            "__digest": ["same"] * 5,
             "lab": [0.0, 1.0, 2.0, 3.0, 4.0],
         }
     )
@@ -93,7 +122,7 @@ def test_copies_are_rows_whose_whole_input_is_equal(tmp_path: Path) -> None:
     }
     config = job(
         tmp_path,
-        source__columns=["lab"],
+        source__columns=["lab", "__digest"],
         deduplicate="content",
         pipeline__steps=[{"python": step}],
         pipeline__checks=[{"name": "odd", "expr": "in.lab > 1.5 AND in.lab < 2.5"}],

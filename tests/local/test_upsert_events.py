@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from lakemill import LakemillError, PredictConfig, predict_table
 
+EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "60"))
 FEED = {"delta.enableChangeDataFeed": "true"}
 KEYS = st.one_of(st.integers(0, 5), st.none())
 EVENTS = st.lists(
@@ -139,7 +141,7 @@ def predictions(folder: Path, key: str) -> dict[int, float] | None:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=EXAMPLES)
 @given(EVENTS, st.sampled_from(["id", "a.id"]), st.sampled_from([1, 4096, 2**30]))
 @example([("run",), ("rename", 1, 100), ("run",)], "id", 2**30)  # the old key's prediction goes
 @example([("insert", 1, 7), ("run",)], "id", 2**30)

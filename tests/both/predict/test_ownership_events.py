@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from lakemill import LakemillError, PredictConfig
 from tests.both.on import On
 
+EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "6"))
 TABLES = ("numbers", "one", "two", "foreign", "bad", "numbers/in", "./one/", "numbers/../one", "")
 FOLDERS = (None, "notes", "progress", "numbers", "one", "progress/in", "one_checkpoint")
 NAMES = ("a", "b", "../one", "a.b")
@@ -89,7 +91,7 @@ def usual(**values: Any) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=6,
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),

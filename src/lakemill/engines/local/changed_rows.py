@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
 from lakemill.engines.local.conforming import of_rows
+from lakemill.engines.local.own_columns import own_column
 from lakemill.engines.local.rows import LocalRows, given
 from lakemill.engines.relations import Latest
 
 GONE = ("delete", "update_preimage")
-THERE, LEFT_OVER = "__there", "__left_over"
+THERE, LEFT_OVER = own_column("there"), own_column("left_over")
 
 
 def latest(changes: LocalRows, key: Sequence[str], where: str | None, known: LocalRows) -> Latest:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import polars as pl
 import pyarrow as pa
 
+from lakemill.engines.local.own_columns import ROW
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.worker import predict_group
 
@@ -33,9 +34,9 @@ def _groups(batches: Iterable[pa.RecordBatch], by: Sequence[str]) -> Iterator[pa
     if not parts:
         return
     table = pa.Table.from_batches(parts)
-    keys = cast(pl.DataFrame, pl.from_arrow(table.select(list(by)))).with_row_index("__row")
+    keys = cast(pl.DataFrame, pl.from_arrow(table.select(list(by)))).with_row_index(ROW)
     for _, group in keys.group_by(list(by), maintain_order=True):
-        yield table.take(group["__row"].to_arrow())
+        yield table.take(group[ROW].to_arrow())
 
 
 def predicting_groups(plan: PredictPlan, by: Sequence[str]) -> partial[Iterator[pa.RecordBatch]]:

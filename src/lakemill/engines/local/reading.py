@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakemill.engines.local.conforming import column, conformed_column, name_in_file, without_views
+from lakemill.engines.local.own_columns import own_column
 from lakemill.engines.local.parquet import open_parquet
 from lakemill.engines.local.pieces import Part, Piece
 from lakemill.engines.local.predicates import Predicate
 from lakemill_udfs.errors import RunError
 
-POSITION = "__position"
+POSITION = own_column("position")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.groups import call_groups
+from lakemill.engines.local.own_columns import FILE, ROW
 from lakemill.engines.local.parquet import parquet_rows
 from lakemill.engines.local.pieces import PIECES_PER_WORKER, Part, Piece, cut
 from lakemill.engines.local.pool import Tell, Workers
@@ -131,11 +132,11 @@ class LocalRows:
         """Keep the ``count`` rows with the greatest ``by``, in the order of ``then``."""
         frames = []
         for number, frame in enumerate(self._frames([by])):
-            frames.append(frame.with_columns(__file=pl.lit(number)))
+            frames.append(frame.with_columns(pl.lit(number).alias(FILE)))
         if not frames:
             return self
         best = pl.concat(frames).sort(by, descending=True, nulls_last=True).head(count)
-        places = {key[0]: part for key, part in best.partition_by("__file", as_dict=True).items()}
+        places = {key[0]: part for key, part in best.partition_by(FILE, as_dict=True).items()}
         numbers = iter(range(len(self.files)))
         kept = self.chosen(
             [], lambda frame: frame.join(places.get(next(numbers), best.clear()), on=POSITION, how="semi")
@@ -144,10 +145,10 @@ class LocalRows:
         wide = kept.select([*kept.schema.names, *(n for n, _ in order if n not in kept.schema.names)]).to_arrow()
         table = (
             pl.DataFrame(wide)
-            .with_row_index("__row")
+            .with_row_index(ROW)
             .sort([name for name, _ in order], descending=[how == "descending" for _, how in order], nulls_last=True)
         )
-        return given(self.room, wide.take(table["__row"].to_arrow()).select(kept.schema.names))
+        return given(self.room, wide.take(table[ROW].to_arrow()).select(kept.schema.names))
 
     def only(self, others: Rows, columns: Sequence[str]) -> LocalRows:
         """Keep the rows whose ``columns`` some row of ``others`` has; null is equal to null."""

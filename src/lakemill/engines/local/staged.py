@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakemill.engines.local.conforming import conformed
+from lakemill.engines.local.own_columns import own_column
 from lakemill.engines.local.tables import Snapshot
 from lakemill.engines.local.writing import WrittenFile
 from lakemill.engines.schemas import is_wider
 from lakemill_udfs.files import filesystem
 
-DELETED = "_deleted"
+DELETED = own_column("deleted")
 """Column beside the rows of a MERGE: a key to take out."""
 
 
