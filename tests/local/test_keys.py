@@ -74,6 +74,17 @@ def test_names_of_the_engine_s_own_never_meet_a_user_s(tmp_path: Path, name: str
     assert carried() == [("v1", 22.0), ("v2", 4.0), ("v3", 6.0), ("v4", 8.0)]
 
 
+def test_keys_of_several_columns_are_followed(tmp_path: Path) -> None:
+    rows = pa.table({"id": [0, 0, 1], "version": [0, 1, 0], "x": [0.0, 1.0, 2.0]})
+    write_deltalake(tmp_path / "source", rows, configuration=FEED)
+    config = job(tmp_path, source__key=["id", "version"], source__changes="upsert")
+    assert predict_table(config).rows == 3
+    DeltaTable(tmp_path / "source").update(updates={"x": "x + 10"}, predicate="id = 0 AND version = 1")
+    assert predict_table(config).rows == 1
+    found = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
+    assert sorted((row["id"], row["version"], row["out"]["y"]) for row in found) == [(0, 0, 0), (0, 1, 22), (1, 0, 4)]
+
+
 @pytest.mark.parametrize("kind", [pa.map_(pa.string(), pa.int64()), pa.list_(pa.map_(pa.string(), pa.int64()))])
 def test_a_key_that_cannot_be_compared_is_named_before_anything_runs(tmp_path: Path, kind: pa.DataType) -> None:
     value: Any = [("a", 1)] if pa.types.is_map(kind) else [[("a", 1)]]

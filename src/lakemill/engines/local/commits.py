@@ -222,7 +222,7 @@ def merge(
         return None
     snapshot.check_writable()
     mine = "true" if own is None else delta_rs_sql(own, snapshot.schema, table="t")
-    same = " AND ".join(f"t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)}" for name in key)
+    same = " AND ".join(f"(t.{quoted(name)} IS NOT DISTINCT FROM s.{quoted(name)})" for name in key)
     values = {quoted(name): f"s.{quoted(name)}" for name in snapshot.schema.names if columns is None or name in columns}
     updates = values if own is None else values | _keeping(snapshot.schema)
     if patch is not None:
