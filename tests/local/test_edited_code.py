@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,3 +93,21 @@ def test_a_function_object_of_the_older_text_names_the_edited_function(lake: Pat
     again = PythonStep(scaled, {"y": {"dtype": "float64"}}, {"x": "x"})
     assert Pipeline((again,)).infer({"x": np.array([1.0])})["out.y"] == [9.0]
     assert PythonStep(scaled, {"y": {"dtype": "float64"}}, {"x": "x"}).function == "edited_helpers.steps:scaled"
+
+
+def test_a_new_folder_of_the_same_name_is_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package without ``__init__.py`` lies wherever its name does, also in code that MLflow put on the path."""
+    for place, module in (("one", "steps"), ("two", "others")):
+        (tmp_path / place / "edited_spread").mkdir(parents=True)
+        (tmp_path / place / "edited_spread" / f"{module}.py").write_text("def same(x):\n    return {'y': x}\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "one"))
+    steps = importlib.import_module("edited_spread.steps")
+    monkeypatch.syspath_prepend(str(tmp_path / "two"))
+    other = PythonStep("edited_spread.others:same", {"y": {"dtype": "float64"}}, {"x": "x"})
+    assert Pipeline((other,)).infer({"x": np.array([1.0])}, dataset="out")["out.y"] == [1.0]
+    assert sys.modules["edited_spread.steps"] is steps
+    assert Pipeline((PythonStep(steps.same, {"y": {"dtype": "float64"}}, {"x": "x"}),)).functions == (
+        "edited_spread.steps:same",
+    )
+    for name in [name for name in sys.modules if name.startswith("edited_spread")]:
+        del sys.modules[name]

@@ -36,10 +36,16 @@ def import_anew_if_edited(package: Package) -> None:
     _IMPORTED[package.source] = sha256
     if known == sha256 or (known is None and max((file.stat().st_mtime for file in files), default=0.0) < BEGAN):
         return
-    for stale in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+    for stale in [name for name in sys.modules if name.partition(".")[0] == top and _is_of(name, package.source)]:
         del sys.modules[stale]
     _forget_bytecode(files)
     importlib.invalidate_caches()
+
+
+def _is_of(module: str, source: Path) -> bool:
+    """Return whether a module was imported from a package's files: folders of one name may lie in several places."""
+    file = getattr(sys.modules[module], "__file__", None)
+    return file is not None and Path(file).is_relative_to(source)
 
 
 def _forget_bytecode(files: Sequence[Path]) -> None:
