@@ -95,6 +95,18 @@ def test_a_function_object_of_the_older_text_names_the_edited_function(lake: Pat
     assert PythonStep(scaled, {"y": {"dtype": "float64"}}, {"x": "x"}).function == "edited_helpers.steps:scaled"
 
 
+def test_functions_of_an_edited_package_keep_their_import_paths(lake: Path) -> None:
+    """Also those of its modules that nothing has run since."""
+    (lake / "edited_helpers" / "others.py").write_text("def same(x):\n    return {'y': x}\n")
+    steps, others = (importlib.import_module(f"edited_helpers.{name}") for name in ("steps", "others"))
+    spec = {"y": {"dtype": "float64"}}
+    for added in (1.0, 3.0):
+        write(lake, added=added, factor=2.0)
+        scaled = Pipeline((PythonStep(steps.scaled, spec, {"x": "x"}),))
+        assert scaled.infer({"x": np.array([1.0])}, dataset="out")["out.y"] == [2.0 + added]
+        assert Pipeline((PythonStep(others.same, spec, {"x": "x"}),)).functions == ("edited_helpers.others:same",)
+
+
 def test_a_new_folder_of_the_same_name_is_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package without ``__init__.py`` lies wherever its name does, also in code that MLflow put on the path."""
     for place, module in (("one", "steps"), ("two", "others")):

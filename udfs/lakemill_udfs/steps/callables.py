@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Collection
+from types import ModuleType
 from typing import Any
 
 from lakemill_udfs.errors import ConfigError
@@ -23,8 +25,16 @@ def as_import_path(function: Any) -> Any:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not callable(function) or module in (None, "__main__"):
         return function
-    held = getattr(sys.modules.get(str(module)), name, None)
+    held = getattr(_module(str(module)), name, None)
     return f"{module}:{name}" if held is function or _is_newer(held, function) else function
+
+
+def _module(name: str) -> ModuleType | None:
+    """Return a function's module; one that was forgotten because its package was edited is imported again."""
+    try:
+        return sys.modules.get(name) or importlib.import_module(name)
+    except ImportError:  # made by a program, or its file is gone: it has no import path
+        return None
 
 
 def _is_newer(held: Any, function: Any) -> bool:
