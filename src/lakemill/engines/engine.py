@@ -245,6 +245,7 @@ class Engine(Protocol):
         group_by: Sequence[str] = (),
         once: Once | None = None,
         into: str | None = None,
+        keep: bool = True,
     ) -> AbstractContextManager[Scored]:
         """Run ``predict_batches`` once for each row, and keep the result while the context lasts.
 
@@ -254,6 +255,8 @@ class Engine(Protocol):
             group_by: Score whole groups of these columns at once.
             once: Score equal inputs once.
             into: The table that the rows will go to, so that the engine can make ready for that meanwhile.
+            keep: Whether something looks at the rows before they are committed; else ``append`` may be what scores
+                them, and is all that is done with them.
         """
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:

@@ -148,7 +148,14 @@ class Latest:
 
 
 class Scored(Protocol):
-    """Rows that were scored once and are kept until they are committed."""
+    """Rows that are scored once: kept until they are committed, or scored as they are written.
+
+    Of the latter, nothing is known before the commit.
+    """
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known that there are none."""
 
     @property
     def rows(self) -> int:

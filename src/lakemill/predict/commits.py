@@ -28,6 +28,7 @@ def commit(
     *,
     anew: bool = False,
     by_key: bool = False,
+    keep: bool = True,
     **origin: Unpack[Origin],
 ) -> Committed:
     """Score rows once, judge the share of errors, and write them in one commit.
@@ -38,6 +39,7 @@ def commit(
         write: Makes the commit, if there is something to write; returns whether it made one.
         anew: Whether ``deduplicate`` takes over no earlier result.
         by_key: Whether ``write`` finds rows by their key, which must then tell them apart.
+        keep: Whether ``write`` looks at the rows before it writes them, or does more than to append them.
         **origin: Completes the rows' provenance.
 
     Returns:
@@ -48,7 +50,7 @@ def commit(
         TableError: ``KEY_NULL`` or ``KEY_NOT_UNIQUE``; nothing was written.
         RunError: ``COMMIT_CONFLICT``.
     """
-    with judged(run, rows, anew=anew, **origin) as scored:
+    with judged(run, rows, anew=anew, keep=keep or by_key, **origin) as scored:
         if by_key and scored.rows:
             check_keys(scored, run.source.key, run.config.source.table)
         made = write(scored)
@@ -56,14 +58,17 @@ def commit(
 
 
 @contextmanager
-def judged(run: Run, rows: Rows, *, anew: bool = False, **origin: Unpack[Origin]) -> Iterator[Scored]:
+def judged(
+    run: Run, rows: Rows, *, anew: bool = False, keep: bool = True, **origin: Unpack[Origin]
+) -> Iterator[Scored]:
     """Score rows once, keep them while the context lasts, and judge the share of errors.
 
     Raises:
         TooManyErrorsError: ``TOO_MANY_ERRORS``.
     """
-    with run.scored(rows, anew=anew, **origin) as scored:
-        judge(scored, run.config.quarantine.max_ratio)
+    most = run.config.quarantine.max_ratio
+    with run.scored(rows, anew=anew, keep=keep or most is not None, **origin) as scored:
+        judge(scored, most)
         yield scored
 
 

@@ -187,6 +187,6 @@ class Slices:
 
         def write(scored: Scored) -> bool:
             output = config.output.table
-            return bool(scored.rows) and run.state.commit(lambda own: run.engine.append(scored, output, own))
+            return not scored.is_empty and run.state.commit(lambda own: run.engine.append(scored, output, own))
 
-        return commit(run, rows, write, **origin)
+        return commit(run, rows, write, keep=False, **origin)

@@ -180,12 +180,15 @@ class Run:
         rows = self.engine.rows(opened(self.engine, self.config.output.table)).where(own_rows(self.config))
         return rows if condition is None else rows.where(condition)
 
-    def scored(self, rows: Rows, *, anew: bool = False, **origin: Unpack[Origin]) -> AbstractContextManager[Scored]:
+    def scored(
+        self, rows: Rows, *, anew: bool = False, keep: bool = True, **origin: Unpack[Origin]
+    ) -> AbstractContextManager[Scored]:
         """Score rows once, and keep their predictions while the context lasts.
 
         Args:
             rows: Of the source.
             anew: Whether ``deduplicate`` takes over no earlier result.
+            keep: Whether something looks at the rows before they are committed.
             **origin: Completes the rows' provenance.
         """
         once: Once | None = None
@@ -193,7 +196,7 @@ class Run:
             once = Once(self.source.key, None if anew else self.predictions())
         plan = replace(self.plan, provenance=replace(self.plan.provenance, **origin))
         group_by, output = self.config.engine.group_by, self.config.output.table
-        return self.engine.scored(rows, plan, group_by=group_by, once=once, into=output)
+        return self.engine.scored(rows, plan, group_by=group_by, once=once, into=output, keep=keep)
 
 
 def own_rows(config: PredictConfig) -> str:

@@ -207,6 +207,7 @@ class LocalEngine:
         group_by: Sequence[str] = (),
         once: Once | None = None,
         into: str | None = None,
+        keep: bool = True,
     ) -> Iterator[LocalScored]:
         """Run the inference once; see ``Engine.scored``."""
         room = replace(self.room, workers=workers_for(plan, self.slots, self.forced))

@@ -51,6 +51,11 @@ class LocalScored:
     tasks: tuple[Mapping[str, Any], ...] = ()
     is_taken: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no rows."""
+        return not self.rows
+
     def add(self, piece: MadePiece) -> None:
         """Take in what came of a piece."""
         self.rows, self.rows_error = self.rows + piece.rows, self.rows_error + piece.rows_error

@@ -18,7 +18,7 @@ from lakemill.engines.spark.conflicts import retry_conflicts
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_text
 from lakemill.engines.spark.rows import SparkRows, frame_of, unused_names
 from lakemill.engines.spark.schemas import arrow_type, column_of
-from lakemill.engines.spark.scoring import SparkScored
+from lakemill.engines.spark.scoring import ScoredAsWritten, SparkScored
 from lakemill.engines.sql import quoted, sql_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.plan import KEPT, RESERVED
@@ -40,25 +40,44 @@ ROWS_PER_FILE = 1_000_000
 
 def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -> bool:
     """Append rows in one commit; see ``Engine.append``."""
-    frame = _few_files(scored, table)
-    writer = _with_transaction(frame.write.mode("append").option("mergeSchema", "true"), transaction)
-    return _write(frame.sparkSession, writer, table)
+
+    def writer() -> DataFrameWriter:
+        writer = _few_files(scored, table).write.mode("append").option("mergeSchema", "true")
+        return _with_transaction(writer, transaction)
+
+    made = _write(_session(scored), writer, table)
+    if made and isinstance(scored, ScoredAsWritten):
+        scored.written()
+    return made
 
 
 def replace(scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None) -> bool:
     """Replace rows in one commit; see ``Engine.replace``."""
-    frame = _few_files(scored, table if where is not None else None)
-    writer = frame.write.mode("overwrite")
-    writer = (
-        writer.option("overwriteSchema", "true")
-        if where is None
-        else writer.option("replaceWhere", where).option("mergeSchema", "true")
-    )
-    return _write(frame.sparkSession, _with_transaction(writer, transaction), table)
+
+    def writer() -> DataFrameWriter:
+        writer = _few_files(scored, table if where is not None else None).write.mode("overwrite")
+        writer = (
+            writer.option("overwriteSchema", "true")
+            if where is None
+            else writer.option("replaceWhere", where).option("mergeSchema", "true")
+        )
+        return _with_transaction(writer, transaction)
+
+    return _write(_session(scored), writer, table)
+
+
+def _session(scored: Scored | Rows) -> SparkSession:
+    return scored.session if isinstance(scored, ScoredAsWritten) else _frame(scored).sparkSession
+
+
+def _frame(scored: Scored | Rows) -> DataFrame:
+    if isinstance(scored, ScoredAsWritten):
+        return scored.frame()
+    return scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
 
 
 def _few_files(scored: Scored | Rows, table: str | None) -> DataFrame:
-    frame = scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
+    frame = _frame(scored)
     there = None if table is None else tables.find(frame.sparkSession, table)
     if table is not None and there is not None:
         frame = _with_folders(_filled(frame, there.schema), there.schema, table)
@@ -108,9 +127,9 @@ def _with_transaction(writer: DataFrameWriter, transaction: Transaction | None) 
     return writer.option("txnAppId", transaction.app).option("txnVersion", str(transaction.version))
 
 
-def _write(spark: SparkSession, writer: DataFrameWriter, table: str) -> bool:
+def _write(spark: SparkSession, writer: Callable[[], DataFrameWriter], table: str) -> bool:
     with _watched(spark) as made:
-        retry_conflicts(lambda: tables.save(writer, table), table)
+        retry_conflicts(lambda: tables.save(writer(), table), table)
     return made()
 
 
@@ -135,7 +154,7 @@ def merge(
     """Replace the rows with the keys of ``scored``, add the others; see ``Engine.merge``."""
     from pyspark.sql import functions as fn
 
-    frame = scored.frame if isinstance(scored, SparkScored) else frame_of(cast("Rows", scored))
+    frame = _frame(scored)
     there = tables.read(frame.sparkSession, table)
     frame = _filled(frame, there.schema)
     columns, flag = frame.columns, unused_names([GONE], frame.columns)[GONE]

@@ -20,7 +20,7 @@ from lakemill.engines.spark.following import follow
 from lakemill.engines.spark.rows import SparkRows, frame_of, translated
 from lakemill.engines.spark.scan import scan_settings
 from lakemill.engines.spark.schemas import arrow_schema, spark_struct
-from lakemill.engines.spark.scoring import SparkScored, scored_rows
+from lakemill.engines.spark.scoring import ScoredAsWritten, SparkScored, is_light_work, scored_rows
 from lakemill.engines.spark.session import get_session, session_with, task_slots, task_threads
 from lakemill.engines.spark.shipping import ship, ship_module
 from lakemill.engines.spark.task_pace import telling
@@ -246,10 +246,16 @@ class SparkEngine:
         group_by: Sequence[str] = (),
         once: Once | None = None,
         into: str | None = None,
-    ) -> Iterator[SparkScored]:
+        keep: bool = True,
+    ) -> Iterator[SparkScored | ScoredAsWritten]:
         """Run the inference once; see ``Engine.scored``."""
-        with telling(self.session, self.tell), scored_rows(cast(SparkRows, rows), plan, group_by, once, into) as scored:
-            yield scored
+        some = cast(SparkRows, rows)
+        with telling(self.session, self.tell):
+            if not keep and not group_by and once is None and is_light_work(some, plan):
+                yield ScoredAsWritten(some, plan)
+                return
+            with scored_rows(some, plan, group_by, once, into) as scored:
+                yield scored
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
         """Hand out what is new; see ``Engine.follow``."""

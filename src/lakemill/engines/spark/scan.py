@@ -20,6 +20,12 @@ TASKS_PER_CORE = 8  # with fewer, one slow task at the end of each commit leaves
 SMALLEST_SPLIT_BYTES, LARGEST_SPLIT_BYTES = 2**20, 64 * 2**20
 
 
+def reads_blobs(schema: pa.Schema, plan: PredictPlan) -> bool:
+    """Return whether a plan reads columns of bytes, such as images: rows of KB to MB."""
+    columns = fields_of(schema)
+    return any(types.is_binary(columns[name].type) for name in plan.source_columns)
+
+
 def scan_settings(spark: SparkSession, schema: pa.Schema, plan: PredictPlan) -> dict[str, tuple[str, str]]:
     """Return Spark's settings for reading a source, each with its value and the reason for it.
 
@@ -37,8 +43,7 @@ def scan_settings(spark: SparkSession, schema: pa.Schema, plan: PredictPlan) -> 
         "spark.sql.files.maxPartitionBytes": (str(LARGEST_SPLIT_BYTES), "tasks even in cost, not in bytes"),
         "spark.sql.files.openCostInBytes": (str(SMALLEST_SPLIT_BYTES), "small files share tasks"),
     }
-    columns = fields_of(schema)
-    if any(types.is_binary(columns[name].type) for name in plan.source_columns):
+    if reads_blobs(schema, plan):
         blobs = "the default is thousands of rows, which are gigabytes where a row is an image"
         settings |= {name: (value, blobs) for name, value in BLOB_READ_SETTINGS.items()}
         settings["spark.sql.execution.arrow.maxRecordsPerBatch"] = (

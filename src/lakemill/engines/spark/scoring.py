@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.relations import KeyFaults
@@ -14,12 +15,13 @@ from lakemill.engines.spark import tables
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.errors import reported, reported_whole
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
+from lakemill.engines.spark.scan import reads_blobs
 from lakemill.engines.spark.schemas import column_of, result_schema, select, with_constants
 from lakemill_udfs.worker import PLACE, predict_batches, predict_group
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, Row
+    from pyspark.sql import Column, DataFrame, Observation, Row, SparkSession
 
     from lakemill.engines.engine import Once
     from lakemill_udfs.plan import PredictPlan
@@ -41,6 +43,11 @@ class SparkScored:
     rows_error: int
     tasks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no rows."""
+        return not self.rows
+
     def key_faults(self, key: Sequence[str]) -> KeyFaults:
         """Return how many rows have a key that does not tell them apart."""
         return SparkRows(self.frame).key_faults(key)
@@ -49,6 +56,79 @@ class SparkScored:
     def to_arrow(self) -> pa.Table:
         """Bring the rows here."""
         return self.frame.toArrow()
+
+
+class ScoredAsWritten:
+    """Rows that a write scores; what they come to is known once it made its commit.
+
+    Args:
+        source: Rows of the source.
+        plan: What workers get.
+    """
+
+    is_empty = False
+
+    def __init__(self, source: SparkRows, plan: PredictPlan) -> None:
+        self._source, self._plan = source, replace(plan, is_light=True)
+        self._observation: Observation | None = None
+        self._is_written = False
+
+    @property
+    def session(self) -> SparkSession:
+        """The session in which they are written."""
+        return self._source.frame.sparkSession
+
+    def frame(self) -> DataFrame:
+        """Return the predictions for one attempt to write them, which is counted."""
+        from pyspark.sql import Observation
+
+        made = _one_pass(self._source.frame, self._plan, ())
+        self._observation = Observation()
+        counted = made.observe(self._observation, *_totals(made.columns))
+        return with_constants(counted, self._plan).drop("_task")
+
+    def written(self) -> None:
+        """Take note that the last attempt made its commit."""
+        self._is_written = True
+
+    @cached_property
+    def _total(self) -> dict[str, Any]:
+        if not self._is_written or self._observation is None:
+            return {"rows": 0, "rows_error": 0, "tasks": []}  # the transaction was there already: nothing was scored
+        return self._observation.get
+
+    @property
+    @translated
+    def rows(self) -> int:
+        """How many were written."""
+        return int(self._total["rows"])
+
+    @property
+    def rows_error(self) -> int:
+        """Of those, rows with an error."""
+        return int(self._total["rows_error"])
+
+    @property
+    def tasks(self) -> tuple[Mapping[str, Any], ...]:
+        """What each task measured."""
+        return tuple(task.asDict() for task in self._total.get("tasks", ()))
+
+    def key_faults(self, key: Sequence[str]) -> KeyFaults:
+        """Score the rows, and return how many have a key that does not tell them apart."""
+        return SparkRows(self.frame()).key_faults(key)
+
+    @translated
+    def to_arrow(self) -> pa.Table:
+        """Score the rows and bring them here."""
+        return self.frame().toArrow()
+
+
+def is_light_work(rows: SparkRows, plan: PredictPlan) -> bool:
+    """Return whether rows may be scored as they are written, each task making a file of its own.
+
+    Of images, a task's results are few: they would be small files, and to keep them costs nothing beside the model.
+    """
+    return rows.versions is None and not reads_blobs(rows.schema, plan)
 
 
 @contextmanager
@@ -118,15 +198,19 @@ def _with_versions(scored: DataFrame, versions: KeyVersions) -> DataFrame:
 @translated
 def _total(scored: DataFrame, output: str | None) -> Row:
     """Run the inference; return the numbers of rows and of errors, and what the tasks measured."""
-    from pyspark.sql import functions as fn
-
-    tasks = [fn.collect_list("_task").alias("tasks")] if "_task" in scored.columns else []
     with ThreadPoolExecutor(1) as side:
         if output is not None:
             # To look a transaction's id up, a write needs the table's whole state, most of a second's work for Delta
             # even if the table is empty. Asked for now, it is there when the rows are. If this fails, the write says
             # why.
             side.submit(tables.detail, scored.sparkSession, output)
-        total = scored.agg(fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks).first()
+        total = scored.agg(*_totals(scored.columns)).first()
     assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
     return total
+
+
+def _totals(columns: Sequence[str]) -> list[Column]:
+    from pyspark.sql import functions as fn
+
+    tasks = [fn.collect_list("_task").alias("tasks")] if "_task" in columns else []
+    return [fn.count("*").alias("rows"), fn.count("error").alias("rows_error"), *tasks]
