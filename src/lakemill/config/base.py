@@ -165,7 +165,7 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
         ) from None  # pydantic's own words show the values
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """The safe loader, to which a key that stands twice is an error: it would take the last in silence."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
