@@ -7,6 +7,7 @@ from typing import Literal
 
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.models.flavors import ROW_BY_ROW
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
 from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.steps.check_fit import input_types, require_fit
@@ -26,9 +27,9 @@ MOST_SCALAR_ROWS = 65_536
 model does 2.0 million rows/s of 20 columns with 4,096 rows a call, 7.8 with 65,536)."""
 
 SCALAR_BATCH_BYTES = 2 * 2**20
-"""Single numbers of a batch together, eight bytes each: a model of trees reads them once a tree, from the processor's
-cache if they fit (scikit-learn, 20 columns, 100 trees, one thread: 281,000 rows/s with 4,096 rows a call, 300,000 with
-8,192 to 16,384, 255,000 with 65,536)."""
+"""Numbers of a batch together, single ones as eight bytes each: a model of trees reads them once a tree, from the
+processor's cache if they fit (scikit-learn, 20 columns, 100 trees, one thread: 281,000 rows/s with 4,096 rows a call,
+300,000 with 8,192 to 16,384, 255,000 with 65,536)."""
 
 
 def make_plan(
@@ -142,7 +143,8 @@ def _compile_checks(
 def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
     """Return how many rows fill ``AUTO_BATCH_BYTES`` with the pipeline's largest tensors, up to a most.
 
-    Where all are single numbers, how many fill ``SCALAR_BATCH_BYTES`` with those that are read.
+    Where all are single numbers, how many fill ``SCALAR_BATCH_BYTES`` with those that are read; so too where they are
+    lists of numbers for models that read a row at a time.
     """
     made = [spec for step in wiring.steps for spec, _ in step.outputs] + [column.spec for column in wiring.columns]
     largest = max((spec.row_bytes or 0 for spec in made), default=0)
@@ -150,9 +152,17 @@ def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
         return MOST_ROWS
     if is_scalar(made):
         return min(MOST_SCALAR_ROWS, max(MOST_ROWS, SCALAR_BATCH_BYTES // (8 * max(1, len(wiring.columns)))))
-    return min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest))
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest))
+    if resolved.models and all(model.flavor in ROW_BY_ROW for model in resolved.models) and is_flat(made):
+        return max(rows, min(MOST_SCALAR_ROWS, SCALAR_BATCH_BYTES // largest))
+    return rows
 
 
 def is_scalar(tensors: Sequence[TensorSpec]) -> bool:
     """Return whether all tensors are single numbers."""
     return all(spec.row_bytes is not None and not spec.shape for spec in tensors)
+
+
+def is_flat(tensors: Sequence[TensorSpec]) -> bool:
+    """Return whether all tensors are single numbers or lists of them."""
+    return all(spec.row_bytes is not None and len(spec.shape) < 2 for spec in tensors)

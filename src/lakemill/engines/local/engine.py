@@ -18,7 +18,6 @@ from lakemill.engines import table_names
 from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
-from lakemill.engines.local.changed_rows import latest
 from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
 from lakemill.engines.local.pool import Workers, processors
@@ -157,6 +156,8 @@ class LocalEngine:
 
     def latest(self, changes: Rows, key: Sequence[str], where: str | None, known: Rows) -> Latest:
         """Return each key's last state; see ``Engine.latest``."""
+        from lakemill.engines.local.changed_rows import latest  # and Polars, only where it is used
+
         return latest(cast(LocalRows, changes), key, where, cast(LocalRows, known))
 
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:

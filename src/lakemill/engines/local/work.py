@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from itertools import chain, islice
 from typing import Any
 
@@ -60,8 +62,12 @@ class PieceWork:
     folder: str
 
     def prepare(self) -> None:
-        """Load the models, which threads then share."""
+        """Load the models, which threads then share, and begin to load pandas, which they need only for results.
+
+        PyArrow loads it, 0.13 s, with the first Python value that it is given; meanwhile images are decoded.
+        """
         if (plan := self._plan) is not None:
+            threading.Thread(target=import_module, args=("pandas",), daemon=True).start()
             for model in plan.models:
                 CACHE.get(model, threads=plan.threads, device=plan.device)
 
