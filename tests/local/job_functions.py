@@ -20,3 +20,11 @@ def length(columns: Columns) -> Columns:
 def slowly(inputs: Columns) -> Columns:
     time.sleep(0.5)
     return {"y": inputs["x"]}
+
+
+def fails(columns: Columns) -> Columns:
+    raise ValueError("these values")
+
+
+def same_pixels(columns: Columns) -> Columns:
+    return {"pixels": np.zeros((len(columns["x"]), 64), "float32")}

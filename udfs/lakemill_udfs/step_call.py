@@ -280,9 +280,10 @@ def checked(result: Arrays, spec: TensorSpec, rows: int) -> NDArray[Any]:
             "OUTPUT_ROWS", f"{spec.name}: {rows} rows went in, {len(array) if array.ndim else 'one value'} came out."
         )
     if is_ragged(array, spec):
-        for cell in array:
-            if cell is not None:  # the model's answer for this row is null
-                checked({spec.name: np.asarray(cell)[np.newaxis]}, spec, 1)
+        for cell in map(np.asarray, (cell for cell in array if cell is not None)):  # None: the answer is null
+            if not cell.ndim and cell.dtype == object:  # no number, as a Decimal
+                raise _wrong_dtype(cell, spec)
+            checked({spec.name: cell[np.newaxis]}, spec, 1)
         return array
     if not spec.accepts(array.shape[1:]):
         expected = ", ".join("?" if size is None else str(size) for size in (rows, *spec.shape))
@@ -315,8 +316,13 @@ def _objects(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
 
 
 def _wrong_dtype(array: NDArray[Any], spec: TensorSpec) -> ModelError:
+    got = (
+        array.dtype
+        if array.dtype != object
+        else next((type(one).__name__ for one in array.flat if one is not None), "")
+    )
     return ModelError(
         "OUTPUT_DTYPE",
-        f"{spec.name}: expected {spec.dtype}, got {array.dtype}.",
+        f"{spec.name}: expected {spec.dtype}, got {got or 'null'}.",
         hint="correct the declared outputs, or the model.",
     )

@@ -57,13 +57,14 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         for variable in THREAD_VARIABLES:
             os.environ.setdefault(variable, str(plan.threads))
     clock = _TaskClock()
-    runner, writer = PipelineRunner(plan), ResultWriter(plan)
+    runner, writer = PipelineRunner(plan), None
     _settle(frozenset(CACHE.entries))
     waiting: pa.Table | None = None
     for table in fill((with_names(plan, batch) for batch in clock.timed(batches)), plan.pass_rows, plan.batch_bytes):
         if waiting is not None:
             yield _record_batch(waiting, None, plan)
         batch = runner.run(columns_of(table), table.num_rows)
+        writer = writer or ResultWriter(plan)  # not before: its first values make pyarrow load pandas
         waiting = writer.table(table, batch)
         clock.count(table, batch)
     if waiting is not None:

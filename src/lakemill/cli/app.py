@@ -17,6 +17,9 @@ from rich.console import Console
 from lakemill.cli import evidence_commands, job_commands, setup_commands
 from lakemill.cli.options import Config, Json, Overrides, Registry, ReplaceTable, Wait
 from lakemill.cli.output import MaskedStream, finish, guarded, print_unforeseen, tell
+from lakemill_udfs.errors import ConfigError
+
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer itself does not name the base of all wrong arguments
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,12 +46,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command; wrong arguments are printed and are exit status 2, other errors are raised."""
+    """Run one command and return its exit status.
+
+    Raises:
+        ConfigError: ``ARGUMENTS_INVALID``; and what the command raises.
+    """
     try:
-        app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        ended = app(arguments, prog_name="lakemill", standalone_mode=False)
+    except typer.Abort:
+        tell("stopped: nothing was done")
+        return 1
+    except USAGE_ERROR as error:
+        if not error.format_message():  # a command without arguments, whose help was printed
+            return ConfigError.exit_code
+        command = error.ctx.command_path if error.ctx else "lakemill COMMAND"
+        raise ConfigError(
+            "ARGUMENTS_INVALID", error.format_message(), hint=f"{command} --help says what it takes."
+        ) from error
+    return ended if isinstance(ended, int) else 0
 
 
 def _print_version(asked: bool) -> None:
@@ -137,7 +152,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     """Score what is new in a Delta table, Delta to Delta, exactly once."""
     from lakemill.config.predict import PredictConfig
     from lakemill.engines.table_names import job_name
-    from lakemill.predict.job import predict_table, preview
+    from lakemill.predict.job import check_replaces, predict_table, preview
 
     job = PredictConfig.load(
         config,
@@ -154,6 +169,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
     if limit is not None:
         _show(preview(job, limit), as_json=as_json)
         return 0
+    check_replaces(job, replace_table=replace_table)
     if reset or replace_table:
         job_commands.make_room(job, reset=reset, yes=yes)
     result = predict_table(job, progress=tell, wait=wait, replace_table=replace_table)

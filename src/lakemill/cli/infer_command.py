@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.config.base import Strict, read_yaml, validate
+from lakemill.config.own_output import writing
 from lakemill.config.predict import PipelineConfig, WrittenTrust
 from lakemill.config.trust import NAMED
 from lakemill.config.variables import expand
@@ -95,8 +96,13 @@ def write_result(result: Any, output: Path) -> None:
     """Write a result to an ``.arrow``, ``.parquet`` or ``.json`` file.
 
     Raises:
-        ConfigError: ``FILE_FORMAT`` for another ending.
+        ConfigError: ``FILE_FORMAT`` for another ending, ``FILE_NOT_WRITTEN``.
     """
+    with writing(output):
+        _write_result(result, output)
+
+
+def _write_result(result: Any, output: Path) -> None:
     if output.suffix == ".json":
         output.write_text(as_json(result, records=output.name.endswith(".df.json")) + "\n", encoding="utf-8")
         return

@@ -39,6 +39,7 @@ def init(
     registry: Registry = None,
 ) -> int:
     """Write a predict job's YAML from a table and a model, filled in and commented; scores nothing."""
+    from lakemill.config.own_output import writing
     from lakemill.plan.draft import draft_job
 
     if file.exists():
@@ -46,7 +47,8 @@ def init(
             "CONFIG_EXISTS", f"there is a file '{file}' already.", hint="give another name, or remove it."
         )
     text = draft_job(source, model, output, registry=registry, file=str(file))
-    file.write_text(text, encoding="utf-8")
+    with writing(file):
+        file.write_text(text, encoding="utf-8")
     return finish(f"written: {file}; now look at it, then: lakemill plan --config {file}", {}, as_json=False)
 
 

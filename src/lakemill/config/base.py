@@ -165,6 +165,19 @@ def validate(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model
         ) from None  # pydantic's own words show the values
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """The safe loader, to which a key that stands twice is an error: it would take the last in silence."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return node
+
+
 MOST_PARTS = 100_000
 """Values in one YAML file, those that it repeats by ``*anchor`` counted each time."""
 
@@ -173,10 +186,11 @@ def parse_yaml(text: str) -> Any:
     """Return what a YAML text holds, by the safe loader.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or by its anchors it holds itself or more than ``MOST_PARTS`` values.
+        yaml.YAMLError: it is no YAML, has a key twice, or by its anchors holds itself or more than ``MOST_PARTS``
+            values.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader too
     except (ValueError, RecursionError) as error:  # of dates and numbers, and of brackets without end
         raise yaml.YAMLError(f"a value that YAML cannot hold ({type(error).__name__})") from error
     waiting, seen = [raw], 0

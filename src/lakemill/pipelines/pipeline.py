@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lakemill.config.own_output import writing
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import Resolved, resolve
 from lakemill.pipelines.traffic import StepByStep
@@ -53,13 +54,14 @@ class Pipeline(StepByStep):
             path: Also write it to this file.
 
         Raises:
-            ConfigError: ``FUNCTION_LOCAL`` if a function has no import path.
+            ConfigError: ``FUNCTION_LOCAL`` if a function has no import path, ``FILE_NOT_WRITTEN``.
         """
         import yaml
 
         text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            with writing(Path(path)):
+                Path(path).write_text(text, encoding="utf-8")
         return text
 
     @classmethod

@@ -45,9 +45,9 @@ def predict_table(
     job; a ``PredictConfig`` says the rest.
 
     ``mode: incremental`` scores what was added since the job's last run, in commits of about
-    ``engine.max_bytes_per_trigger``. The others are one commit each and forget how far incremental runs were: ``full``
-    scores everything and replaces the job's own predictions, ``where`` replaces those of ``source.where``, and
-    ``missing`` scores what has no prediction of this pipeline's version.
+    ``engine.max_bytes_per_trigger``. The others are one commit each, and the next incremental run goes on from what the
+    rows say: ``full`` scores everything and replaces the job's own predictions, ``where`` replaces those of
+    ``source.where``, and ``missing`` scores what has no prediction of this pipeline's version.
 
     Args:
         config: The job.
@@ -64,10 +64,19 @@ def predict_table(
             ``JOB_RUNNING`` if the job runs already.
     """
     config = as_config(config, job)
-    if replace_table and config.mode != "full":
-        raise ConfigError("REPLACE_MODE", f"the table is replaced by mode: full; mode is '{config.mode}'.")
+    check_replaces(config, replace_table=replace_table)
     way = MODES[config.mode]
     return run_job(config, config.mode, way, spark, progress=progress, wait=wait, replace_table=replace_table)
+
+
+def check_replaces(config: PredictConfig, *, replace_table: bool) -> None:
+    """Look whether the job's mode can replace a whole table, if it is to.
+
+    Raises:
+        ConfigError: ``REPLACE_MODE``.
+    """
+    if replace_table and config.mode != "full":
+        raise ConfigError("REPLACE_MODE", f"the table is replaced by mode: full; mode is '{config.mode}'.")
 
 
 def run_job(

@@ -56,6 +56,8 @@ def truth_of(run: Run) -> Truth:
     if run.is_new_output and not run.state.transaction:
         return truth_in([])
     output = opened(run.engine, run.config.output.table, run.state.mark.version)
+    if run.is_new_output and not output.version:
+        return truth_in([])  # as this run made it: nothing is read
     mine = run.engine.rows(output).where(own_rows(run.config))
     return truth_in(mine.tally(POSITION_COLUMNS))
 

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from lakemill.config.own_output import writing
 from lakemill.engines import table_names
 from lakemill.report.comparison import comparison
 from lakemill.report.values import Card, Differing, Report
@@ -46,12 +47,13 @@ def write_report(config: PredictConfig, spark: SparkSession | None = None, outpu
 
     Raises:
         TableError: ``TABLE_NOT_FOUND`` if there is no predictions table.
-        OSError: The file cannot be written.
+        ConfigError: ``FILE_NOT_WRITTEN``.
     """
     page = gather(config, spark)
     target = output or _beside(config.output.table, config.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render(page), encoding="utf-8")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(render(page), encoding="utf-8")
     return target
 
 

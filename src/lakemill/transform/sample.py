@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from lakemill.config.own_output import writing
 from lakemill.engines.choice import open_engine
 from lakemill.transform.job import image_source, open_source, transform_needs
 from lakemill_udfs.errors import ConfigError, RowError
@@ -99,7 +100,8 @@ def write_sample(
         draw.text((MARGIN, top + CELL + 2), _end(one.path, 80), INK)
         draw.text((MARGIN, top + CELL + 14), _end(caption, 85), INK)
     target = (folder or Path.cwd()) / f"{config.name}_sample.png"
-    sheet.save(target)
+    with writing(target):
+        sheet.save(target)
     return target
 
 

@@ -16,7 +16,10 @@ from lakemill.cli.output import finish, tell
 from lakemill.config.json_schema import job_schema
 from lakemill.config.predict import PredictConfig
 from lakemill.config.variables import expand
-from lakemill_udfs.errors import RunError
+from lakemill.pipelines.pipeline import Pipeline
+from lakemill_udfs.errors import ConfigError, RunError
+from lakemill_udfs.steps.declared import ModelStep
+from tests.lake import add_images, onnx_classifier
 
 ROOT = Path(__file__).parents[3]
 
@@ -170,3 +173,56 @@ def test_the_other_jobs_say_it_at_once_too(
     (without_java / "job.yaml").write_text(yaml)
     assert lakemill(job, "--config", "job.yaml") == 2
     assert says in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "--lmit", "3"], "No such option: --lmit"),
+        (["predit"], "No such command 'predit'. Did you mean 'predict'?"),
+        (["predict", "--limit", "0"], "'--limit'"),
+        (["undo"], "Missing argument 'run_id'"),
+        (["predict", "--config"], "'--config' requires an argument"),
+        (["schema", "models"], "'models'"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_a_code(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert lakemill(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("[ARGUMENTS_INVALID] ")
+    assert says in line
+    assert " --help says what it takes." in line
+
+
+def test_a_command_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lakemill() == 2
+    assert "Commands" in "".join(capsys.readouterr())
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx_classifier(tmp_path / "model.onnx")
+    add_images(tmp_path / "images", 0, 2)
+    (tmp_path / "rows.json").write_text(json.dumps({"pixels": [[0.5] * 64]}))
+    file = tmp_path / "absent" / "result"
+    job = ["--source", f"{tmp_path}/images", "--model", f"{tmp_path}/model.onnx", "--output", f"{tmp_path}/out"]
+    for arguments in (
+        ["init", f"{file}.yaml", *job],
+        ["infer", tmp_path / "model.onnx", tmp_path / "rows.json", "--output", f"{file}.json"],
+        ["infer", tmp_path / "model.onnx", tmp_path / "rows.json", "--output", f"{file}.parquet"],
+    ):
+        assert lakemill(*arguments) == 2
+        assert f"[FILE_NOT_WRITTEN] '{file}." in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"^\[FILE_NOT_WRITTEN\]"):
+        Pipeline((ModelStep("model.onnx"),)).to_yaml(f"{file}.yaml")
+
+
+def test_a_table_is_replaced_by_a_full_run_and_nobody_is_asked_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["--source", f"{tmp_path}/a", "--model", f"{tmp_path}/model.onnx", "--output", f"{tmp_path}/b"]
+    assert lakemill("predict", *job, "--replace-table") == 2
+    said = capsys.readouterr().err
+    assert "[REPLACE_MODE]" in said
+    assert "Replace the table?" not in said

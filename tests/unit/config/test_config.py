@@ -179,6 +179,9 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     broken.write_text("source:\n  table: [lake\noutput: x\n")
     with pytest.raises(ConfigError, match=r"^\[CONFIG_YAML\] '.*broken.yaml' is not valid YAML at line 3, column 7"):
         PredictConfig.load(broken)
+    broken.write_text("name: a\nsource: {table: lake/x}\nname: b\n")
+    with pytest.raises(ConfigError, match=r"^\[CONFIG_YAML\] .* at line 3, column 1: the key 'name' stands twice\."):
+        PredictConfig.load(broken)
     broken.write_text("- a\n")
     with pytest.raises(ConfigError, match=r"^\[CONFIG_YAML\] .* must hold a mapping at its top; got list"):
         PredictConfig.load(broken)

@@ -19,7 +19,9 @@ from lakemill.pipelines.resolving import resolve, resolve_uri
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.declared import Check, PythonStep
+from lakemill_udfs.steps.traffic import EnsembleStep
 from lakemill_udfs.tensors.spec import TensorSpec
+from tests.lake import factor_model
 
 Y = {"y": {"dtype": "float64"}}
 
@@ -55,6 +57,19 @@ def test_edited_code_is_another_version(package: Path) -> None:
     with_data = version(data=("*.csv",))
     (package / "table.csv").write_text("5,6\n")
     assert version(data=("*.csv",)) != with_data
+
+
+def test_the_code_that_combines_an_ensemble_counts_too(package: Path, tmp_path: Path) -> None:
+    models = {name: str(factor_model(tmp_path / f"{name}.onnx", factor)) for name, factor in (("a", 2), ("b", 3))}
+    path = "steps_of_mine.scale:run"
+
+    def of_version() -> str:
+        return resolve(Pipeline((EnsembleStep(models, combine=path, outputs=Y),))).pipeline.version
+
+    before = of_version()
+    assert of_version() == before
+    (package / "scale.py").write_text("def run(x):\n    return {'y': x * 1000.0}\n")
+    assert of_version() != before
 
 
 def test_the_code_of_a_checks_function_counts_too(package: Path) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
+from lakemill import Pipeline, PythonStep
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.steps.functions import call_function, import_function
 from tests.unit import features
@@ -81,3 +88,67 @@ def test_a_reused_worker_runs_a_new_version_of_a_package_whole(
     assert import_function(path, "shipped_steps-1.zip")() == 1
     for module in [name for name in sys.modules if name.startswith("shipped_steps")]:
         monkeypatch.delitem(sys.modules, module)
+
+
+def square(value: float) -> Any:
+    """Return a value's tensor, and none for 2."""
+    return None if value == 2 else np.full((2, 2), value, "float32")
+
+
+@pytest.mark.parametrize("missing", [1.0, 2.0])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: {"y": [square(value) for value in x]},
+        lambda x: pd.DataFrame({"y": [square(value) for value in x]}),
+    ],
+    ids=["list", "frame"],
+)
+def test_a_null_among_tensors_is_one_row_s_null(function: Callable[..., Any], missing: float) -> None:
+    step = PythonStep(function, {"y": {"dtype": "float32", "shape": [2, 2]}}, {"x": "x"})
+    values = np.array([2.0, 1.0, 3.0] if missing == 1 else [1.0, 2.0, 3.0])
+    got = Pipeline([step]).infer({"x": values})["out.y"]
+    assert got == [None if value == 2 else [[value] * 2] * 2 for value in values]
+
+
+def test_rows_of_different_size_are_given_in_one_call() -> None:
+    calls: list[int] = []
+
+    def grown(x: Any) -> dict[str, Any]:
+        calls.append(len(x))
+        return {"y": [np.full((int(value), 2), value, "float32") for value in x]}
+
+    step = PythonStep(grown, {"y": {"dtype": "float32", "shape": [None, 2]}}, {"x": "x"})
+    got = Pipeline([step]).infer({"x": np.array([1.0, 2.0, 3.0])})["out.y"]
+    assert [len(rows) for rows in got] == [1, 2, 3]
+    assert calls == [3, 1], "all at once, and the first row once more to see that an output's first axis is the row"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: pl.DataFrame({"y": [None if value == 2 else int(value) for value in x]}),
+        lambda x: pa.table({"y": [None if value == 2 else int(value) for value in x]}),
+        lambda x: {"y": [None if value == 2 else int(value) for value in x]},
+    ],
+    ids=["polars", "arrow", "list"],
+)
+def test_whole_numbers_with_a_null_stay_whole_numbers(function: Callable[..., Any]) -> None:
+    step = PythonStep(function, {"y": {"dtype": "int64"}}, {"x": "x"})
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
+    got = Pipeline([step]).infer(frame)["out.y"].tolist()
+    assert got == [1, None, 3]
+    assert not any(isinstance(value, np.ndarray) for value in got)
+
+
+def test_a_polars_frame_of_tensors_is_a_result() -> None:
+    x = np.arange(12, dtype="float32").reshape(3, 2, 2)
+    step = PythonStep(lambda x: pl.DataFrame({"y": x * 2}), {"y": {"dtype": "float32", "shape": [2, 2]}}, {"x": "x"})
+    np.testing.assert_array_equal(Pipeline([step]).infer({"x": x})["out.y"], x * 2)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "string"])
+def test_a_value_of_another_class_is_named(dtype: str) -> None:
+    step = PythonStep(lambda x: {"y": [Decimal("1.5")] * len(x)}, {"y": {"dtype": dtype}}, {"x": "x"})
+    with pytest.raises(ModelError, match=rf"^\[OUTPUT_DTYPE\] y: expected {dtype}, got Decimal\."):
+        Pipeline([step]).infer({"x": np.array([1.0, 2.0])})

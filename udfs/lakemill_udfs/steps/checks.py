@@ -108,11 +108,11 @@ def run_checks(checks: dict[str, pl.Expr], inputs: pa.Array, outputs: pa.Array) 
     Raises:
         polars.exceptions.PolarsError: an expression reads a field that is not there, or compares what cannot be.
     """
-    import polars as pl
-
     names = list(checks)
     if not names:
         return pa.StructArray.from_arrays([pa.repeat(pa.scalar(0, pa.int32()), len(outputs))], names=["count"])
+    import polars as pl
+
     sides = {"in": inputs, "out": outputs}  # a struct without fields has no length
     frame = pl.DataFrame({name: pl.Series(side) for name, side in sides.items() if side.type.num_fields})
     result = frame.select(

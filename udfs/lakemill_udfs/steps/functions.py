@@ -17,7 +17,11 @@ from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models.model import Arrays
 from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.tensors.columns import read_tensor
+from lakemill_udfs.tensors.ragged import stacked
 from lakemill_udfs.tensors.spec import TensorSpec, tensor_of
+
+CELLS = (list, tuple, np.ndarray)
+"""What a tensor is in a DataFrame's cell."""
 
 
 def import_function(path: str | Callable[..., Any], archive: str | None = None) -> Callable[..., Any]:
@@ -72,16 +76,18 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
 
     Args:
         function: Takes its inputs by name, or a dict of arrays, a ``pandas.DataFrame``, a ``pyarrow.Table`` or
-            ``RecordBatch``, and returns any of the last four.
+            ``RecordBatch``, and returns any of the last four, or a ``polars.DataFrame``.
         inputs: Tensors by name, ``(n, ...)``.
 
     Raises:
-        ModelError: ``FUNCTION_RESULT`` if the result is none of the four.
+        ModelError: ``FUNCTION_RESULT`` if the result is none of these.
     """
     form = form_of(function, inputs)
     result = function(**inputs) if form == "names" else function(_argument(form, inputs))
     if isinstance(result, Mapping):
-        return {str(name): np.asanyarray(value) for name, value in result.items()}  # a mask is kept
+        return {str(name): _from_values(value) for name, value in result.items()}
+    if hasattr(result, "to_arrow"):  # a polars DataFrame
+        result = result.to_arrow()
     names = list(getattr(result, "column_names", getattr(result, "columns", ())))
     if len(set(names)) < len(names):
         raise ModelError("FUNCTION_RESULT", "two columns of a Python step's result have one name.")
@@ -124,7 +130,7 @@ def _from_arrow(name: str, column: Any) -> NDArray[Any]:
     for failure in failures or ():
         if failure is not None:
             raise failure
-    return array
+    return _by_row(array) if array.dtype == object and not spec.shape else array
 
 
 def _in_order(frame: Any) -> Any:
@@ -135,6 +141,16 @@ def _in_order(frame: Any) -> Any:
 
 
 def _from_cells(array: Any) -> Any:
-    if array.dtype == object and len(array) and isinstance(array[0], list | tuple | np.ndarray):
-        return np.stack([np.asarray(cell) for cell in array])
-    return array
+    return _by_row(array) if array.dtype == object and any(isinstance(cell, CELLS) for cell in array) else array
+
+
+def _from_values(value: Any) -> NDArray[Any]:
+    """Return what stands in a dict as an array: with its mask, and with rows of different size or null as they are."""
+    try:
+        return np.asanyarray(value)
+    except ValueError:  # rows that do not stack
+        return _by_row(value)
+
+
+def _by_row(cells: Any) -> NDArray[Any]:
+    return stacked([None if cell is None else np.asarray(cell)[()] for cell in cells])  # of one value, that value

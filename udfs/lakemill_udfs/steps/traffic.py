@@ -16,6 +16,9 @@ CONTROL = "control"
 CHAMPION = "champion"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SUM_TOLERANCE = 1e-6
+MANY = ("challengers", "models")
+"""Arguments that are several models by name."""
+
 BOUNDS = ("at_least", "below")
 
 
@@ -30,9 +33,10 @@ def set_models(step: Any, *names: str) -> None:
     """Make models of what a step's arguments of these names say."""
     for name in names:
         given = getattr(step, name)
-        is_many = isinstance(given, Mapping) and name in ("challengers", "models")
-        value = {str(key): _model(one) for key, one in given.items()} if is_many else _model(given)
-        object.__setattr__(step, name, value)
+        if name not in MANY:
+            object.__setattr__(step, name, _model(given))
+        elif isinstance(given, Mapping):  # anything else is refused as the argument that it is
+            object.__setattr__(step, name, {str(key): _model(one) for key, one in given.items()})
 
 
 def _check_names(code: str, names: Sequence[str], taken: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import polars as pl
 import pyarrow as pa
 
-from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
 from lakemill.engines.local.conforming import of_rows
+from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.own_columns import own_column
 from lakemill.engines.local.rows import LocalRows, given
 from lakemill.engines.relations import Latest
+from lakemill.engines.reserved_columns import CHANGE_TYPE, COMMIT_VERSION
 
 GONE = ("delete", "update_preimage")
 THERE, LEFT_OVER = own_column("there"), own_column("left_over")
@@ -48,7 +48,7 @@ def _last_states(changes: LocalRows, names: list[str]) -> pl.DataFrame:
     came, version = ~pl.col(CHANGE_TYPE).is_in(GONE), pl.col(COMMIT_VERSION)
     is_there = came.filter(version == version.max()).any()  # a commit may delete a row and add it again
     return (
-        cast(pl.DataFrame, pl.from_arrow(table))
+        frame_of(table)
         .group_by(names)
         .agg(
             version.max(),
@@ -61,7 +61,7 @@ def _last_states(changes: LocalRows, names: list[str]) -> pl.DataFrame:
 def _doubtful(last: pl.DataFrame, names: list[str], known: LocalRows) -> pl.DataFrame:
     is_null = pl.any_horizontal(pl.col(names).is_null())
     unfit, new = last.filter(~pl.col(LEFT_OVER).is_in([-1, 0]) | is_null), last.filter(pl.col(LEFT_OVER) == 0)
-    keys = [] if new.is_empty() else [pl.DataFrame(pl.from_arrow(batch)) for batch in known.select(names).batches()]
+    keys = [] if new.is_empty() else [frame_of(batch) for batch in known.select(names).batches()]
     if keys:
         there = pl.concat(keys).cast(new.select(names).schema)
         unfit = pl.concat([unfit, new.join(there, on=names, how="semi", nulls_equal=True)])

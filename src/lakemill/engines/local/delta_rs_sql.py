@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-from sqlglot import exp
+from typing import TYPE_CHECKING
 
-from lakemill.engines.local.expressions import Reading, parse
+import pyarrow as pa
+
 from lakemill.engines.local.predicates import Predicate
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 
 def delta_rs_sql(text: str, schema: pa.Schema, table: str | None = None) -> str:
@@ -21,6 +24,10 @@ def delta_rs_sql(text: str, schema: pa.Schema, table: str | None = None) -> str:
         ConfigError: ``WHERE_INVALID``.
         SetupError: ``ENGINE_LOCAL``.
     """
+    from sqlglot import exp
+
+    from lakemill.engines.local.expressions import Reading, parse
+
     Predicate.read(text, schema)  # what it refuses, this could write wrong
     reading = Reading(text, schema)
 

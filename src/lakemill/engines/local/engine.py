@@ -18,10 +18,9 @@ from lakemill.engines import table_names
 from lakemill.engines.engine import MADE_BY, PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
-from lakemill.engines.local.changed_rows import latest
 from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
-from lakemill.engines.local.pool import Workers, processors
+from lakemill.engines.local.pool import Workers
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.staged import may_be_taken
@@ -35,6 +34,7 @@ from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lacks_fields
 from lakemill.engines.sql import all_equal
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import RESERVED, PredictPlan
 
 
@@ -157,6 +157,8 @@ class LocalEngine:
 
     def latest(self, changes: Rows, key: Sequence[str], where: str | None, known: Rows) -> Latest:
         """Return each key's last state; see ``Engine.latest``."""
+        from lakemill.engines.local.changed_rows import latest  # and Polars, only where it is used
+
         return latest(cast(LocalRows, changes), key, where, cast(LocalRows, known))
 
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:

@@ -297,7 +297,9 @@ class Reading:
         for part in parts:
             found = [field for field in fields if field.name.lower() == part.lower()]  # as Spark: in any case
             if len(found) != 1:
-                raise invalid(self.text, self.schema, f"{len(found)} columns are called '{'.'.join(parts)}'")
+                name = ".".join(parts)
+                why = f"{len(found)} columns are called '{name}'" if found else f"there is no column '{name}'"
+                raise invalid(self.text, self.schema, why)
             path.append(found[0].name)
             fields = list(found[0].type) if pa.types.is_struct(found[0].type) else []
         return tuple(path), found[0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
+from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.own_columns import ROW
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.worker import predict_group
@@ -34,7 +34,7 @@ def _groups(batches: Iterable[pa.RecordBatch], by: Sequence[str]) -> Iterator[pa
     if not parts:
         return
     table = pa.Table.from_batches(parts)
-    keys = cast(pl.DataFrame, pl.from_arrow(table.select(list(by)))).with_row_index(ROW)
+    keys = frame_of(table.select(list(by))).with_row_index(ROW)
     for _, group in keys.group_by(list(by), maintain_order=True):
         yield table.take(group[ROW].to_arrow())
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import cast
 
 import polars as pl
 import pyarrow as pa
 
-from lakemill.engines.local.changes import COMMIT_VERSION
+from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.noting import Note, with_fields
 from lakemill.engines.local.own_columns import FILE, PLACE, ROW, own_column
 from lakemill.engines.local.rows import LocalRows
+from lakemill.engines.reserved_columns import COMMIT_VERSION
 from lakemill.engines.sql import all_equal
 from lakemill_udfs.plan import PredictPlan
 
@@ -59,15 +59,13 @@ class Inputs:
     @property
     def frame(self) -> pl.DataFrame:
         """Where each row is, and its digest."""
-        light = cast(pl.DataFrame, pl.from_arrow(self.table.select([DIGEST, FILE, PLACE])))
-        return light.with_row_index(ROW)
+        return frame_of(self.table.select([DIGEST, FILE, PLACE])).with_row_index(ROW)
 
     def without(self, known: pa.Table | None) -> Inputs:
         """Return the rows whose digest is not known."""
         if known is None:
             return self
-        digest = cast(pl.DataFrame, pl.from_arrow(known.select([DIGEST])))
-        left = self.frame.join(digest, on=DIGEST, how="anti")
+        left = self.frame.join(frame_of(known.select([DIGEST])), on=DIGEST, how="anti")
         return Inputs(self.plan, self.rows, self.table.take(left[ROW].to_arrow()))
 
     def first(self) -> LocalRows:

@@ -20,7 +20,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakemill.engines.local.expressions import Reading, parse
 from lakemill.engines.local.features import unsupported
 
 MOST_NULLABLE = 3
@@ -91,6 +90,8 @@ class Predicate:
             ConfigError: ``WHERE_INVALID`` if it does not parse or names no column of the table.
             SetupError: ``ENGINE_LOCAL`` if Spark could read it otherwise than this engine.
         """
+        from lakemill.engines.local.expressions import Reading, parse  # and sqlglot, 70 ms, only where it is asked
+
         try:
             reading = Reading(text, schema)
             expression = reading.condition(parse(text, schema))

@@ -11,14 +11,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakemill.engines.local.conforming import of_rows
+from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.groups import call_groups
 from lakemill.engines.local.own_columns import FILE, ROW
 from lakemill.engines.local.parquet import parquet_rows
@@ -32,10 +32,13 @@ from lakemill.engines.local.work import MadePiece, PieceFunction, PieceWork, mak
 from lakemill.engines.local.writing import FileWriter, WrittenFile
 from lakemill.engines.relations import KeyFaults, Rows
 
+if TYPE_CHECKING:
+    import polars as pl
+
 DEALT_FILE_BYTES, DEALT_WAITING_BYTES = 64 * 2**20, 4 * 2**20
 """Of a file with whole groups, about; and of its rows that wait in memory while they are dealt out."""
 
-Choose = Callable[[pl.DataFrame], pl.DataFrame]
+Choose: TypeAlias = "Callable[[pl.DataFrame], pl.DataFrame]"
 """From a file's rows, with ``POSITION``, to those of them that count."""
 
 
@@ -130,6 +133,8 @@ class LocalRows:
 
     def newest(self, count: int, by: str, then: Sequence[str]) -> LocalRows:
         """Keep the ``count`` rows with the greatest ``by``, in the order of ``then``."""
+        import polars as pl
+
         frames = []
         for number, frame in enumerate(self._frames([by])):
             frames.append(frame.with_columns(pl.lit(number).alias(FILE)))
@@ -144,7 +149,7 @@ class LocalRows:
         order = [(name, "descending") for name in (by,)] + [(name, "ascending") for name in then]
         wide = kept.select([*kept.schema.names, *(n for n, _ in order if n not in kept.schema.names)]).to_arrow()
         table = (
-            pl.DataFrame(wide)
+            frame_of(wide)
             .with_row_index(ROW)
             .sort([name for name, _ in order], descending=[how == "descending" for _, how in order], nulls_last=True)
         )
@@ -159,8 +164,10 @@ class LocalRows:
         return self._joined(cast(LocalRows, others), columns, "anti")
 
     def _joined(self, others: LocalRows, columns: Sequence[str], how: Literal["semi", "anti"]) -> LocalRows:
+        import polars as pl
+
         names = list(columns)
-        frames = [cast(pl.DataFrame, pl.from_arrow(batch)).unique() for batch in others.select(names).batches()]
+        frames = [frame_of(batch).unique() for batch in others.select(names).batches()]
         if not frames:
             return self if how == "anti" else replace(self.settled(), files=())
         keys = pl.concat(frames).unique()
@@ -208,7 +215,7 @@ class LocalRows:
             batches = list(read_piece(Piece((Part(file),)), scan))
             empty = pa.schema([*(_field_at(self.file_schema, scan.path(name)).with_name(name) for name in columns)])
             schema = empty.append(pa.field(POSITION, pa.int64()))
-            yield cast(pl.DataFrame, pl.from_arrow(pa.Table.from_batches([b.cast(schema) for b in batches], schema)))
+            yield frame_of(pa.Table.from_batches([b.cast(schema) for b in batches], schema))
 
     def map(self, function: PieceFunction, schema: pa.Schema) -> LocalRows:
         """Give what a function makes of the rows' record batches."""
@@ -234,7 +241,7 @@ class LocalRows:
             files = [FileWriter(str(self.room.scratch), schema, DEALT_WAITING_BYTES) for _ in range(parts)]
             writers = [stack.enter_context(file) for file in files]
             for batch in self.batches():
-                keys = cast(pl.DataFrame, pl.from_arrow(batch.select(list(by))))
+                keys = frame_of(batch.select(list(by)))
                 numbers = keys.hash_rows(seed=0) % parts
                 for number in numbers.unique():
                     writers[number].write(batch.filter((numbers == number).to_arrow()))
@@ -289,12 +296,11 @@ class LocalRows:
     def tally(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Run, and return how many rows each combination of values has."""
         names = list(columns)
-        parts = [
-            cast(pl.DataFrame, pl.from_arrow(batch)).group_by(names).len("rows")
-            for batch in self.select(names).batches()
-        ]
+        parts = [frame_of(batch).group_by(names).len("rows") for batch in self.select(names).batches()]
         if not parts:
             return []
+        import polars as pl
+
         return pl.concat(parts).group_by(names).agg(pl.col("rows").sum()).sort("rows", descending=True).to_dicts()
 
     def key_faults(self, key: Sequence[str]) -> KeyFaults:

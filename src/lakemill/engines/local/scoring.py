@@ -11,15 +11,14 @@ import pyarrow as pa
 
 from lakemill.engines.digests import compared
 from lakemill.engines.engine import Once
-from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.groups import predicting_groups
 from lakemill.engines.local.noting import Note, predicting
-from lakemill.engines.local.once import Inputs, copies_of, known_results
 from lakemill.engines.local.rows import LocalRows, Room, of_files
 from lakemill.engines.local.staged import rows_of
 from lakemill.engines.local.work import MadePiece
 from lakemill.engines.local.writing import FileWriter, WrittenFile, discard, joined
 from lakemill.engines.relations import KeyFaults
+from lakemill.engines.reserved_columns import COMMIT_VERSION
 from lakemill.engines.schemas import predictions_schema
 from lakemill_udfs.plan import PredictPlan
 
@@ -129,6 +128,8 @@ class Scoring:
             scored.add(piece)
 
     def _once(self, scored: LocalScored, source: LocalRows, notes: tuple[Note, ...], once: Once) -> None:
+        from lakemill.engines.local.once import Inputs, copies_of, known_results  # and Polars, only where it is used
+
         by = compared(self.plan, source.file_schema)
         note = Note(by.column, "input_sha256", digest=True, beside=by.beside)
         inputs = Inputs.read(self.plan, source, note)
