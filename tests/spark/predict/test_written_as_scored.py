@@ -1,0 +1,135 @@
+"""Rows of numbers that nothing looks at first are scored as they are written: what is counted, and what may come between."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from lakemill import LakemillError, PredictConfig, predict_table
+from lakemill.engines.choice import open_engine
+from lakemill.engines.needs import Needs
+from lakemill.predict.modes import MODES
+from lakemill.predict.preparing import prepare
+from tests.lake import at_once, numbers_job
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FUNCTIONS = """
+from pathlib import Path
+
+LAKE = Path({lake!r})
+
+
+def seen(columns):
+    with (LAKE / "seen").open("a") as file:
+        file.writelines(f"{{x}}\\n" for x in columns["x"].tolist())
+
+
+def even(columns):
+    if (columns["x"] % 2 == 1).any():
+        raise ValueError("odd")
+    return {{"y": columns["x"] * 2.0}}
+
+
+def counted(columns):
+    seen(columns)
+    return {{"y": columns["x"] * 2.0}}
+
+
+def meddles(columns):
+    seen(columns)
+    meddler = LAKE / "meddle"
+    if meddler.exists():
+        from deltalake import DeltaTable
+
+        table, what = DeltaTable(LAKE / "predictions"), meddler.read_text()
+        meddler.unlink()
+        if what == "property":
+            table.alter.set_table_properties({{"delta.logRetentionDuration": "interval 9 days"}})
+        else:
+            table.delete(what)
+    return {{"y": columns["x"] * 2.0}}
+"""
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a folder with a source of 30 numbers in three files, and functions that score them."""
+    (tmp_path / "scores_of_numbers.py").write_text(FUNCTIONS.format(lake=str(tmp_path)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for start in (0, 10, 20):
+        add(tmp_path, start)
+    yield tmp_path
+    sys.modules.pop("scores_of_numbers", None)
+
+
+def add(lake: Path, start: int) -> None:
+    numbers = list(range(start, start + 10))
+    write_deltalake(lake / "numbers", pa.table({"id": numbers, "x": numbers}), mode="append")
+
+
+def job(lake: Path, function: str) -> PredictConfig:
+    config = numbers_job(lake)
+    return config.model_copy(update={"pipeline": numbers_job(lake, pipeline__steps=[step(function)]).pipeline})
+
+
+def step(function: str) -> dict[str, object]:
+    outputs = {"y": {"dtype": "float64"}}
+    return {"python": {"function": f"scores_of_numbers:{function}", "inputs": {"x": "x"}, "outputs": outputs}}
+
+
+def ids(lake: Path) -> list[int]:
+    return sorted(DeltaTable(lake / "predictions").to_pyarrow_table(columns=["id"])["id"].to_pylist())
+
+
+def test_rows_errors_and_tasks_are_counted(lake: Path, spark: SparkSession) -> None:
+    result = predict_table(job(lake, "even"), spark)
+    assert (result.rows, result.rows_error, result.batches) == (30, 15, 1)
+    runs = DeltaTable(lake / "predictions_runs").to_pyarrow_table().to_pylist()
+    assert [(run["rows"], run["rows_error"]) for run in runs] == [(30, 15)]
+    tasks = DeltaTable(lake / "predictions_tasks").to_pyarrow_table().to_pylist()
+    assert (sum(task["rows"] for task in tasks), sum(task["rows_error"] for task in tasks)) == (30, 15)
+    rows = DeltaTable(lake / "predictions").to_pyarrow_table().to_pylist()
+    assert sum(row["error"] is not None for row in rows) == 15
+    assert {row["metadata"]["run_id"] for row in rows} == {result.run_id}
+    assert all(len(row["metadata"]["elapsed_ns"]) == 1 for row in rows)
+
+
+def test_each_row_is_scored_once(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "counted"), spark)
+    assert sorted(map(int, (lake / "seen").read_text().split())) == list(range(30))
+    assert ids(lake) == list(range(30))
+
+
+def test_a_commit_that_conflicts_is_scored_and_counted_again(lake: Path, spark: SparkSession) -> None:
+    (lake / "meddle").write_text("property")
+    result = predict_table(job(lake, "meddles"), spark)
+    assert (result.rows, result.rows_error) == (30, 0)
+    assert ids(lake) == list(range(30))
+    assert len((lake / "seen").read_text().split()) == 60
+
+
+def test_rows_that_go_while_others_are_scored_are_missed_aloud(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "meddles"), spark)
+    add(lake, 30)
+    (lake / "meddle").write_text("id = 3")
+    with pytest.raises(LakemillError, match=r"^\[OUTPUT_CHANGED\] .*\n?.*mode: missing"):
+        predict_table(job(lake, "meddles"), spark)
+    assert predict_table(job(lake, "meddles").model_copy(update={"mode": "missing"}), spark).rows == 1
+    assert ids(lake) == list(range(40))
+
+
+def test_of_two_runs_without_a_lock_one_commits(lake: Path, spark: SparkSession) -> None:
+    config = job(lake, "counted")
+    runs = [prepare(config, open_engine(spark, Needs("numbers")), lambda _: None) for _ in range(2)]
+    raised = at_once(*(functools.partial(MODES["incremental"], run) for run in runs))
+    assert raised in (["RUN_OVERTAKEN"], [])
+    assert ids(lake) == list(range(30))
