@@ -1,9 +1,14 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-frameworks test-peers test-gpu chaos fuzz borders lint types dist schema lock clean
+.PHONY: help setup demo test test-unit test-matrix test-all test-frameworks test-peers test-gpu chaos fuzz audit borders lint types dist schema lock clean
+
+# Machines that write no bytecode would compile all of src/ and tests/ again in each of the hundreds of processes below.
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTEST := .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 .venv/made.stamp: scripts/make_venv.sh
 	@scripts/make_venv.sh && touch $@
@@ -33,10 +38,16 @@ demo: .venv/lakemill.stamp ## images to predictions, on handwritten digits, into
 	@touch $@
 
 test: setup .venv/browser.stamp .venv/classes.stamp ## the tests, also on a small Spark cluster and in a browser
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST)
 
-test-all: test ## the same, then what both engines mean alike on Spark too, and longer chaos
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m matrix
+test-unit: .venv/lakemill.stamp ## what needs neither Java nor a process of its own: the tests to run while writing
+	@$(PYTEST) tests/unit
+
+test-matrix: setup .venv/classes.stamp ## what both engines mean alike, on Spark too
+	@$(PYTEST) -m matrix
+
+test-all: ## all tests: the same, the matrix, frameworks, peers, 20 kills
+	@$(MAKE) --no-print-directory test test-matrix test-frameworks test-peers
 	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in

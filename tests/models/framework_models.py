@@ -127,7 +127,12 @@ def lightgbm_pyfunc(folder: Path) -> Case:
     expected = model.predict(FRAME)
     signature = infer_signature(FRAME, expected)
     mlflow.lightgbm.save_model(model, folder / "model", signature=signature, pip_requirements=["lightgbm"])
-    return Case(ModelStep(str(folder / "model")), "output", expected)
+    return Case(ModelStep(str(folder / "model"), runtime="pyfunc"), "output", expected)
+
+
+def lightgbm_mlflow(folder: Path) -> Case:
+    case = lightgbm_pyfunc(folder)
+    return Case(ModelStep(case.step.uri), "output", case.expected)
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
@@ -141,6 +146,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
         python_function,
         own_class,
         lightgbm_pyfunc,
+        lightgbm_mlflow,
     )
 }
 BY_ARRAY = ("onnx_graph",)

@@ -17,7 +17,7 @@ from tests.models.framework_models import BY_COLUMN, CASES, COLUMNS, FRAME, Case
 
 ROWS = 6
 ARRAYS = [row.tolist() for row in FRAME.to_numpy()[:ROWS]]
-BY_ARRAY = [name for name in CASES if name not in (*BY_COLUMN, "own_class", "lightgbm_pyfunc")]
+BY_ARRAY = [name for name in CASES if name not in (*BY_COLUMN, "own_class", "lightgbm_pyfunc", "lightgbm_mlflow")]
 
 
 @pytest.fixture(scope="module")

@@ -232,16 +232,18 @@ def test_xgboosts_categories_go_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result["out.probabilities"].astype("float32"), model.predict_proba(frame.iloc[::-1]))
 
 
-@pytest.mark.parametrize("kind", ["sklearn", "sklearn pickle", "xgboost", "booster"])
+@pytest.mark.parametrize("kind", ["sklearn", "sklearn pickle", "xgboost", "booster", "lightgbm"])
 @pytest.mark.parametrize("signed", ["columns", "tensor", "nothing"])
 def test_an_mlflow_model_runs_on_its_own_runtime_as_on_pyfunc(tmp_path: Path, kind: str, signed: str) -> None:
+    import lightgbm
+    import mlflow.lightgbm
     import mlflow.sklearn
     import mlflow.xgboost
     from mlflow.models import infer_signature
 
     data: Any = FRAME if signed == "columns" else X
     model: Any = LogisticRegression() if "sklearn" in kind else xgboost.XGBClassifier(n_estimators=4)
-    fitted = model.fit(data, Y)
+    fitted = (lightgbm.LGBMClassifier(n_estimators=4, verbose=-1) if kind == "lightgbm" else model).fit(data, Y)
     fitted = fitted.get_booster() if kind == "booster" else fitted
     direct = fitted.predict(xgboost.DMatrix(data)) if kind == "booster" else fitted.predict(data)
     signature = None if signed == "nothing" else infer_signature(data, direct)
@@ -249,21 +251,24 @@ def test_an_mlflow_model_runs_on_its_own_runtime_as_on_pyfunc(tmp_path: Path, ki
     if "sklearn" in kind:
         form = "cloudpickle" if "pickle" in kind else "skops"
         mlflow.sklearn.save_model(fitted, tmp_path / "model", serialization_format=form, **arguments)
+    elif kind == "lightgbm":
+        mlflow.lightgbm.save_model(fitted, tmp_path / "model", **arguments)
     else:
         mlflow.xgboost.save_model(fitted, tmp_path / "model", **arguments)
     given = pa.Table.from_pandas(FRAME) if signed == "columns" else pa.table({"inputs": list(X)})
-    if signed == "nothing" and "pickle" in kind:
+    if signed == "nothing" and kind in ("sklearn pickle", "lightgbm"):
         with pytest.raises(ModelError, match=r"^\[MODEL_(INPUT_MISSING|OUTPUT_UNKNOWN)\]"):
             Pipeline((ModelStep(tmp_path / "model"),)).infer(given)
         return
     native = Pipeline((ModelStep(tmp_path / "model"),))
     plan = native.plan(given)
-    assert plan.models[0]["runtime"] == kind.replace("booster", "xgboost").split()[0], str(plan)
+    runtime = {"booster": "xgboost", "lightgbm": "sklearn", "sklearn pickle": "sklearn"}.get(kind, kind)
+    assert plan.models[0]["runtime"] == runtime, str(plan)
     found = native.infer(given, dataset="out")
     np.testing.assert_array_equal(np.array(found.column(0).to_pylist()).astype(direct.dtype), direct)
     if signed != "nothing":
         forced = Pipeline((ModelStep(tmp_path / "model", runtime="pyfunc"),))
-        assert "on pyfunc" in str(forced.plan(given))
+        assert forced.plan(given).models[0]["runtime"] == "pyfunc"
         assert forced.infer(given, dataset="out").equals(found)
 
 

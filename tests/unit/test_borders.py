@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import packages_distributions
 from itertools import pairwise
 from pathlib import Path
@@ -46,7 +47,9 @@ SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the en
 SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; DataFrames to train on
     "engines/choice.py",
     "training/frames.py",
+    "training/barrier.py",
     "training/distributed.py",
+    "training/rank.py",
 )
 FACE = ROOT / "src/lakemill/__init__.py"
 PUBLIC = (  # what a user of lakemill imports from there, beside the classes of errors
@@ -60,6 +63,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def module(path: Path) -> str:
     """Return the dotted name of a module of either source root."""
     parts = path.relative_to(ROOT).with_suffix("").parts[1:]
@@ -74,15 +78,15 @@ def room(dotted: str) -> str:
     return GROUND if not parts or parts[0] in ON_THE_GROUND else LOOP
 
 
-def imported(tree: ast.Module, names: Collection[str] = ()) -> dict[str, int]:
+def imported(nodes: Iterable[ast.AST], names: Collection[str] = ()) -> dict[str, int]:
     """Return what is imported anywhere in a module, inside functions too, with the line.
 
     Args:
-        tree: The module.
+        nodes: The module's.
         names: Modules that are named whole, where ``from a import b`` imports ``a.b``.
     """
     found: dict[str, int] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name: node.lineno for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -92,22 +96,33 @@ def imported(tree: ast.Module, names: Collection[str] = ()) -> dict[str, int]:
     return found
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
+    """Return the tree of a module, which is nobody's to change."""
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(parsed(path)))
 
 
 def imports(path: Path) -> dict[str, int]:
     """Return the top-level names that a module imports, for types too, each with its line."""
-    return {module.split(".")[0]: line for module, line in imported(parsed(path)).items()}
+    return {module.split(".")[0]: line for module, line in imported(nodes(path)).items()}
 
 
 def ours(path: Path, names: Collection[str]) -> dict[str, int]:
     """Return which modules of the two roots a module imports, each with its line, but not those for types alone."""
-    tree = parsed(path)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
-    return {other: line for other, line in imported(tree, names).items() if other in names and other != module(path)}
+    for_types = {
+        inner
+        for node in nodes(path)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found = imported((node for node in nodes(path) if node not in for_types), names)
+    return {other: line for other, line in found.items() if other in names and other != module(path)}
 
 
 def climbs(path: Path, files: Collection[Path], rooms: tuple[str, ...]) -> str:
@@ -123,18 +138,23 @@ def climbs(path: Path, files: Collection[Path], rooms: tuple[str, ...]) -> str:
 
 def strings(path: Path) -> Iterator[str]:
     """Yield the strings of a module, and the fixed parts of formatted ones."""
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the functions of a module, each with its place, and their lines without the docstring."""
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             docstring = len((ast.get_docstring(node, clean=False) or "").splitlines())
             yield f"{name(path)}:{node.lineno} {node.name}", lines - docstring
+
+
+@functools.cache
+def installed_modules() -> set[str]:
+    return set(packages_distributions())
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -196,7 +216,7 @@ def test_no_room_goes_through_the_face(path: Path) -> None:
 
     taken = {
         f"{name(path)}:{node.lineno} imports {alias.name} from lakemill: name its module"
-        for node in ast.walk(parsed(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.module == "lakemill"
         for alias in node.names
         if alias.name in lakemill.__all__
@@ -223,7 +243,7 @@ def test_starting_is_instant(module: str) -> None:
 def test_a_job_hides_no_module(path: Path) -> None:
     """spark-submit puts jobs/ first on sys.path: a script named as a module would be imported in its place."""
     assert path.stem not in sys.stdlib_module_names
-    assert path.stem not in packages_distributions()
+    assert path.stem not in installed_modules()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
@@ -272,7 +292,7 @@ def test_public_names_are_importable_from_lakemill() -> None:
     classes = {one for one, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert {*PUBLIC, *classes} <= set(lakemill.__all__)
     assert [one for one in lakemill.__all__ if getattr(lakemill, one).__name__ != one] == []
-    typed = [alias.name for node in ast.walk(parsed(FACE)) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    typed = [alias.name for node in nodes(FACE) if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert set(lakemill.__all__) <= set(typed), f"{name(FACE)}: type checkers see what is imported under TYPE_CHECKING"
 
 

@@ -6,7 +6,7 @@ import ast
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lakemill_udfs import errors
@@ -18,9 +18,9 @@ CLASSES = {name for name, value in vars(errors).items() if isinstance(value, typ
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
-def calls(tree: ast.AST, names: set[str]) -> Iterator[ast.Call]:
+def calls(nodes: Iterable[ast.AST], names: set[str]) -> Iterator[ast.Call]:
     """Yield the calls of what has one of these names."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
             if name in names:
@@ -33,28 +33,28 @@ def texts(node: ast.AST) -> set[str]:
     return {value for value in values if isinstance(value, str) and CODE.fullmatch(value)}
 
 
+def handed_codes(nodes: list[ast.AST]) -> Iterator[str]:
+    """Yield the functions of a module that make an error of the code they are given."""
+    given = {call.args[0] for call in calls(nodes, CLASSES) if call.args and isinstance(call.args[0], ast.Name)}
+    for function in nodes if given else ():
+        if isinstance(function, ast.FunctionDef):
+            arguments = {argument.arg for argument in function.args.args}
+            if any(node in given and node.id in arguments for node in ast.walk(function)):
+                yield function.name
+
+
 @functools.cache
 def source_codes() -> dict[str, str]:
     """Return each code with the call that raises it, as text; also those that a function is handed as ``code``."""
-    trees = {
-        path: ast.parse(path.read_text(encoding="utf-8"))
+    modules = {
+        path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         for root in ("src", "udfs")
         for path in sorted((ROOT / root).rglob("*.py"))
     }
-    handed = {  # functions that make an error of the code they are given
-        function.name
-        for tree in trees.values()
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        and any(
-            isinstance(call.args[0], ast.Name) and call.args[0].id in {argument.arg for argument in function.args.args}
-            for call in calls(function, CLASSES)
-            if call.args
-        )
-    }
+    handed = {name for nodes in modules.values() for name in handed_codes(nodes)}
     found: dict[str, str] = {}
-    for path, tree in trees.items():
-        for call in calls(tree, CLASSES | handed):
+    for path, nodes in modules.items():
+        for call in calls(nodes, CLASSES | handed):
             is_error = not (isinstance(call.func, ast.Name) and call.func.id in handed)
             places = call.args[:1] if is_error else [*call.args, *(keyword.value for keyword in call.keywords)]
             for code in {code for place in places for code in texts(place)}:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,7 +44,7 @@ class Package:
         root = self.source.parent
         if self.source.is_file():
             return [(self.source.name, self.source)]
-        found = {file for pattern in ("*.py", "*.pyi", "py.typed") for file in self.source.rglob(pattern)}
+        found = set(_python_files(self.source))
         for pattern in self.data:
             parts = PurePosixPath(pattern).parts
             is_inside = bool(parts) and ".." not in parts and not pattern.startswith("/")
@@ -54,7 +56,7 @@ class Package:
                     hint="data: [weights/*.bin], relative to the package's folder.",
                 )
             found.update(matching)
-        files = sorted(file for file in found if file.is_file() and not self._is_hidden(file))
+        files = self._inside(file for file in sorted(found) if file.is_file())
         size = sum(file.stat().st_size for file in files)
         if size > MOST_BYTES:
             raise ConfigError(
@@ -64,10 +66,15 @@ class Package:
             )
         return [(file.relative_to(root).as_posix(), file) for file in files]
 
-    def _is_hidden(self, file: Path) -> bool:
-        """Return whether it is a dot file, in a dot folder, or leads out of the package."""
-        is_inside = file.resolve().is_relative_to(self.source.resolve())
-        return not is_inside or any(part.startswith(".") for part in file.relative_to(self.source).parts)
+    def _inside(self, files: Iterable[Path]) -> list[Path]:
+        """Return the files without dot files, those in dot folders, and those that lead out of the package."""
+        root, folders = self.source.resolve(), functools.cache(Path.resolve)  # each folder once: packages are large
+        return [
+            file
+            for file in files
+            if not any(part.startswith(".") for part in file.relative_to(self.source).parts)
+            and (file.resolve() if file.is_symlink() else folders(file.parent)).is_relative_to(root)
+        ]
 
     @property
     def sha256(self) -> str:
@@ -77,6 +84,13 @@ class Package:
             content = file.read_bytes()
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    """Yield the Python files below a folder, in one walk; what lies behind links to folders is not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if name.endswith((".py", ".pyi")) or name == "py.typed")
 
 
 def user_package(module: str, folder: str | None = None, data: tuple[str, ...] = ()) -> Package | None:

@@ -23,10 +23,10 @@ def upper_bound(count: int, trials: int, confidence: float = 0.95) -> float:
     """
     if count >= trials:
         return 1.0
-    low, high = count / trials, 1.0
+    low, high, ways = count / trials, 1.0, _log_ways(count, trials)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _at_most(count, trials, middle) > 1 - confidence else (low, middle)
+        low, high = (middle, high) if _at_most(ways, trials, middle) > 1 - confidence else (low, middle)
     return high
 
 
@@ -60,13 +60,19 @@ def ratio_interval(above: NDArray[Any], below: NDArray[Any], confidence: float =
     return float(low), float(high)
 
 
-def _at_most(count: int, trials: int, share: float) -> float:
-    """Return the probability of ``count`` or fewer of ``trials`` at a share."""
-    seen = np.arange(count + 1)
-    ways = _log_factorials(trials)
-    logs = ways[trials] - ways[seen] - ways[trials - seen]
-    logs = logs + seen * math.log(share) + (trials - seen) * math.log1p(-share) if 0 < share < 1 else logs * math.nan
-    return 1.0 if share <= 0 else 0.0 if share >= 1 else float(np.exp(logs).sum())
+def _at_most(ways: np.ndarray, trials: int, share: float) -> float:
+    """Return the probability that fewer than ``len(ways)`` of ``trials`` are seen, at a share."""
+    if share <= 0 or share >= 1:
+        return float(share <= 0)
+    seen = np.arange(len(ways))
+    return float(np.exp(ways + seen * math.log(share) + (trials - seen) * math.log1p(-share)).sum())
+
+
+def _log_ways(count: int, trials: int) -> np.ndarray:
+    """Return the logarithms of the ways to see 0 to ``count`` of ``trials``."""
+    seen, factorials = np.arange(count + 1), _log_factorials(trials)
+    ways: np.ndarray = factorials[trials] - factorials[seen] - factorials[trials - seen]
+    return ways
 
 
 @lru_cache(8)

@@ -7,6 +7,8 @@ from typing import Literal
 
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
+from lakemill_udfs.models.flavors import ROW_BY_ROW
+from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
 from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.steps.check_fit import input_types, require_fit
@@ -26,9 +28,9 @@ MOST_SCALAR_ROWS = 65_536
 model does 2.0 million rows/s of 20 columns with 4,096 rows a call, 7.8 with 65,536)."""
 
 SCALAR_BATCH_BYTES = 2 * 2**20
-"""Single numbers of a batch together, eight bytes each: a model of trees reads them once a tree, from the processor's
-cache if they fit (scikit-learn, 20 columns, 100 trees, one thread: 281,000 rows/s with 4,096 rows a call, 300,000 with
-8,192 to 16,384, 255,000 with 65,536)."""
+"""Numbers of a batch together, single ones as eight bytes each: a model of trees reads them once a tree, from the
+processor's cache if they fit (scikit-learn, 20 columns, 100 trees, one thread: 281,000 rows/s with 4,096 rows a call,
+300,000 with 8,192 to 16,384, 255,000 with 65,536)."""
 
 
 def make_plan(
@@ -84,7 +86,7 @@ def make_plan(
     for step, wired in zip(resolved.pipeline.steps, wiring.steps, strict=True):
         if isinstance(step, PythonStep):
             look_at_function(step, [name for name, _ in wired.inputs])
-    rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
+    rows = automatic_batch_rows(resolved, wiring, threads) if batch_rows == "auto" else batch_rows
     origin = provenance or Provenance(pipeline=resolved.name)
     return PredictPlan(
         resolved.pipeline,
@@ -139,20 +141,30 @@ def _compile_checks(
             require_fit(check, compile_check(check), inputs, outputs)
 
 
-def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
+def automatic_batch_rows(resolved: Resolved, wiring: Wiring, threads: int = 1) -> int:
     """Return how many rows fill ``AUTO_BATCH_BYTES`` with the pipeline's largest tensors, up to a most.
 
-    Where all are single numbers, how many fill ``SCALAR_BATCH_BYTES`` with those that are read.
+    Where all are single numbers, how many fill ``SCALAR_BATCH_BYTES`` with those that are read; so too where they are
+    lists of numbers for models that read a row at a time. The threads of such a model deal a batch's rows out, and each
+    gets as many; 0 threads are all processors.
     """
+    reads_rows = bool(resolved.models) and all(model.flavor in ROW_BY_ROW for model in resolved.models)
+    numbers = SCALAR_BATCH_BYTES * ((threads or processors()) if reads_rows else 1)
     made = [spec for step in wiring.steps for spec, _ in step.outputs] + [column.spec for column in wiring.columns]
     largest = max((spec.row_bytes or 0 for spec in made), default=0)
     if not largest:
         return MOST_ROWS
     if is_scalar(made):
-        return min(MOST_SCALAR_ROWS, max(MOST_ROWS, SCALAR_BATCH_BYTES // (8 * max(1, len(wiring.columns)))))
-    return min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest))
+        return min(MOST_SCALAR_ROWS, max(MOST_ROWS, numbers // (8 * max(1, len(wiring.columns)))))
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest))
+    return max(rows, min(MOST_SCALAR_ROWS, numbers // largest)) if reads_rows and is_flat(made) else rows
 
 
 def is_scalar(tensors: Sequence[TensorSpec]) -> bool:
     """Return whether all tensors are single numbers."""
     return all(spec.row_bytes is not None and not spec.shape for spec in tensors)
+
+
+def is_flat(tensors: Sequence[TensorSpec]) -> bool:
+    """Return whether all tensors are single numbers or lists of them."""
+    return all(spec.row_bytes is not None and len(spec.shape) < 2 for spec in tensors)

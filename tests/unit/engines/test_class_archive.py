@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from lakemill.engines.spark.class_archive import start_maker
 archive = Path(sys.argv[1])
-maker = f"import time; time.sleep(3); open({str(archive)!r}, 'w').close()"
+maker = f"import time; time.sleep(1.5); open({str(archive)!r}, 'w').close()"
 print(start_maker(archive, [sys.executable, "-c", maker]), start_maker(archive, ["false"]))
 """
 
@@ -28,7 +28,7 @@ def test_no_shell_waits_for_the_maker_and_there_is_one(tmp_path: Path) -> None:
     assert first.stdout.split() == ["True", "False"]
     end = time.monotonic() + 60
     while not archive.exists() and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(0.02)
     assert archive.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+import skops.io
+import threadpoolctl
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
 from lakemill_udfs.models.flavors import shares_threads
 from lakemill_udfs.models.model import ModelSpec
-from lakemill_udfs.models.pickled_class import pickled_class
+from lakemill_udfs.models.pickles import first_class
+from lakemill_udfs.models.threads import limiter
 
 ROWS, TARGET = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
 
@@ -31,13 +35,40 @@ def shared(path: Path, **options: object) -> bool:
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("dump", [pickle.dump, cloudpickle.dump])
-def test_threads_share_boosted_trees_and_nothing_that_wraps_them(tmp_path: Path, dump: object, protocol: int) -> None:
-    trees = [HistGradientBoostingClassifier(max_iter=2), HistGradientBoostingRegressor(max_iter=2)]
-    others = [LinearRegression(), make_pipeline(HistGradientBoostingRegressor(max_iter=2))]
-    for estimator in (*trees, *others):
+def test_threads_share_what_works_without_the_lock_and_nothing_that_wraps_it(
+    tmp_path: Path, dump: object, protocol: int
+) -> None:
+    known = [HistGradientBoostingClassifier(max_iter=2), HistGradientBoostingRegressor(max_iter=2), LinearRegression()]
+    others = [GradientBoostingRegressor(n_estimators=2), make_pipeline(HistGradientBoostingRegressor(max_iter=2))]
+    for estimator in (*known, *others):
         with (tmp_path / "model.pkl").open("wb") as file:
             dump(estimator.fit(ROWS, TARGET), file, protocol=protocol)  # type: ignore[operator]  # one of two functions
-        assert shared(tmp_path / "model.pkl") == (estimator in trees)
+        assert shared(tmp_path / "model.pkl") == (estimator in known)
+
+
+def test_a_skops_file_says_its_class_too(tmp_path: Path) -> None:
+    for estimator, is_shared in ((LinearRegression(), True), (GradientBoostingRegressor(n_estimators=2), False)):
+        skops.io.dump(estimator.fit(ROWS, TARGET), tmp_path / "model.skops")
+        assert shared(tmp_path / "model.skops") == is_shared
+    (tmp_path / "model.skops").write_bytes(b"PK no zip")
+    assert first_class(tmp_path / "model.skops") == ""
+
+
+def test_threads_that_share_a_model_leave_the_linear_algebra_as_it_was() -> None:
+    """Each limits it while it works: what the last one takes back is what the first one found."""
+    before = algebra_threads()
+    first, second = limiter(1)(), limiter(1)()
+    with contextlib.ExitStack() as left_first:
+        left_first.enter_context(first)
+        second.__enter__()
+        assert set(algebra_threads()) == {1}
+    assert set(algebra_threads()) == {1}, "the second still works"
+    second.__exit__(None, None, None)
+    assert algebra_threads() == before
+
+
+def algebra_threads() -> list[int]:
+    return [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
 
 
 def test_an_isolated_model_is_shared_by_nobody(tmp_path: Path) -> None:
@@ -50,11 +81,11 @@ def test_what_is_no_pickle_has_no_class_and_nothing_of_it_runs(tmp_path: Path) -
     path = tmp_path / "model"
     for content in (b"", b"PK\x03\x04 a zip", b"\x80\x05", b"\x80\x05\x8c\xff"):
         path.write_bytes(content)
-        assert pickled_class(path) is None
+        assert first_class(path) == ""
     path.write_bytes(pickle.dumps(Explodes()))
-    assert pickled_class(path) == "builtins.exec"
+    assert first_class(path) == "builtins.exec"
     joblib.dump(HistGradientBoostingRegressor(), path, compress=3)
-    assert pickled_class(path) is None
-    assert pickled_class(tmp_path) is None
-    assert pickled_class(tmp_path / "none") is None
+    assert first_class(path) == ""
+    assert first_class(tmp_path) == ""
+    assert first_class(tmp_path / "none") == ""
     assert not shared(Path("s3://bucket/model.pkl"))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
+import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from lakemill.pipelines.planning import make_plan
 from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.pipeline import Pipeline
-from lakemill_udfs.steps.declared import PythonStep
+from lakemill_udfs.steps.declared import ModelStep, PythonStep
 from lakemill_udfs.tensors.spec import TensorSpec
 
 
@@ -31,3 +36,16 @@ def test_tensors_fill_four_mebibytes_each() -> None:
     assert batch_rows(1, (224, 224, 3)) == 8
     assert batch_rows(3, (64, 64)) == 256
     assert batch_rows(1, (2,)) == 4096
+
+
+@pytest.mark.parametrize(("size", "rows"), [(20, 13_107), (4, 65_536), (64, 4096)])
+def test_lists_of_numbers_go_to_a_model_that_reads_rows_as_single_numbers_do(
+    tmp_path: Path, size: int, rows: int
+) -> None:
+    model = LinearRegression().fit(np.eye(size), np.arange(size))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    step = ModelStep(tmp_path / "model.pkl", outputs={"predictions": {"dtype": "float64"}}, trust=True)
+    table = {"inputs": TensorSpec("inputs", "float32", (size,))}
+    assert make_plan(resolve(Pipeline((step,))), table, threads=1).batch_rows == rows
+    more = make_plan(resolve(Pipeline((step,))), table, threads=2).batch_rows
+    assert more == min(65_536, 2 * rows), "its threads deal the rows out"

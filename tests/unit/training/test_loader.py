@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -350,46 +349,3 @@ def test_bytes_without_a_step_are_bytes_and_never_null(table: str) -> None:
     write_deltalake(table + "_null", pa.table({"content": pa.array([b"x", None])}))
     with make_spark_converter(table + "_null").make_loader() as loader:
         assert code_of(lambda: list(loader)) == "TRAINING_ROW"
-
-
-def test_processes_give_the_batches_of_threads(table: str) -> None:
-    step = ImageStep(column="content", mode="L", size=(8, 8), output="pixels")
-    spec = TransformSpec(double, edit_fields=EDITS)
-    arguments = {
-        "schema_fields": [*PLAIN, "pixels"],
-        "transform_spec": spec,
-        "shuffling_queue_capacity": 40,
-        "num_epochs": 2,
-        "workers_count": 2,
-    }
-    converter = make_spark_converter(table, images=step)
-    with (
-        converter.make_loader(16, **arguments) as threads,
-        converter.make_loader(16, reader_pool_type="process", **arguments) as processes,
-    ):
-        for one, other in zip(threads, processes, strict=True):
-            assert {name: array.tobytes() for name, array in one.items()} == {
-                name: array.tobytes() for name, array in other.items()
-            }
-
-
-def test_what_processes_cannot_do_is_said(table: str) -> None:
-    converter = make_spark_converter(table)
-    local = TransformSpec(lambda frame: frame)
-    with converter.make_loader(schema_fields=PLAIN, transform_spec=local, reader_pool_type="process") as loader:
-        assert code_of(lambda: list(loader)) == "TRAINING_TRANSFORM"
-    ends = TransformSpec(end)
-    with converter.make_loader(schema_fields=PLAIN, transform_spec=ends, reader_pool_type="process") as loader:
-        assert code_of(lambda: list(loader)) == "TRAINING_WORKER"
-    fails = TransformSpec(lose)
-    with converter.make_loader(schema_fields=PLAIN, transform_spec=fails, reader_pool_type="process") as loader:
-        assert code_of(lambda: list(loader)) == "TRAINING_TRANSFORM", "an error keeps its code on the way"
-    assert code_of(lambda: converter.make_loader(reader_pool_type="dummy")) == "TRAINING_ARGUMENT"
-
-
-def end(frame: Any) -> Any:
-    os._exit(1)
-
-
-def lose(frame: Any) -> Any:
-    return frame[frame["number"] % 2 == 0]

@@ -26,6 +26,9 @@ RUNTIMES = {
 }
 """The first that takes a model runs it: the native runtimes stand before the one that takes every MLflow model."""
 
+ROW_BY_ROW = ("xgboost", "sklearn")
+"""Runtimes of models that read a row's numbers and make no layers of them: a call may have many rows."""
+
 NOTED_KEY = "lakemill_model"
 """Key in an MLflow model's metadata."""
 

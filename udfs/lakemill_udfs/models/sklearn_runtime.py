@@ -1,4 +1,4 @@
-"""scikit-learn's estimators and pipelines, from pickles, joblib's and skops' files, without MLflow."""
+"""scikit-learn's estimators and pipelines, and LightGBM's, from pickles, joblib's and skops' files, without MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lakemill_udfs.errors import missing_extra
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.models import pickles
 from lakemill_udfs.models.model import Arrays, ModelFiles, ModelSpec, Specs
-from lakemill_udfs.models.pickled_class import pickled_class
 from lakemill_udfs.models.signature import signature_specs
 from lakemill_udfs.models.tabular import ARRAY, features, is_numeric, method_of, probed, results, to_array, to_frame
 from lakemill_udfs.models.threads import limiter
@@ -24,26 +23,40 @@ RELEASES_LOCK = False
 
 DISTRIBUTIONS: tuple[str, ...] = ("scikit-learn", "skops", "cloudpickle")
 
-WITHOUT_LOCK = "sklearn.ensemble._hist_gradient_boosting."
-"""Estimators that two threads run at 1.9 times the speed of one (20 columns, 100 trees); others were not measured."""
+WITHOUT_LOCK = (
+    "lightgbm.",
+    "sklearn.ensemble._hist_gradient_boosting.",
+    "sklearn.linear_model.",
+    "sklearn.neighbors.",
+    "sklearn.neural_network.",
+    "sklearn.svm.",
+)
+"""Estimators that two threads run at 1.8 to 2 times the speed of one, and linear ones, which take no time (20 columns:
+docs/decisions/0014-small-rows.md)."""
+
+WRAPPED = "lightgbm.sklearn."
+"""Classes of MLflow's lightgbm flavor that have scikit-learn's methods."""
 
 OPTIONS = ("method",)
 """``method``: what is called: ``predict`` (the default), ``predict_proba``, ``decision_function``, ``transform`` ..."""
 
 
 def find(path: Path, described: Mapping[str, Any]) -> ModelFiles | None:
-    """Return a pickle or a skops file, or that of an MLflow model of the sklearn flavour without code of its own."""
+    """Return a pickle or a skops file, or that of an MLflow model of estimators without code of its own."""
     if path.is_file():
         return ModelFiles(path) if path.suffix in (*pickles.SUFFIXES, ".skops") else None
     flavors = described.get("flavors") or {}
-    named = flavors.get("sklearn", {}).get("pickled_model")
-    has_code = flavors.get("sklearn", {}).get("code") or flavors.get("python_function", {}).get("code")
+    flavor, named = flavors.get("sklearn", {}), flavors.get("sklearn", {}).get("pickled_model")
+    if str(flavors.get("lightgbm", {}).get("model_class", "")).startswith(WRAPPED):
+        flavor, file = flavors["lightgbm"], str(flavors["lightgbm"].get("data"))
+        named = file if file.endswith((*pickles.SUFFIXES, ".skops")) else None  # else LightGBM's own text
+    has_code = flavor.get("code") or flavors.get("python_function", {}).get("code")
     return ModelFiles(path / named) if named and not has_code and (path / named).is_file() else None
 
 
 def releases_lock(path: Path) -> bool:
     """Return whether an estimator is of a class that is known to work without Python's lock; it is not loaded."""
-    return (pickled_class(path) or "").startswith(WITHOUT_LOCK)
+    return pickles.first_class(path).startswith(WITHOUT_LOCK)
 
 
 def options(described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +165,7 @@ class SklearnModel:
     ) -> None:
         self.inputs, self.outputs, self._method = inputs, outputs, method
         self._call = foreign(method_of(estimator, method, name))
-        self._names = getattr(estimator, "feature_names_in_", None)
+        self._names = _names_of(estimator)
         self._limited = limiter(threads)
         if threads and hasattr(estimator, "get_params"):
             pools = [key for key in estimator.get_params() if key == "n_jobs" or key.endswith("__n_jobs")]
@@ -174,6 +187,13 @@ class SklearnModel:
         if self._names is None and is_numeric(inputs):
             return to_array(inputs)
         return to_frame(inputs, self._names, self.inputs)
+
+
+def _names_of(estimator: Any) -> Any:
+    """Return the columns an estimator was trained on; None of an array's, for which LightGBM makes up names."""
+    names = getattr(estimator, "feature_names_in_", None)
+    is_made_up = names is not None and all(str(name) == f"Column_{at}" for at, name in enumerate(names))
+    return None if is_made_up else names
 
 
 def estimator_inputs(estimator: Any) -> Specs:
