@@ -134,7 +134,8 @@ class PredictPlan:
         files: Which files rows may name by their path.
         challengers: Of the pipeline's shadow step: score these alone and write nothing but their columns; None for a
             whole pass.
-        is_light: Whether ``metadata`` has only what differs from row to row; the driver adds ``constant_metadata``.
+        is_light: Whether ``metadata`` has only what differs from row to row, the driver adds ``constant_metadata``; and
+            ``_task`` is JSON, as a struct without values takes 170 bytes of each row in Arrow.
     """
 
     pipeline: Pipeline
@@ -181,6 +182,11 @@ class PredictPlan:
         if not self.is_light:
             return METADATA
         return pa.struct([field for field in METADATA if field.name in ("elapsed_ns", *self._own_models)])
+
+    @property
+    def task_type(self) -> pa.DataType:
+        """Type of ``_task``."""
+        return pa.string() if self.is_light else TASK
 
     @property
     def _own_models(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ worker for all tasks.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import socket
@@ -23,7 +24,7 @@ from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.models.cache import CACHE
-from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.plan import ERROR, METADATA, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
@@ -231,7 +232,8 @@ def _record_batch(table: pa.Table, task: dict[str, Any] | None, plan: PredictPla
     arrays = [_combined(column) for column in table.columns]
     names = list(table.column_names)
     if plan.task_metrics:
-        arrays.append(pa.concat_arrays([pa.nulls(table.num_rows - 1, TASK), pa.array([task], TASK)]))
+        said = [None if task is None else json.dumps(task, default=datetime.isoformat)] if plan.is_light else [task]
+        arrays.append(pa.concat_arrays([pa.nulls(table.num_rows - 1, plan.task_type), pa.array(said, plan.task_type)]))
         names.append("_task")
     return pa.RecordBatch.from_arrays(arrays, names=names)
 

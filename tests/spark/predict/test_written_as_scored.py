@@ -1,4 +1,4 @@
-"""Rows of numbers that nothing looks at first are scored as they are written: what is counted, and what may come between."""
+"""Rows of numbers that nothing looks at first are scored as they are written: the counts, and what may come between."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lakemill.engines.sql import quoted
-from lakemill_udfs.plan import ERROR, METADATA, TASK, PredictPlan
+from lakemill_udfs.plan import ERROR, METADATA, PredictPlan
 from lakemill_udfs.worker import PLACE
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
             fields += [StructField(name, spark_struct(kind)) for name, kind in plan.branch_types.items()]
     fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(plan.metadata_type))]
     if plan.task_metrics:
-        fields.append(StructField("_task", _spark_type(TASK)))
+        fields.append(StructField("_task", _spark_type(plan.task_type)))
     return StructType(fields)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +113,7 @@ class ScoredAsWritten:
     @property
     def tasks(self) -> tuple[Mapping[str, Any], ...]:
         """What each task measured."""
-        return tuple(task.asDict() for task in self._total.get("tasks", ()))
+        return _tasks(self._total.get("tasks", ()))
 
     def key_faults(self, key: Sequence[str]) -> KeyFaults:
         """Score the rows, and return how many have a key that does not tell them apart."""
@@ -150,7 +152,7 @@ def scored_rows(
     kept = made.persist()
     try:
         total = _total(kept, output)
-        tasks = tuple(task.asDict() for task in total["tasks"]) if plan.task_metrics else ()
+        tasks = _tasks(total["tasks"]) if plan.task_metrics else ()
         scored = with_constants(kept, light) if is_plain else kept
         yield SparkScored(scored.drop("_task"), total["rows"], total["rows_error"], tasks)
     finally:
@@ -207,6 +209,12 @@ def _total(scored: DataFrame, output: str | None) -> Row:
         total = scored.agg(*_totals(scored.columns)).first()
     assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
     return total
+
+
+def _tasks(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """Return what tasks measured, from what a light plan's workers say."""
+    said: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    return tuple({**task, "started": datetime.fromisoformat(task["started"])} for task in said)
 
 
 def _totals(columns: Sequence[str]) -> list[Column]:
