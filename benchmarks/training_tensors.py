@@ -3,8 +3,9 @@
 .venv-frameworks/bin/python -m benchmarks.training_tensors [--rounds 3]
 
 Two tables: ``pixels``, uint8 (224, 224, 3) as bytes, and ``rows``, twenty floats and a label. Each way gives whole
-shuffled epochs in batches of 32 and 1024 rows, in a process of its own, in turn; the better round counts. All but
-petastorm, which gives numpy arrays of row groups of whatever size, feed PyTorch.
+epochs in batches of 32 and 1024 rows, in a process of its own, in turn; the better round counts. ``petastorm`` is its
+reader alone, which gives row groups of whatever size, and no tensors. ``petastorm_torch`` is its loader for PyTorch,
+and needs PyTorch in petastorm's environment, which ``scripts/make_peers_venvs.sh`` does not put there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main() -> None:
         way, table, folder, workers = arguments.one
         print(json.dumps(training.measured(partial(WAYS[way], Path(folder), table, int(workers)), IMPORTED[way])))
         return
-    pythons = {"petastorm": arguments.petastorm, "mosaicml_streaming": arguments.mds}
+    pythons = dict.fromkeys(("petastorm", "petastorm_torch"), arguments.petastorm)
+    pythons["mosaicml_streaming"] = arguments.mds
     best: dict[tuple[str, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -169,7 +171,21 @@ def mosaicml_streaming(folder: Path, table: str, workers: int) -> Iterator[Any]:
 
 
 def petastorm(folder: Path, table: str, workers: int) -> Iterator[Any]:
-    """Without a framework behind it, which can only slow it down."""
+    """Its reader alone: arrays of whole row groups, as they are stored, neither batches nor tensors."""
+    with _petastorm_reader(folder, table, workers) as reader:
+        yield from (batch.x if table == "pixels" else batch.values for batch in reader)
+
+
+def petastorm_torch(folder: Path, table: str, workers: int) -> Iterator[Any]:
+    """As its converter's ``make_torch_dataloader`` makes it."""
+    from petastorm.pytorch import DataLoader
+
+    name = "x" if table == "pixels" else "values"
+    with DataLoader(_petastorm_reader(folder, table, workers), BATCHES[table]) as loader:
+        yield from (batch[name] for batch in loader)
+
+
+def _petastorm_reader(folder: Path, table: str, workers: int) -> Any:
     import numpy as np
     from petastorm import TransformSpec, make_batch_reader
 
@@ -180,14 +196,14 @@ def petastorm(folder: Path, table: str, workers: int) -> Iterator[Any]:
     spec = TransformSpec(reshape, [("x", np.uint8, SHAPE, False)], selected_fields=["x"])
     urls = [file.as_uri() for file in sorted((folder / table).glob("*.parquet"))]
     chosen = {"transform_spec": spec} if table == "pixels" else {}
-    with make_batch_reader(urls, workers_count=workers, num_epochs=1, **chosen) as reader:
-        yield from (batch.x if table == "pixels" else batch.values for batch in reader)
+    return make_batch_reader(urls, workers_count=workers, num_epochs=1, **chosen)
 
 
 WAYS = {
     "lakemill": lakemill,
     "huggingface": huggingface,
     "mosaicml_streaming": mosaicml_streaming,
+    "petastorm_torch": petastorm_torch,
     "petastorm": petastorm,
 }
 
@@ -195,6 +211,7 @@ IMPORTED = {
     "lakemill": ("torch", "lakemill.training"),
     "huggingface": ("torch.utils.data", "datasets"),
     "mosaicml_streaming": ("torch.utils.data", "streaming"),
+    "petastorm_torch": ("petastorm.pytorch",),
     "petastorm": ("petastorm",),
 }
 """What each way imports, which is no part of what is measured."""
