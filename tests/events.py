@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from lakemill.engines.conditional import TableState
 from lakemill.predict import incremental, resuming
 from lakemill.predict.redo import reset_job, retry_errors, undo_run
 from lakemill.predict.status import job_status
+
+# A module of its own: each run looks at all files of its function's package, and those of `tests` are many.
+sys.path.insert(0, str(Path(__file__).parent / "local"))
 
 SOURCE_EVENTS = frozenset({"overwrite_source", "restore_source", "delete_source_rows"})
 
@@ -118,7 +122,7 @@ class World:
 
     def config(self, name: str = "job", **more: Any) -> PredictConfig:
         outputs = {"y": {"dtype": "float64"}}
-        step = {"function": "tests.local.progress_functions:twice", "inputs": {"x": "x"}, "outputs": outputs}
+        step = {"function": "progress_functions:twice", "inputs": {"x": "x"}, "outputs": outputs}
         values: dict[str, Any] = {
             "name": name,
             "engine__name": self.engine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from lakemill.engines.local.pieces import cut
+from lakemill.engines.local.pieces import Piece, cut
 from lakemill.engines.local.predicates import Predicate
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.tables import Snapshot, open_table
@@ -184,15 +185,42 @@ def test_what_a_write_would_break_is_refused(tmp_path: Path, feature: str) -> No
         snapshot.check_writable()
 
 
-def test_pieces_are_even_and_hold_each_row_once(tmp_path: Path) -> None:
-    rows = pa.table({"id": range(10_000), "blob": [bytes([number % 251]) * 2000 for number in range(10_000)]})
-    write_deltalake(str(tmp_path), rows)
-    snapshot = opened(tmp_path)
-    pieces = list(cut(snapshot.files(), ["id", "blob"], workers=2))
+def blobs(folder: Path, count: int = 10_000) -> Snapshot:
+    write_deltalake(
+        str(folder), pa.table({"id": range(count), "blob": [bytes([i % 251]) * 2000 for i in range(count)]})
+    )
+    return opened(folder)
+
+
+def test_even_pieces_hold_each_row_once(tmp_path: Path) -> None:
+    pieces = list(cut(blobs(tmp_path).files(), ["id", "blob"], workers=2, evenly=True))
     assert len(pieces) >= 8
     sizes = [sum(part.rows or 10_000 for part in piece.parts) for piece in pieces]
     assert max(sizes) <= 2 * min(sizes)
+    assert sum(sizes) == 10_000
+
+
+def test_pieces_become_smaller_so_that_no_worker_waits_long_for_the_last_one(tmp_path: Path) -> None:
+    snapshot = blobs(tmp_path)
+    sizes = [sum(part.rows or 10_000 for part in piece.parts) for piece in cut(snapshot.files(), ["blob"], workers=2)]
+    assert sum(sizes) == 10_000
+    assert sizes[0] == 2500
+    assert sizes[-1] <= 10_000 / 20
+    assert len(sizes) < 40
     assert rows_of(snapshot, ["id"])["id"].to_pylist() == list(range(10_000))
+
+
+def test_two_workers_that_read_on_from_their_last_piece_read_each_row_once(tmp_path: Path) -> None:
+    snapshot = blobs(tmp_path)
+    scan = Scan(snapshot.schema, ("id",), batch_rows=301)
+    pieces = list(cut(snapshot.files(), ["id", "blob"], workers=2))
+
+    def read(own: Sequence[Piece]) -> list[int]:
+        return [number for piece in own for batch in read_piece(piece, scan) for number in batch["id"].to_pylist()]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(read, (pieces[::2], pieces[1::2][::-1])))  # one of them goes back, too
+    assert sorted(found[0] + found[1]) == list(range(10_000))
 
 
 def test_small_rows_are_not_cut_below_a_models_batch(tmp_path: Path) -> None:

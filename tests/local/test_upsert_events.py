@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakemill import LakemillError, PredictConfig, predict_table
+
+# Not as a module of `tests`: each run looks at all files of its function's package.
+sys.path.insert(0, str(Path(__file__).parent))
 
 EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "60"))
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -173,7 +177,7 @@ def test_predictions_follow_their_source(events: list[tuple[Any, ...]], key: str
 
 
 def job(folder: Path, key: str, max_bytes: int) -> PredictConfig:
-    step = {"function": "tests.local.job_functions:twice", "inputs": {"x": "x"}, "outputs": {"y": {"dtype": "float64"}}}
+    step = {"function": "job_functions:twice", "inputs": {"x": "x"}, "outputs": {"y": {"dtype": "float64"}}}
     return PredictConfig.load(
         name="follow",
         source__table=f"{folder}/source",

@@ -214,7 +214,7 @@ def _automatic(rows: int, largest: TensorSpec | None, are_scalars: bool) -> str:
             f"automatic: the {'fewest' if rows == FEWEST_ROWS else 'most'} there are; the largest tensor is {largest}"
         )
     if are_scalars or rows > MOST_ROWS:
-        return f"automatic: the numbers that are read fill {SCALAR_BATCH_BYTES / 2**20:.0f} MiB"
+        return f"automatic: the numbers that are read fill {SCALAR_BATCH_BYTES / 2**20:.0f} MiB for each thread"
     return f"automatic: a batch of {largest} fills {AUTO_BATCH_BYTES / 2**20:.0f} MiB"
 
 

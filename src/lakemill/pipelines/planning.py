@@ -8,6 +8,7 @@ from typing import Literal
 from lakemill.pipelines.resolving import Resolved
 from lakemill_udfs.errors import ConfigError, TableError
 from lakemill_udfs.models.flavors import ROW_BY_ROW
+from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import RESERVED, PredictPlan, Provenance
 from lakemill_udfs.steps.callables import form_of
 from lakemill_udfs.steps.check_fit import input_types, require_fit
@@ -85,7 +86,7 @@ def make_plan(
     for step, wired in zip(resolved.pipeline.steps, wiring.steps, strict=True):
         if isinstance(step, PythonStep):
             look_at_function(step, [name for name, _ in wired.inputs])
-    rows = automatic_batch_rows(resolved, wiring) if batch_rows == "auto" else batch_rows
+    rows = automatic_batch_rows(resolved, wiring, threads) if batch_rows == "auto" else batch_rows
     origin = provenance or Provenance(pipeline=resolved.name)
     return PredictPlan(
         resolved.pipeline,
@@ -140,22 +141,23 @@ def _compile_checks(
             require_fit(check, compile_check(check), inputs, outputs)
 
 
-def automatic_batch_rows(resolved: Resolved, wiring: Wiring) -> int:
+def automatic_batch_rows(resolved: Resolved, wiring: Wiring, threads: int = 1) -> int:
     """Return how many rows fill ``AUTO_BATCH_BYTES`` with the pipeline's largest tensors, up to a most.
 
     Where all are single numbers, how many fill ``SCALAR_BATCH_BYTES`` with those that are read; so too where they are
-    lists of numbers for models that read a row at a time.
+    lists of numbers for models that read a row at a time. The threads of such a model deal a batch's rows out, and each
+    gets as many; 0 threads are all processors.
     """
+    reads_rows = bool(resolved.models) and all(model.flavor in ROW_BY_ROW for model in resolved.models)
+    numbers = SCALAR_BATCH_BYTES * ((threads or processors()) if reads_rows else 1)
     made = [spec for step in wiring.steps for spec, _ in step.outputs] + [column.spec for column in wiring.columns]
     largest = max((spec.row_bytes or 0 for spec in made), default=0)
     if not largest:
         return MOST_ROWS
     if is_scalar(made):
-        return min(MOST_SCALAR_ROWS, max(MOST_ROWS, SCALAR_BATCH_BYTES // (8 * max(1, len(wiring.columns)))))
+        return min(MOST_SCALAR_ROWS, max(MOST_ROWS, numbers // (8 * max(1, len(wiring.columns)))))
     rows = min(MOST_ROWS, max(FEWEST_ROWS, AUTO_BATCH_BYTES // largest))
-    if resolved.models and all(model.flavor in ROW_BY_ROW for model in resolved.models) and is_flat(made):
-        return max(rows, min(MOST_SCALAR_ROWS, SCALAR_BATCH_BYTES // largest))
-    return rows
+    return max(rows, min(MOST_SCALAR_ROWS, numbers // largest)) if reads_rows and is_flat(made) else rows
 
 
 def is_scalar(tensors: Sequence[TensorSpec]) -> bool:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.engine import Engine, location_of, opened
 from lakemill.engines.relations import Rows, Snapshot
+from lakemill.engines.reserved_columns import reserved_columns
 from lakemill.engines.schemas import type_text
 from lakemill.engines.table_names import not_delta
 from lakemill_udfs.errors import ConfigError, TableError
@@ -41,7 +42,8 @@ def open_source(config: PredictConfig, engine: Engine) -> Source:
     Raises:
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``KEY_TYPE``,
             ``SOURCE_NOT_DELTA`` if only ``full`` could score it.
-        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key.
+        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key,
+            ``COLUMN_RESERVED``.
     """
     snapshot = opened(engine, config.source.table)
     asked = config.source.version
@@ -103,6 +105,9 @@ def source_problems(config: PredictConfig, schema: pa.Schema) -> Iterator[Config
                 f"source '{table}' has no column '{name}'; it has: {', '.join(columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
+    follows_feed = config.source.changes == "upsert" and config.source.change_column is None
+    feed = "source.changes: upsert reads it" if follows_feed else None
+    yield from reserved_columns(schema, table, feed=feed)
     yield from unfit_keys(schema, [name for name in (*key, *config.engine.group_by) if name in columns], table)
 
 

@@ -121,7 +121,10 @@ def open_training_table(table: str, version: int | str | None = None, where: str
             rows = replace(engine.rows(snapshot), files=tuple(snapshot.opened.files(predicate)))
             files = list(rows.where(where).chosen([], lambda frame: frame).files)
     names = Scan(schema, tuple(schema.names)).file_columns
-    blocks = [Block(piece, _rows_of(piece)) for piece in cut(files, names, workers=READERS, least_rows=FEWEST_ROWS)]
+    blocks = [
+        Block(piece, _rows_of(piece))
+        for piece in cut(files, names, workers=READERS, least_rows=FEWEST_ROWS, evenly=True)
+    ]
     return TrainingTable(
         table,
         snapshot.location,

@@ -26,6 +26,7 @@ from lakemill.engines.needs import Needs
 from lakemill.engines.output_tables import check_own
 from lakemill.engines.places import Place, check_apart, places_of
 from lakemill.engines.relations import PieceFunction, Rows
+from lakemill.engines.reserved_columns import reserved_columns
 from lakemill.engines.schemas import type_text
 from lakemill_udfs.errors import TableError
 from lakemill_udfs.images.transforms import (
@@ -126,7 +127,7 @@ def open_source(config: TransformConfig, engine: Engine) -> Rows:
     """Return the source's rows.
 
     Raises:
-        ConfigError: ``WHERE_INVALID``.
+        ConfigError: ``WHERE_INVALID`` or ``COLUMN_RESERVED``.
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION`` or ``COLUMN_MISSING``.
     """
     snapshot = opened(engine, config.source.table, config.source.version)
@@ -138,6 +139,8 @@ def open_source(config: TransformConfig, engine: Engine) -> Rows:
             f"it has {', '.join(f'{name} {kind}' for name, kind in types.items())}.",
             hint="`lakemill ingest` makes tables of images.",
         )
+    for problem in reserved_columns(snapshot.schema, config.source.table, feed="the output keeps one"):
+        raise problem
     rows = engine.rows(snapshot)
     return rows if config.source.where is None else rows.where(config.source.where)
 

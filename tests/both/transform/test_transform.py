@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field
 from PIL import Image
 
 from lakemill.config.transform import TransformConfig
@@ -65,6 +65,16 @@ def test_rows_are_transformed_in_one_commit_and_failures_kept(
     assert (again.rows, again.transformed, again.failed, again.version) == (3, 3, 0, result.version + 1)
     assert {row["label"] for row in read(tmp_path / "lake/small")} == {"a"}
     assert read(tmp_path / "lake/small_quarantine") == []
+
+
+@pytest.mark.parametrize("name", ["_change_type", "__lakemill_row"])
+def test_a_column_of_a_reserved_name_stops_before_anything_is_written(
+    transform: Callable[..., TransformResult], images: str, tmp_path: Path, name: str
+) -> None:
+    DeltaTable(images).alter.add_columns([Field(name, "string")])
+    with pytest.raises(ConfigError, match=rf"^\[COLUMN_RESERVED\].*'{name}'"):
+        transform(transform={"grayscale": True})
+    assert not (tmp_path / "lake/small").exists()
 
 
 def test_groups_go_through_a_pandas_function(transform: Callable[..., TransformResult], tmp_path: Path) -> None:

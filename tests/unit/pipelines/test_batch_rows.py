@@ -38,7 +38,7 @@ def test_tensors_fill_four_mebibytes_each() -> None:
     assert batch_rows(1, (2,)) == 4096
 
 
-@pytest.mark.parametrize(("size", "rows"), [(20, 13_107), (4, 65_536), (2000, 262)])
+@pytest.mark.parametrize(("size", "rows"), [(20, 13_107), (4, 65_536), (64, 4096)])
 def test_lists_of_numbers_go_to_a_model_that_reads_rows_as_single_numbers_do(
     tmp_path: Path, size: int, rows: int
 ) -> None:
@@ -46,5 +46,6 @@ def test_lists_of_numbers_go_to_a_model_that_reads_rows_as_single_numbers_do(
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
     step = ModelStep(tmp_path / "model.pkl", outputs={"predictions": {"dtype": "float64"}}, trust=True)
     table = {"inputs": TensorSpec("inputs", "float32", (size,))}
-    found = make_plan(resolve(Pipeline((step,))), table).batch_rows
-    assert found == rows
+    assert make_plan(resolve(Pipeline((step,))), table, threads=1).batch_rows == rows
+    more = make_plan(resolve(Pipeline((step,))), table, threads=2).batch_rows
+    assert more == min(65_536, 2 * rows), "its threads deal the rows out"

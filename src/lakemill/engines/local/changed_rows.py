@@ -8,12 +8,12 @@ from dataclasses import replace
 import polars as pl
 import pyarrow as pa
 
-from lakemill.engines.local.changes import CHANGE_TYPE, COMMIT_VERSION
 from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.own_columns import own_column
 from lakemill.engines.local.rows import LocalRows, given
 from lakemill.engines.relations import Latest
+from lakemill.engines.reserved_columns import CHANGE_TYPE, COMMIT_VERSION
 
 GONE = ("delete", "update_preimage")
 THERE, LEFT_OVER = own_column("there"), own_column("left_over")

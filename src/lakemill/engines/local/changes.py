@@ -15,9 +15,9 @@ from lakemill.engines.delta_log import DeltaLog, FileEntry, rows_in
 from lakemill.engines.local.features import unsupported
 from lakemill.engines.local.tables import DataFile, Snapshot, absolute, open_table
 from lakemill.engines.positions import Position
+from lakemill.engines.reserved_columns import CHANGE_TYPE, COMMIT_VERSION
 from lakemill.engines.source_errors import source_changed, versions_gone
 
-CHANGE_TYPE, COMMIT_VERSION = "_change_type", "_commit_version"
 CHANGE_FIELDS = (pa.field(CHANGE_TYPE, pa.string()), pa.field(COMMIT_VERSION, pa.int64()))
 """Columns of a change feed beside the table's."""
 

@@ -20,7 +20,7 @@ from lakemill.engines.local import commits
 from lakemill.engines.local.able import open_by_path
 from lakemill.engines.local.conforming import of_rows
 from lakemill.engines.local.following import follow
-from lakemill.engines.local.pool import Workers, processors
+from lakemill.engines.local.pool import Workers
 from lakemill.engines.local.rows import LocalRows, Room, given
 from lakemill.engines.local.scoring import LocalScored, Scoring
 from lakemill.engines.local.staged import may_be_taken
@@ -34,6 +34,7 @@ from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.schemas import lacks_fields
 from lakemill.engines.sql import all_equal
 from lakemill_udfs.errors import TableError
+from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import RESERVED, PredictPlan
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import polars as pl
 import pyarrow as pa
 
-from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.frames import frame_of
 from lakemill.engines.local.noting import Note, with_fields
 from lakemill.engines.local.own_columns import FILE, PLACE, ROW, own_column
 from lakemill.engines.local.rows import LocalRows
+from lakemill.engines.reserved_columns import COMMIT_VERSION
 from lakemill.engines.sql import all_equal
 from lakemill_udfs.plan import PredictPlan
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from lakemill.engines.reserved_columns import OWN_PREFIX
+
 
 def own_column(name: str) -> str:
-    """Return the name of a column of the engine's own: Delta lets users name theirs as they like."""
-    return f"__lakemill_{name}"
+    """Return the name of a column of the engine's own; jobs refuse sources that have one of these."""
+    return OWN_PREFIX + name
 
 
 FILE, PLACE, ROW = map(own_column, ("file", "place", "row"))

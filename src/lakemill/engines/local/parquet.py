@@ -20,15 +20,26 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         path: Absolute path or URI.
 
     Raises:
-        RunError: ``SOURCE_VERSIONS_GONE`` if the file is not there any more, ``STORAGE_READ`` if it cannot be read.
+        RunError: as ``storage_errors``.
     """
-    try:
+    with storage_errors(path):
         store, inside = filesystem(path)
         # A local file is mapped: what no column needs is never read. Times of INT96, Spark's default, are kept in
         # microseconds, as nanoseconds would overflow.
         source = inside if not URI.match(path) else store.open_input_file(inside)
         with pq.ParquetFile(source, memory_map=True, coerce_int96_timestamp_unit="us") as opened:
             yield opened
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Say in our words what fails while a file is opened or read.
+
+    Raises:
+        RunError: ``SOURCE_VERSIONS_GONE`` if the file is not there any more, ``STORAGE_READ`` if it cannot be read.
+    """
+    try:
+        yield
     except FileNotFoundError as error:
         raise RunError(
             "SOURCE_VERSIONS_GONE",

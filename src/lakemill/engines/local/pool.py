@@ -6,7 +6,6 @@ one item at a time, and says what it did as events in one queue, which the calle
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -62,11 +61,6 @@ class Workers:
     count: int
     threads: int
     reason: str = ""
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Stopped(Exception):  # noqa: N818 -- no error: the thread is told to end

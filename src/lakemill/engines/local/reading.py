@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 
 from lakemill.engines.local.conforming import column, conformed_column, name_in_file, without_views
 from lakemill.engines.local.own_columns import own_column
-from lakemill.engines.local.parquet import open_parquet
+from lakemill.engines.local.parquet import open_parquet, storage_errors
 from lakemill.engines.local.pieces import Part, Piece
 from lakemill.engines.local.predicates import Predicate
 from lakemill_udfs.errors import RunError
@@ -66,32 +70,90 @@ def read_piece(piece: Piece, scan: Scan) -> Iterator[pa.RecordBatch]:
 
 
 def _read_part(part: Part, scan: Scan) -> Iterator[pa.RecordBatch]:
-    with open_parquet(part.file.path) as opened:
-        groups, position = _row_groups(opened.metadata, part)
-        rows = opened.metadata.num_rows
-        dropped = part.file.dropped_rows(rows)
-        end = rows if part.rows is None else part.first + part.rows
-        for batch in opened.iter_batches(
-            scan.batch_rows, row_groups=groups, columns=list(scan.file_columns), use_threads=False
-        ):
-            start, stop = max(part.first - position, 0), min(end - position, batch.num_rows)
-            if stop > start:
-                kept = without_views(batch.slice(start, stop - start))
-                places = np.arange(position + start, position + stop)
-                counted = None if dropped is None else ~dropped[position + start : position + stop]
-                if (found := _selected(kept, part, scan, places, counted)).num_rows:
-                    yield found
-            position += batch.num_rows
-            if position >= end:
-                return
+    opened = _opened(part, scan)
+    rows = opened.footer.num_rows
+    dropped = part.file.dropped_rows(rows)
+    end = rows if part.rows is None else part.first + part.rows
+    try:
+        for position, batch in opened.rows(part.first, end):
+            kept = without_views(batch)
+            places = np.arange(position, position + batch.num_rows)
+            counted = None if dropped is None else ~dropped[position : position + batch.num_rows]
+            if (found := _selected(kept, part, scan, places, counted)).num_rows:
+                yield found
+    finally:
+        if part.rows is not None and part.first < opened.position == end < rows:
+            _OPEN.last = opened
+        else:
+            opened.close()
 
 
-def _row_groups(footer: pq.FileMetaData, part: Part) -> tuple[list[int], int]:
-    """Return the row groups that hold a part, and the position of their first row."""
-    starts = np.concatenate([[0], np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])])
-    end = footer.num_rows if part.rows is None else part.first + part.rows
-    groups = [i for i in range(footer.num_row_groups) if starts[i] < end and starts[i + 1] > part.first]
-    return groups, int(starts[groups[0]]) if groups else 0
+class _OpenFile:
+    """A file that is being read, from one of its row groups on, which then goes on with a later part of it.
+
+    Args:
+        path: Of the file.
+        scan: What is read of it.
+        first: Position of the first row that is wanted.
+    """
+
+    def __init__(self, path: str, scan: Scan, first: int) -> None:
+        self.path, self.columns, self.batch_rows = path, scan.file_columns, scan.batch_rows
+        self._stack = ExitStack()
+        opened = self._stack.enter_context(open_parquet(path))
+        self.footer: pq.FileMetaData = opened.metadata
+        groups = range(self.footer.num_row_groups)
+        self._starts = [0, *accumulate(self.footer.row_group(group).num_rows for group in groups)]
+        group = self._group(first)
+        self.position = self._starts[group]
+        self._batches = opened.iter_batches(
+            scan.batch_rows, row_groups=list(groups[group:]), columns=list(scan.file_columns), use_threads=False
+        )
+        self._left: pa.RecordBatch | None = None
+
+    def _group(self, first: int) -> int:
+        """Return the number of the row group that holds a row."""
+        return max(0, bisect_right(self._starts, first) - 1)
+
+    def leads_to(self, part: Part, scan: Scan) -> bool:
+        """Return whether to read on from here is no more than to read the part's row group from its start."""
+        is_same = (self.path, self.columns, self.batch_rows) == (part.file.path, scan.file_columns, scan.batch_rows)
+        return is_same and self._starts[self._group(part.first)] <= self.position <= part.first
+
+    def rows(self, first: int, end: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows between two positions, each batch with that of its first row."""
+        while self.position < end and (batch := self._next()) is not None:
+            start = self.position
+            if batch.num_rows > end - start:
+                self._left, batch = batch.slice(end - start), batch.slice(0, end - start)
+            self.position += batch.num_rows
+            if self.position > first:
+                skipped = max(0, first - start)
+                yield start + skipped, batch.slice(skipped)
+
+    def _next(self) -> pa.RecordBatch | None:
+        batch, self._left = self._left, None
+        with storage_errors(self.path):
+            return batch if batch is not None else next(self._batches, None)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+
+_OPEN = threading.local()
+"""``last``: the file that a worker read a part of. The next part is most often of the same row group, further on: it
+goes on there, where to begin anew would decode once more what is before it."""
+
+
+def _opened(part: Part, scan: Scan) -> _OpenFile:
+    last: _OpenFile | None = getattr(_OPEN, "last", None)
+    _OPEN.last = None
+    if last is not None:
+        if last.leads_to(part, scan):
+            return last
+        last.close()
+    return _OpenFile(part.file.path, scan, part.first)
 
 
 def _selected(

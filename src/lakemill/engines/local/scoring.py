@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from lakemill.engines.digests import compared
 from lakemill.engines.engine import Once
-from lakemill.engines.local.changes import COMMIT_VERSION
 from lakemill.engines.local.groups import predicting_groups
 from lakemill.engines.local.noting import Note, predicting
 from lakemill.engines.local.rows import LocalRows, Room, of_files
@@ -19,6 +18,7 @@ from lakemill.engines.local.staged import rows_of
 from lakemill.engines.local.work import MadePiece
 from lakemill.engines.local.writing import FileWriter, WrittenFile, discard, joined
 from lakemill.engines.relations import KeyFaults
+from lakemill.engines.reserved_columns import COMMIT_VERSION
 from lakemill.engines.schemas import predictions_schema
 from lakemill_udfs.plan import PredictPlan
 

@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from lakemill.engines.local.pieces import Piece
-from lakemill.engines.local.pool import Tell, Workers, processors, run
+from lakemill.engines.local.pool import Tell, Workers, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.flavors import shares_threads
+from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
 from lakemill_udfs.steps.kinds import model_steps
