@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -252,3 +253,14 @@ def test_a_model_that_refuses_its_rows_is_not_registered(tmp_path: Path) -> None
     registry = f"sqlite:///{tmp_path}/mlflow.db"
     file = str(tmp_path / "unfitted.pkl")
     assert code(lambda: log_model(file, name="m", trust=True, input_example=rows, registry=registry)) == "MODEL_PROBE"
+
+
+def test_a_registry_s_database_that_does_not_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_text("no database")
+    assert code(lambda: find("models:/a@b", f"sqlite:///{tmp_path}/other.db")) == "REGISTRY_UNREACHABLE"
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # reachable, and its driver is in no extra of ours
+        uri = f"mssql+pymssql://me:secret@127.0.0.1:{listening.getsockname()[1]}/db"
+        with pytest.raises(
+            LakemillError, match=r"^\[EXTRA_MISSING\] the registry 'mssql.pymssql://\*\*\*@127.* 'pymssql'"
+        ):
+            find("models:/a@b", uri)

@@ -16,6 +16,7 @@ from typing import Any
 
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.pipeline import Pipeline
+from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import PythonStep
 
 MOST_BYTES = 64 * 2**20
@@ -165,6 +166,31 @@ def code_sha256(function: Any, folder: str | None = None, data: tuple[str, ...] 
     except importlib.metadata.PackageNotFoundError:
         return None
     return hashlib.sha256(version.encode()).hexdigest()
+
+
+def check_code(pipeline: Pipeline, code: Mapping[str, str]) -> None:
+    """Refuse functions whose code is not what the plan's digests name, as where it was edited since.
+
+    Args:
+        pipeline: With digests.
+        code: As for ``packages_of``.
+
+    Raises:
+        ConfigError: ``CODE_CHANGED``.
+    """
+    steps = [(step.function, step.data, step.sha256) for step in pipeline.steps if isinstance(step, PythonStep)]
+    for function, data, sha256 in (*steps, *((check.function, (), check.sha256) for check in pipeline.checks)):
+        if sha256 is not None and isinstance(function, str):
+            found = code_sha256(function, code.get(function), data)
+            if found != sha256:
+                raise code_changed(function, sha256, found, "run the job again: it takes the new code.")
+
+
+def code_changed(function: Any, expected: str, found: str | None, hint: str) -> ConfigError:
+    """Return the error of a function whose code is another one."""
+    got = "none" if found is None else f"{found[:12]}..."
+    text = f"the code of '{name_of(function)}': expected sha256 {expected[:12]}..., got {got}."
+    return ConfigError("CODE_CHANGED", text, hint=hint)
 
 
 def defines(folder: str, function: str) -> bool:

@@ -208,6 +208,26 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
     )
 
 
+def _check_database(mlflow: Any, uri: str) -> None:
+    """Open a registry that is a database, as MLflow does at its first question.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` without the database's driver, ``REGISTRY_UNREACHABLE`` if it does not open.
+    """
+    if not re.match(r"(sqlite|postgresql|mysql|mssql)[+:]", uri):
+        return
+    try:
+        mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ImportError as error:
+        raise ModelError(
+            "EXTRA_MISSING",
+            f"the registry '{uri}' needs the module '{error.name}', which is not installed here.",
+            hint=f"pip install {error.name}",
+        ) from error
+    except Exception as error:  # each driver has classes of its own, with the address in their texts
+        raise unreachable(uri, type(error).__name__) from None
+
+
 @contextmanager
 def mlflow_at(registry: str | None) -> Iterator[Any]:
     """Give the ``mlflow`` module, set to a registry for the time of the block only.
@@ -224,9 +244,11 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     if registry is None:
         for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
             check_reachable(uri)
+            _check_database(mlflow, uri)
         yield mlflow
         return
     check_reachable(registry)
+    _check_database(mlflow, registry)
     is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow's function is untyped
     tracking, own_registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     variable = os.environ.get("MLFLOW_REGISTRY_URI")
