@@ -47,7 +47,9 @@ SPARK_IN = ("engines/spark", "pipelines")  # the rooms that name pyspark: the en
 SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; DataFrames to train on
     "engines/choice.py",
     "training/frames.py",
+    "training/barrier.py",
     "training/distributed.py",
+    "training/rank.py",
 )
 FACE = ROOT / "src/lakemill/__init__.py"
 PUBLIC = (  # what a user of lakemill imports from there, beside the classes of errors

@@ -10,8 +10,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,8 +148,9 @@ def _delta_root(folder: str) -> str | None:
 
 def _write(df: DataFrame, location: str, layout: Mapping[str, str]) -> None:
     from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure
+    from lakemill.engines.spark.session import settings_held
 
-    with _settings(df.sparkSession, layout):
+    with settings_held(df.sparkSession, layout):  # Delta takes Parquet's layout from the session only
         try:
             _without_vectors(df).write.format("delta").save(location)
         except SPARK_FAILURES as error:
@@ -165,19 +165,3 @@ def _without_vectors(df: DataFrame) -> DataFrame:
     from pyspark.ml.functions import vector_to_array
 
     return df.withColumns({name: vector_to_array(df[name]) for name in vectors})
-
-
-@contextmanager
-def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set them while the block lasts: Delta takes Parquet's layout from the session only."""
-    before = {name: spark.conf.get(name, None) for name in settings}
-    for name, value in settings.items():
-        spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, old)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines import table_names
@@ -19,6 +18,7 @@ from lakemill.engines.source_errors import source_changed, versions_gone
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.engines.spark.rows import SparkRows
+from lakemill.engines.spark.session import settings_held
 from lakemill_udfs.errors import LakemillError, RunError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def follow(
     """
     slices = _Slices(following, on_slice, reach)
     query: StreamingQuery | None = None
-    with _set(spark, PAST_SCHEMAS):
+    with settings_held(spark, PAST_SCHEMAS):  # Delta asks for them when a stream is made and when it reads
         try:
             query = _start(spark, following, slices)
             _until_ended(query, slices, watch)
@@ -85,22 +85,6 @@ def follow(
         finally:
             if query is not None:
                 query.stop()
-
-
-@contextmanager
-def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set a session's settings while the context lasts: Delta asks for them when a stream is made and when it reads."""
-    before = {name: spark.conf.get(name, None) for name in settings}
-    for name, value in settings.items():
-        spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, former in before.items():
-            if former is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, former)
 
 
 def _start(spark: SparkSession, following: Following, slices: _Slices) -> StreamingQuery:

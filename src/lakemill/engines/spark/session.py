@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,22 @@ def session_with(spark: SparkSession, settings: Mapping[str, str]) -> SparkSessi
     for key, value in settings.items():
         session.conf.set(key, value)
     return session
+
+
+@contextmanager
+def settings_held(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set a session's settings while the context lasts; then they are as they were before."""
+    before = {name: spark.conf.get(name, None) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, former in before.items():
+            if former is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, former)
 
 
 def task_slots(spark: SparkSession) -> int:
