@@ -6,8 +6,10 @@
 All systems of a work run one after another in each round, the first of them another one each time; the first round
 does not count. ``--peers-python`` is an interpreter that has Daft and Ray Data; without it they are left out. ``cpu``
 is what a command and its children used of the processors, which tells more than the clock on a machine that is
-shared. ``--rows`` and ``--cores`` measure how the local engine grows. ``--join`` keeps the works that the JSON file has
-from another call, so that each may have a quiet moment of its own.
+shared; ``memory_mib`` the most that all its processes held at once of memory of their own, looked at four times a
+second. ``--rows`` and ``--cores`` measure how the local engine grows, ``--stream`` takes in what ``stream_latency.py``
+found. ``--join`` keeps the works, and the systems of them, that the JSON file has from another call, so that each may
+have a quiet moment of its own; ``windows`` says when, and which systems ran in turn there.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +106,10 @@ class Command:
             )
             alarm = threading.Timer(LIMIT_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
             alarm.start()
+            memory = Memory(process.pid)
             _, status, used = os.wait4(process.pid, 0)
             alarm.cancel()
+            memory.end()
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 said.seek(0)
@@ -113,7 +118,35 @@ class Command:
             "seconds": round(time.perf_counter() - started, 2),
             "cpu": round(used.ru_utime + used.ru_stime, 2),
             "peak_mib": used.ru_maxrss >> 10,
+            "memory_mib": memory.peak >> 10,
         }
+
+
+class Memory(threading.Thread):
+    """Looks at what the processes of a session hold of memory of their own, in KiB, until it is told to end."""
+
+    def __init__(self, session: int) -> None:
+        super().__init__(daemon=True)
+        self.session, self.peak, self._over = session, 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.25):
+            self.peak = max(self.peak, sum(map(self._held, Path("/proc").glob("[0-9]*"))))
+
+    def _held(self, process: Path) -> int:
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) != self.session:
+                return 0
+            lines = (process / "status").read_text().splitlines()
+        except OSError:  # it has ended
+            return 0
+        return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
 
 
 class Warm:
@@ -147,22 +180,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         lake = options.folder or Path(scratch)
         earlier = json.loads(options.json.read_text()) if options.join and options.json.exists() else {}
-        result: dict[str, Any] = {name: earlier[name] for name in ("works", "growth") if name in earlier}
+        kept = ("works", "growth", "stream", "windows")
+        result: dict[str, Any] = {name: earlier[name] for name in kept if name in earlier}
         result.setdefault("works", {})
         result["peers"] = peers_of(options.peers_python) or earlier.get("peers", {})
         for work in options.works:
             commands = prepare(lake, work, options)
+            began = now()
             measured, failed = rounds(commands, options.rounds)
-            found = {"size": size_of(work, options), "whole": compared(measured)} | (
-                {"failed": failed} if failed else {}
-            )
+            found = result["works"].get(work, {}) | {"size": size_of(work, options)}
+            found["whole"] = found.get("whole", {}) | compared(measured)
+            if failed:
+                found["failed"] = found.get("failed", {}) | failed
             result["works"][work] = found
+            windows = result.setdefault("windows", [])
+            windows.append({"work": work, "from": began, "to": now(), "systems": list(measured)})
             publish(result, PACKAGES, options, plot)  # what is measured is kept, whatever the next one does
             if warm_ones := [command for command in commands if command.system in options.warm]:
-                found["warm"] = ratios(warm(warm_ones, options.rounds))
+                found["warm"] = found.get("warm", {}) | ratios(warm(warm_ones, options.rounds))
         if options.rows:
             result["growth"] = growth(lake, options.rows, options.cores)
+        if options.stream:
+            found = json.loads(options.stream.read_text())["engines"]
+            result["stream"] = {engine: {"p50_seconds": one["p50_seconds"]} for engine, one in found.items()}
     publish(result, PACKAGES, options, plot)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def peers_of(python: str | None) -> dict[str, str]:
@@ -267,10 +312,14 @@ def growth(lake: Path, rows: Sequence[int], cores: Sequence[int]) -> list[dict[s
 
 
 def plot(result: dict[str, Any]) -> Any:
-    """Draw each work's whole commands, with the machine and the versions below."""
+    """Draw each work's whole commands, streams and growth, with the machine and the versions below."""
     works = result["works"]
-    figure, axes = panels(len(works), 0.32 * sum(len(found["whole"]) + 3 for found in works.values()))
-    for one, (work, found) in zip(axes, works.items(), strict=True):
+    more = [draw for name, draw in (("stream", draw_stream), ("growth", draw_growth)) if name in result]
+    height = 0.32 * sum(len(found["whole"]) + 3 for found in works.values()) + 2 * len(more)
+    figure, axes = panels(len(works) + len(more), height)
+    for draw, one in zip(more, axes[len(works) :], strict=True):
+        draw(one, result)
+    for one, (work, found) in zip(axes, works.items(), strict=False):
         entries = sorted(found["whole"].items(), key=lambda entry: -entry[1]["median_seconds"])
         for row, (name, measured) in enumerate(entries):
             colour = "#d1603d" if "lakemill" in name else "#9fb4c7"
@@ -285,6 +334,23 @@ def plot(result: dict[str, Any]) -> Any:
     return figure
 
 
+def draw_stream(axes: Any, result: dict[str, Any]) -> None:
+    for row, found in enumerate(result["stream"].values()):
+        axes.barh(row, found["p50_seconds"], color="#d1603d", height=0.6)
+    axes.set_yticks(range(len(result["stream"])), [f"lakemill {engine}" for engine in result["stream"]])
+    axes.set_title("stream of small appends, 1 s trigger: median seconds, commit to commit", loc="left", fontsize=10)
+
+
+def draw_growth(axes: Any, result: dict[str, Any]) -> None:
+    for cores in sorted({found["cores"] for found in result["growth"]}):
+        points = [(found["rows"], found["seconds"]) for found in result["growth"] if found["cores"] == cores]
+        axes.plot(*zip(*points, strict=True), "o-", color="#d1603d" if cores > 1 else "#9fb4c7", label=f"{cores} cores")
+    axes.set_xscale("log")
+    axes.set_ylim(0, None)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("small rows, lakemill local: seconds from shell to exit by rows", loc="left", fontsize=10)
+
+
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--works", nargs="*", default=list(MAKERS), help=f"of {', '.join(MAKERS)}")
@@ -294,6 +360,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--join", action="store_true", help="keep the works that --json holds already")
     options.add_argument("--share", type=float, default=1.0, help="of each work's usual size")
     options.add_argument("--rows", type=int, nargs="*", default=[], help="of the local engine's growth")
+    options.add_argument("--stream", type=Path, help="the JSON of stream_latency.py")
     options.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     options.add_argument("--peers-python", help="an interpreter with daft and ray")
     options.add_argument("--folder", type=Path, help="keep tables and models here, and use them again")

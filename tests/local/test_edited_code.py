@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from lakemill import Pipeline, PredictConfig, PythonStep, predict_table
+from lakemill import ConfigError, Pipeline, PredictConfig, PythonStep, predict_table
 
 CODE = "from edited_helpers.factor import FACTOR\n\n\ndef scaled(x):\n    return {{'y': x * FACTOR + {added}}}\n"
 
@@ -41,7 +41,9 @@ def add(lake: Path, start: int) -> None:
     write_deltalake(lake / "source", pa.table({"id": ids, "x": ids.cast(pa.float64())}), mode="append")
 
 
-def score(lake: Path, workers: str) -> None:
+def score(
+    lake: Path, workers: str, progress: Callable[[str], None] | None = None, *, batch_rows: int | str = "auto"
+) -> None:
     step = {"function": "edited_helpers.steps:scaled", "inputs": {"x": "x"}, "outputs": {"y": {"dtype": "float64"}}}
     config = PredictConfig.load(
         None,
@@ -50,9 +52,9 @@ def score(lake: Path, workers: str) -> None:
         source={"table": str(lake / "source"), "key": ["id"]},
         pipeline={"steps": [{"python": step}]},
         output={"table": str(lake / "predictions")},
-        engine={"name": "local", "workers": workers},
+        engine={"name": "local", "workers": workers, "batch_rows": batch_rows},
     )
-    predict_table(config)
+    predict_table(config, progress=progress)
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
@@ -123,3 +125,19 @@ def test_a_new_folder_of_the_same_name_is_no_edit(tmp_path: Path, monkeypatch: p
     )
     for name in [name for name in sys.modules if name.startswith("edited_spread")]:
         del sys.modules[name]
+
+
+def test_workers_that_start_after_an_edit_refuse_the_new_code_under_the_old_version(lake: Path) -> None:
+    for start in range(3, 12, 3):
+        add(lake, start)
+
+    def edit(line: str) -> None:
+        if line.startswith("pipeline"):  # it is resolved: its version is known, and no worker is there yet
+            write(lake, added=5.0, factor=3.0)
+
+    with pytest.raises(ConfigError, match=r"\[CODE_CHANGED\] the code of 'edited_helpers.steps:scaled'"):
+        score(lake, "processes", edit, batch_rows=4)
+    assert DeltaTable(lake / "predictions").count() == 0
+    score(lake, "processes")
+    rows = DeltaTable(lake / "predictions").to_pyarrow_table().sort_by("id").to_pylist()
+    assert [row["out"]["y"] for row in rows] == [3.0 * number + 5.0 for number in range(12)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -38,7 +39,7 @@ from lakemill.engines.spark.following import _Slices
 from lakemill.engines.table_names import location
 from lakemill.pipelines import converting
 from lakemill.pipelines.registering import log_model
-from lakemill.pipelines.registry import find
+from lakemill.pipelines.registry import alias_version, find
 from lakemill.pipelines.resolving import resolve
 from lakemill.plan.job import plan_job
 from lakemill.predict.promotion import compare
@@ -252,3 +253,24 @@ def test_a_model_that_refuses_its_rows_is_not_registered(tmp_path: Path) -> None
     registry = f"sqlite:///{tmp_path}/mlflow.db"
     file = str(tmp_path / "unfitted.pkl")
     assert code(lambda: log_model(file, name="m", trust=True, input_example=rows, registry=registry)) == "MODEL_PROBE"
+
+
+def test_a_registry_s_database_that_does_not_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_text("no database")
+    assert code(lambda: find("models:/a@b", f"sqlite:///{tmp_path}/other.db")) == "REGISTRY_UNREACHABLE"
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # reachable, and its driver is in no extra of ours
+        uri = f"mssql+pymssql://me:secret@127.0.0.1:{listening.getsockname()[1]}/db"
+        with pytest.raises(
+            LakemillError, match=r"^\[EXTRA_MISSING\] the registry 'mssql.pymssql://\*\*\*@127.* 'pymssql'"
+        ):
+            find("models:/a@b", uri)
+
+
+def test_asking_a_registry_whose_file_is_not_there_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/absent/mlflow.db"
+    for ask in (find, alias_version):
+        with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_FOUND\] .*absent/mlflow.db' is not there"):
+            ask("models:/a@b", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert code(lambda: find("models:/a/1")) == "MODEL_NOT_FOUND"
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from lakemill_udfs.models.model import ModelSpec
 from lakemill_udfs.pipeline import Pipeline
 from lakemill_udfs.steps.cascade import CascadeStep
 from lakemill_udfs.steps.keyed import KeyedStep
+from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 from lakemill_udfs.tensors.spec import TensorSpec
 from lakemill_udfs.wiring import Branch, Wiring
 
@@ -132,6 +134,7 @@ class PredictPlan:
         files: Which files rows may name by their path.
         challengers: Of the pipeline's shadow step: score these alone and write nothing but their columns; None for a
             whole pass.
+        is_light: Whether ``metadata`` has only what differs from row to row; the driver adds ``constant_metadata``.
     """
 
     pipeline: Pipeline
@@ -148,6 +151,40 @@ class PredictPlan:
     archives: tuple[tuple[str, str], ...] = ()
     files: RowFiles = NO_FILES
     challengers: tuple[str, ...] | None = None
+    is_light: bool = False
+
+    @property
+    def has_traffic(self) -> bool:
+        """Whether models differ from row to row."""
+        return any(isinstance(step, TRAFFIC_KINDS) for step in self.pipeline.steps)
+
+    @property
+    def constant_metadata(self) -> dict[str, Any]:
+        """What is the same in the ``metadata`` of each row, by field."""
+        origin = self.provenance
+        models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in self.models]
+        return {
+            "job": origin.job,
+            "run_id": origin.run_id,
+            "query_id": origin.query_id,
+            "batch_id": origin.batch_id,
+            "source_version": origin.source_version,
+            "pipeline": origin.pipeline,
+            "pipeline_version": self.pipeline.version,
+            **({} if self.has_traffic else {"models": models}),
+            "position": None if origin.position is None else asdict(origin.position),
+        }
+
+    @property
+    def metadata_type(self) -> pa.StructType:
+        """Type of ``metadata``."""
+        if not self.is_light:
+            return METADATA
+        return pa.struct([field for field in METADATA if field.name in ("elapsed_ns", *self._own_models)])
+
+    @property
+    def _own_models(self) -> tuple[str, ...]:
+        return ("models",) if self.has_traffic else ()
 
     @property
     def pass_rows(self) -> int:

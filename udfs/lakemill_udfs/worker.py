@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -29,7 +28,6 @@ from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge, run_checks
-from lakemill_udfs.steps.kinds import TRAFFIC_KINDS
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -158,23 +156,11 @@ class ResultWriter:
             check.name: compile_check(check, archives.get(check.function)) for check in plan.pipeline.checks
         }
         self._read = inputs_read(self._checks.values(), dict.fromkeys((*plan.passthrough, *plan.input_columns)))
-        has_traffic = any(isinstance(step, TRAFFIC_KINDS) for step in plan.pipeline.steps)
-        models = [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models]
-        self._has_traffic = has_traffic
-        self._models = pa.array(models, METADATA.field("models").type.value_type)
-        origin = plan.provenance
-        constant = {
-            "job": origin.job,
-            "run_id": origin.run_id,
-            "query_id": origin.query_id,
-            "batch_id": origin.batch_id,
-            "source_version": origin.source_version,
-            "pipeline": origin.pipeline,
-            "pipeline_version": plan.pipeline.version,
-            "models": None if has_traffic else models,  # where they differ from row to row, each batch says them
-            "position": None if origin.position is None else asdict(origin.position),
-        }
-        self._metadata = RepeatedStruct(constant, METADATA, "elapsed_ns")
+        self._models = pa.array(
+            [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in plan.models],
+            METADATA.field("models").type.value_type,
+        )
+        self._metadata = RepeatedStruct(plan.constant_metadata, plan.metadata_type, "elapsed_ns")
 
     def table(self, source: pa.Table, batch: Batch) -> pa.Table:
         """Return one row for each row of ``source``; ``batch`` holds what became of it."""
@@ -207,7 +193,7 @@ class ResultWriter:
 
     def _always(self, batch: Batch, errors: pa.Array) -> dict[str, pa.Array]:
         """Return the columns that are always there."""
-        own = {"models": models_column(batch, self._models)} if self._has_traffic else {}
+        own = {"models": models_column(batch, self._models)} if self.plan.has_traffic else {}
         each = [step_ns // max(1, batch.rows) for step_ns in batch.elapsed_ns]
         return {"error": errors, "metadata": self._metadata.array(batch.rows, each, own)}
 

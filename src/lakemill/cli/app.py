@@ -195,7 +195,7 @@ def plan(
     if as_json:
         print(json.dumps(found.to_dict(), default=str), flush=True)
     else:
-        Console(highlight=False).print(layout(found))
+        Console(highlight=False, emoji=False).print(layout(found))
     raise typer.Exit(found.exit_code)
 
 
@@ -220,7 +220,7 @@ def _show(frame: Any, *, as_json: bool) -> None:
         return
     from lakemill.cli.preview_table import preview_table
 
-    Console().print(preview_table(frame))
+    Console(emoji=False).print(preview_table(frame))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from rich.text import Text
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.masking import masked, printable, shown
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class MaskedStream:

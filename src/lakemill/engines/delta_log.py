@@ -38,6 +38,14 @@ class TransactionEntry(TypedDict):
     version: int
 
 
+class MetadataEntry(TypedDict):
+    """What a table is."""
+
+    id: str
+    partitionColumns: list[str]
+    configuration: Mapping[str, str]
+
+
 class CommitInfo(TypedDict, total=False):
     """When a commit was made, in milliseconds since 1970, and by what."""
 
@@ -53,6 +61,7 @@ class Action(TypedDict, total=False):
     add: FileEntry
     remove: FileEntry
     cdc: FileEntry
+    metaData: MetadataEntry
     txn: TransactionEntry
     commitInfo: CommitInfo
 
@@ -92,9 +101,26 @@ class DeltaLog:
         store, folder = self._folder()
         return bool(store.get_file_info(folder).type == fs.FileType.Directory)
 
+    def newest(self) -> int | None:
+        """Return the newest version; None if there is no log."""
+        return max((_version(file) for file in self._files() if _is_commit(file) or _is_checkpoint(file)), default=None)
+
+    def metadata(self) -> MetadataEntry | None:
+        """Return what the table is now; None if the log does not say it, or in a way of its own."""
+        files = self._files()
+        since = max((_version(file) for file in files if _is_checkpoint(file)), default=-1)
+        later = sorted((_version(file) for file in files if _is_commit(file) and _version(file) > since), reverse=True)
+        for version in later:
+            said = next((action["metaData"] for action in self.actions(version) or () if "metaData" in action), None)
+            if said is not None:
+                return said
+        entry: MetadataEntry | None = next(self._checkpointed("metaData", since), None)
+        # A map is a list of pairs in Arrow.
+        return entry and {**entry, "configuration": dict(entry["configuration"] or {})}
+
     def commit_files(self) -> list[fs.FileInfo]:
         """Return the commits' files that were not cleaned up."""
-        return [file for file in self._files() if file.base_name.endswith(".json") and file.base_name[:-5].isdigit()]
+        return [file for file in self._files() if _is_commit(file)]
 
     def content(self, version: int) -> bytes | None:
         """Return a commit's file as it is; None if there is none yet, or it was cleaned up."""
@@ -131,12 +157,16 @@ class DeltaLog:
 
     def checkpointed_transactions(self, version: int) -> Iterator[TransactionEntry]:
         """Yield the applications' transactions in the newest checkpoint up to a version."""
-        named = [file for file in self._files() if ".checkpoint" in file.base_name and file.base_name[:20].isdigit()]
-        newest = max((_version(file) for file in named if _version(file) <= version), default=None)
+        return (entry for entry in self._checkpointed("txn", version) if entry["appId"] is not None)
+
+    def _checkpointed(self, action: str, version: int) -> Iterator[Any]:
+        """Yield what the newest checkpoint up to a version has of one kind of action."""
+        named = [file for file in self._files() if _is_checkpoint(file) and _version(file) <= version]
+        newest = max(map(_version, named), default=None)
         store, _ = self._folder()
         for file in named:
             if _version(file) == newest:
-                yield from _transactions(store, file.path)
+                yield from _entries(store, file.path, action)
 
     def _folder(self) -> tuple[fs.FileSystem, str]:
         return filesystem(f"{self.location}/{FOLDER}")
@@ -161,14 +191,23 @@ def _version(file: fs.FileInfo) -> int:
     return int(file.base_name[:20])
 
 
-def _transactions(store: fs.FileSystem, path: str) -> list[TransactionEntry]:
+def _is_commit(file: fs.FileInfo) -> bool:
+    return bool(file.base_name.endswith(".json") and file.base_name[:-5].isdigit())
+
+
+def _is_checkpoint(file: fs.FileInfo) -> bool:
+    return ".checkpoint" in file.base_name and file.base_name[:20].isdigit()
+
+
+def _entries(store: fs.FileSystem, path: str, action: str) -> list[Any]:
     if path.endswith(".json"):
         with store.open_input_stream(path) as stream:
-            return [action["txn"] for action in actions_in(bytes(stream.read())) if "txn" in action]
+            said: list[Any] = actions_in(bytes(stream.read()))
+            return [one[action] for one in said if action in one]
     if not path.endswith(".parquet"):
         return []
     with pq.ParquetFile(path, filesystem=store) as file:
-        if "txn" not in file.schema_arrow.names:
+        if action not in file.schema_arrow.names:
             return []
-        rows: list[Any] = file.read(columns=["txn"])["txn"].drop_null().to_pylist()  # pyarrow is untyped
-        return [row for row in rows if row["appId"] is not None]
+        rows: list[Any] = file.read(columns=[action])[action].drop_null().to_pylist()  # pyarrow is untyped
+        return rows

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakemill.config.trust import NAMED, Trust
-from lakemill.engines.packages import code_sha256, defines, user_package
+from lakemill.engines.packages import code_changed, code_sha256, defines, user_package
 from lakemill.pipelines.edited_code import import_anew_if_edited
 from lakemill.pipelines.registry import Finder
 from lakemill.pipelines.trust import check_pinned
 from lakemill_udfs.errors import ConfigError
-from lakemill_udfs.steps.callables import name_of
 from lakemill_udfs.steps.declared import Check, PythonStep
 
 
@@ -56,12 +55,8 @@ class FunctionCode:
         if package is not None and package.source.exists():
             import_anew_if_edited(package)
         if part.sha256 is not None and part.sha256 != sha256:
-            raise ConfigError(
-                "CODE_CHANGED",
-                f"the code of '{name_of(function)}': expected sha256 {part.sha256[:12]}..., got "
-                f"{'none' if sha256 is None else sha256[:12] + '...'}.",
-                hint="take the sha256 out of the pipeline if the new code is wanted.",
-            )
+            hint = "take the sha256 out of the pipeline if the new code is wanted."
+            raise code_changed(function, part.sha256, sha256, hint)
         return sha256
 
     def _own_code(self, uri: str, function: str) -> str | None:

@@ -105,7 +105,7 @@ class PlanReport:
 
 def render(report: PlanReport) -> str:
     """Return a plan as lines of text."""
-    console = Console(width=WIDTH, no_color=True, highlight=False)
+    console = Console(width=WIDTH, no_color=True, highlight=False, emoji=False)
     with console.capture() as capture:
         console.print(layout(report))
     return capture.get().rstrip()

@@ -14,6 +14,12 @@ from lakemill_udfs.errors import ModelError
 SECONDS = 6.0
 """For connecting, and again for the answer."""
 
+SMALLEST_QUESTION = "api/2.0/mlflow/registered-models/search?max_results=1"
+"""Of MLflow's own interface: a server that says it is well may have lost its database."""
+
+BUSY = 500
+"""An answer from here on is none: MLflow would ask again for minutes."""
+
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """Databases that MLflow takes as a store, and where they listen."""
 
@@ -24,16 +30,17 @@ def check_reachable(uri: str) -> None:
     Raises:
         ModelError: ``REGISTRY_UNREACHABLE``, within 15 seconds.
     """
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
     try:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.partition("+")[0]
         if scheme in ("http", "https"):
             _ask(uri)
         elif scheme in PORTS and parts.hostname:
             socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), SECONDS).close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, URLError) else error
-        raise unreachable(uri, type(cause).__name__) from None
+        why = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else type(cause).__name__
+        raise unreachable(uri, why) from None
 
 
 def unreachable(uri: str, why: str) -> ModelError:
@@ -46,14 +53,20 @@ def unreachable(uri: str, why: str) -> ModelError:
 
 
 def _ask(uri: str) -> None:
-    """Send one small request; any answer is one, also a refusal."""
+    """Send one small request; any answer is one, also a refusal.
+
+    Raises:
+        OSError: no answer, or one that says the server cannot answer.
+    """
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
-    request = Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health")  # noqa: S310 -- http or https, see the caller
+    request = Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/{SMALLEST_QUESTION}")  # noqa: S310 -- http or https, see the caller
     try:
         urlopen(request, timeout=SECONDS).close()  # noqa: S310 -- as above
     except HTTPError as answer:
         answer.close()
+        if answer.code >= BUSY:
+            raise
     except URLError as error:
         if not isinstance(error.reason, ssl.SSLError):  # MLflow may be told of a certificate that Python does not know
             raise

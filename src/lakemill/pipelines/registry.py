@@ -128,7 +128,24 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     )
 
 
+def check_registry_file(uri: str, registry: str | None) -> None:
+    """Look whether a registry's file is there: MLflow would make one, which takes it seconds, and find nothing in it.
+
+    Raises:
+        ModelError: ``MODEL_NOT_FOUND``.
+    """
+    where = registry or os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    file = where.removeprefix("sqlite:///")
+    if file != where and ":memory:" not in file and not Path(file.partition("?")[0]).exists():
+        raise ModelError(
+            "MODEL_NOT_FOUND",
+            f"there is no model '{uri}': the registry '{where}' is not there.",
+            hint="relative paths start at the working folder; an absolute one has four slashes: sqlite:////data/mlflow.db",
+        )
+
+
 def _find_registered(uri: str, registry: str | None) -> FoundModel:
+    check_registry_file(uri, registry)
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 
@@ -173,6 +190,7 @@ def alias_version(uri: str, registry: str | None = None) -> str:
         ModelError: ``MODEL_ALIAS_UNKNOWN`` or ``MODEL_NOT_FOUND``, also if the registry does not answer.
     """
     name, _, alias = uri.removeprefix("models:/").partition("@")
+    check_registry_file(uri, registry)
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 
@@ -208,6 +226,26 @@ def _unknown(error: Any, uri: str, name: str, registry: str | None) -> LakemillE
     )
 
 
+def _check_database(mlflow: Any, uri: str) -> None:
+    """Open a registry that is a database, as MLflow does at its first question.
+
+    Raises:
+        ModelError: ``EXTRA_MISSING`` without the database's driver, ``REGISTRY_UNREACHABLE`` if it does not open.
+    """
+    if not re.match(r"(sqlite|postgresql|mysql|mssql)[+:]", uri):
+        return
+    try:
+        mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ImportError as error:
+        raise ModelError(
+            "EXTRA_MISSING",
+            f"the registry '{uri}' needs the module '{error.name}', which is not installed here.",
+            hint=f"pip install {error.name}",
+        ) from error
+    except Exception as error:  # each driver has classes of its own, with the address in their texts
+        raise unreachable(uri, type(error).__name__) from None
+
+
 @contextmanager
 def mlflow_at(registry: str | None) -> Iterator[Any]:
     """Give the ``mlflow`` module, set to a registry for the time of the block only.
@@ -224,9 +262,11 @@ def mlflow_at(registry: str | None) -> Iterator[Any]:
     if registry is None:
         for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
             check_reachable(uri)
+            _check_database(mlflow, uri)
         yield mlflow
         return
     check_reachable(registry)
+    _check_database(mlflow, registry)
     is_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow's function is untyped
     tracking, own_registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     variable = os.environ.get("MLFLOW_REGISTRY_URI")

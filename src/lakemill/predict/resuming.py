@@ -52,7 +52,9 @@ class Truth:
 
 
 def truth_of(run: Run) -> Truth:
-    """Read what the rows of the output say, as the job knows the table."""
+    """Read what the rows of the output say, as the job knows the table; a new one has none of the job's."""
+    if run.is_new_output and not run.state.transaction:
+        return truth_in([])
     output = opened(run.engine, run.config.output.table, run.state.mark.version)
     if run.is_new_output and not output.version:
         return truth_in([])  # as this run made it: nothing is read

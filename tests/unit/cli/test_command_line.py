@@ -226,3 +226,8 @@ def test_a_table_is_replaced_by_a_full_run_and_nobody_is_asked_before(
     said = capsys.readouterr().err
     assert "[REPLACE_MODE]" in said
     assert "Replace the table?" not in said
+
+
+def test_what_looks_like_a_picture_s_name_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    finish("column 'a:x:b' of uc:x: 3 rows", {}, as_json=False)
+    assert "column 'a:x:b' of uc:x: 3 rows" in capsys.readouterr().err

@@ -104,6 +104,27 @@ def test_transparency_lies_on_the_background(mode: str) -> None:
     assert pixels(opaque) == [0.2] * 4
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize(
+    ("image", "clear"),
+    [
+        (Image.new("1", (4, 2), 0), 0),
+        (Image.new("L", (4, 2), 51), 51),
+        (Image.new("RGB", (4, 2), (51, 51, 51)), (51, 51, 51)),
+        (Image.fromarray(np.full((2, 4), 13107, np.uint16)), 13107),
+    ],
+    ids=["1", "L", "RGB", "I;16"],
+)
+def test_a_colour_that_a_png_declares_transparent_lies_on_the_background(
+    image: Image.Image, clear: Any, mode: str
+) -> None:
+    opaque = pixels(encoded(image, "PNG"), mode=mode).expected
+    data = encoded(image, "PNG", transparency=clear)
+    assert pixels(data, mode=mode) == (opaque if mode == "RGBA" else [1] * 4)
+    other = tuple(value + 1 for value in clear) if isinstance(clear, tuple) else clear + 1
+    assert pixels(encoded(image, "PNG", transparency=other), mode=mode) == opaque
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 def test_orient_false_leaves_every_format_as_it_is_stored(kind: str) -> None:
     exif = Image.Exif()

@@ -124,21 +124,29 @@ def test_rows_of_different_size_are_given_in_one_call() -> None:
     assert calls == [3, 1], "all at once, and the first row once more to see that an output's first axis is the row"
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x: pl.DataFrame({"y": [None if value == 2 else int(value) for value in x]}),
-        lambda x: pa.table({"y": [None if value == 2 else int(value) for value in x]}),
-        lambda x: {"y": [None if value == 2 else int(value) for value in x]},
-    ],
-    ids=["polars", "arrow", "list"],
-)
-def test_whole_numbers_with_a_null_stay_whole_numbers(function: Callable[..., Any]) -> None:
-    step = PythonStep(function, {"y": {"dtype": "int64"}}, {"x": "x"})
-    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
-    got = Pipeline([step]).infer(frame)["out.y"].tolist()
-    assert got == [1, None, 3]
-    assert not any(isinstance(value, np.ndarray) for value in got)
+NULLS = {
+    "polars": lambda x: pl.DataFrame({"y": x}),
+    "arrow": lambda x: pa.table({"y": x}),
+    "list": lambda x: {"y": x},
+    "array": lambda x: {"y": pa.array(x)},
+    "chunks": lambda x: {"y": pa.chunked_array([x[:1], x[1:]])},
+    "series": lambda x: {"y": pl.Series(x)},
+    "pandas": lambda x: pd.DataFrame({"y": pd.array(x)}),
+    "pandas series": lambda x: {"y": pd.Series(pd.array(x))},
+}
+
+
+@pytest.mark.parametrize("form", NULLS)
+@pytest.mark.parametrize(("dtype", "kind"), [("int64", int), ("float64", float), ("string", str)])
+def test_a_null_answer_is_null_in_every_form(form: str, dtype: str, kind: Callable[[float], Any]) -> None:
+    """Never NaN, nor a number of another kind."""
+
+    def answer(x: Any) -> Any:
+        return NULLS[form]([None if value == 2 else kind(value) for value in x])
+
+    step = PythonStep(answer, {"y": {"dtype": dtype}}, {"x": "x"})
+    got = Pipeline([step]).infer(pa.table({"x": [1.0, 2.0, 3.0]}))["out.y"]
+    assert got.to_pylist() == [kind(1.0), None, kind(3.0)]
 
 
 def test_a_polars_frame_of_tensors_is_a_result() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -69,6 +70,42 @@ def test_any_answer_is_one() -> None:
         with server(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as port:
             check_reachable(f"http://me:secret@127.0.0.1:{port}/mlflow")
     check_reachable("sqlite:///nowhere/mlflow.db")
+
+
+def test_a_server_that_cannot_answer_gives_no_answer() -> None:
+    for status in (b"500 Internal Server Error", b"503 Service Unavailable"):
+        with (
+            server(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as port,
+            pytest.raises(ModelError, match=r"^\[REGISTRY_UNREACHABLE\] .* does not answer \(5\d\d "),
+        ):
+            check_reachable(f"http://127.0.0.1:{port}")
+
+
+def test_an_address_that_is_none_does_not_answer() -> None:
+    for uri in ("http://[::1", "http://", "http://host:99999"):
+        with pytest.raises(ModelError, match=r"^\[REGISTRY_UNREACHABLE\]"):
+            check_reachable(uri)
+
+
+def test_a_server_that_only_says_it_is_well_is_asked_what_a_job_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachable, "SECONDS", 0.5)
+
+    class Stuck(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/health":
+                time.sleep(2)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stuck) as stuck:
+        threading.Thread(target=stuck.serve_forever, daemon=True).start()
+        with pytest.raises(ModelError, match=r"^\[REGISTRY_UNREACHABLE\] .* \(TimeoutError\)"):
+            check_reachable(f"http://127.0.0.1:{stuck.server_port}")
+        stuck.shutdown()
 
 
 def test_a_registry_that_is_not_there_or_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -181,3 +182,15 @@ def test_what_is_the_same_in_each_row_is_so_whatever_sizes_batches_have() -> Non
     assert len(metadata) == 31
     assert {row["pipeline_version"] for row in metadata} == {plan.pipeline.version}
     assert all(len(row["elapsed_ns"]) == 1 and row["models"] == [] for row in metadata)
+
+
+def test_rows_of_a_light_plan_carry_only_what_differs() -> None:
+    plan = replace(plan_for([function("double")], SCHEMA, passthrough=["id"], batch_rows=7), is_light=True)
+    whole, light = (scored(one, records([3, 7])) for one in (replace(plan, is_light=False), plan))
+    assert {name for batch in light for name in batch["metadata"].type.names} == {"elapsed_ns"}
+    assert [row for batch in light for row in batch["out"].to_pylist()] == [
+        row for batch in whole for row in batch["out"].to_pylist()
+    ]
+    constant = plan.constant_metadata | {"input_sha256": None}
+    for row in (row for batch in whole for row in batch["metadata"].to_pylist()):
+        assert {name: value for name, value in row.items() if name != "elapsed_ns"} == constant

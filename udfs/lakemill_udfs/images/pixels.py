@@ -57,7 +57,7 @@ def deep_values(opened: Opened) -> NDArray[Any]:
 
 
 def scaled(opened: Opened, value_range: Range | None) -> Image.Image:
-    """Return a deep image as floats from 0 to 255, black to white, of mode ``F``.
+    """Return a deep image as floats from 0 to 255, black to white, of mode ``F``; of ``LA`` if a value is transparent.
 
     Args:
         opened: The image, decoded.
@@ -76,7 +76,11 @@ def scaled(opened: Opened, value_range: Range | None) -> Image.Image:
     np.clip(pixels, 0, 255, out=pixels)
     if opened.white_is_zero:
         np.subtract(255, pixels, out=pixels)
-    return Image.fromarray(pixels)
+    clear = opened.image.info.get("transparency")
+    if not isinstance(clear, int):
+        return Image.fromarray(pixels)
+    seen = np.where(values == clear, 0, 255)
+    return Image.fromarray(np.dstack([np.rint(pixels), seen]).astype(np.uint8), "LA")
 
 
 def _default_range(opened: Opened, values: NDArray[Any]) -> Range:

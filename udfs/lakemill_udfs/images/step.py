@@ -117,10 +117,9 @@ class ImageDecoder:
             opened.image.draft("L" if self.step.mode == "L" else "RGB", (across * DRAFT_GAP, down * DRAFT_GAP))
         opened.load()
         with row_errors():
-            image: Image.Image = opened.image
-            if is_deep(image):
-                image = scaled(opened, self.step.value_range)
-            elif image.mode != self.step.mode:
+            image = scaled(opened, self.step.value_range) if is_deep(opened.image) else opened.image
+            is_see_through = self.step.mode != "RGBA" and opened.image.has_transparency_data
+            if is_see_through or (image.mode != self.step.mode and not is_deep(image)):
                 background = None if self.step.mode == "RGBA" else self.step.background
                 image = eight_bits(image, background).convert(self.step.mode)
             return upright(image, orientation), resized

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.models.model import Arrays
 from lakemill_udfs.steps.callables import form_of
+from lakemill_udfs.tensors.cells import is_missing
 from lakemill_udfs.tensors.columns import read_tensor
-from lakemill_udfs.tensors.ragged import stacked
-from lakemill_udfs.tensors.spec import TensorSpec, tensor_of
+from lakemill_udfs.tensors.ragged import from_rows, stacked
+from lakemill_udfs.tensors.spec import OBJECTS, TensorSpec, tensor_of
 
 CELLS = (list, tuple, np.ndarray)
 """What a tensor is in a DataFrame's cell."""
@@ -85,7 +86,7 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
     form = form_of(function, inputs)
     result = function(**inputs) if form == "names" else function(_argument(form, inputs))
     if isinstance(result, Mapping):
-        return {str(name): _from_values(value) for name, value in result.items()}
+        return {str(name): _from_values(str(name), value) for name, value in result.items()}
     if hasattr(result, "to_arrow"):  # a polars DataFrame
         result = result.to_arrow()
     names = list(getattr(result, "column_names", getattr(result, "columns", ())))
@@ -95,7 +96,7 @@ def call_function(function: Callable[..., Any], inputs: Arrays) -> Arrays:
         return {name: _from_arrow(name, result[name]) for name in result.column_names}
     if hasattr(result, "columns"):  # a pandas DataFrame
         frame = _in_order(result)
-        return {str(name): _from_cells(frame[name].to_numpy()) for name in frame.columns}
+        return {str(name): _from_cells(_of_series(frame[name])) for name in frame.columns}
     raise ModelError(
         "FUNCTION_RESULT",
         f"a Python step returns a dict of arrays, a DataFrame or a Table; got {type(result).__name__}.",
@@ -123,6 +124,8 @@ def _to_arrow(array: NDArray[Any]) -> pa.Array:
 
 
 def _from_arrow(name: str, column: Any) -> NDArray[Any]:
+    if pa.types.is_null(column.type):
+        return from_rows([None] * len(column))
     spec = tensor_of(name, column.type)
     if not isinstance(spec, TensorSpec):
         raise ModelError("FUNCTION_RESULT", f"'{name}' of a Python step's result is no tensor but {column.type}.")
@@ -130,7 +133,14 @@ def _from_arrow(name: str, column: Any) -> NDArray[Any]:
     for failure in failures or ():
         if failure is not None:
             raise failure
-    return _by_row(array) if array.dtype == object and not spec.shape else array
+    if not column.null_count or spec.shape:
+        return array
+    return from_rows(column.to_pylist()) if spec.dtype in OBJECTS else _nulls_in(array, np.asarray(column.is_null()))
+
+
+def _nulls_in(array: NDArray[Any], is_null: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return single values with None where the answer is null, which numpy's own numbers cannot say."""
+    return from_rows([None if null else np.asarray(value)[()] for value, null in zip(array, is_null, strict=True)])
 
 
 def _in_order(frame: Any) -> Any:
@@ -140,17 +150,34 @@ def _in_order(frame: Any) -> Any:
     return frame.sort_index() if is_moved and (np.sort(numbers) == np.arange(len(numbers))).all() else frame
 
 
-def _from_cells(array: Any) -> Any:
-    return _by_row(array) if array.dtype == object and any(isinstance(cell, CELLS) for cell in array) else array
+def _from_cells(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a column of objects with None for each of pandas' marks of a missing value."""
+    if array.dtype != object or array.ndim != 1:
+        return array
+    cells = [None if is_missing(cell) else cell for cell in array]
+    return _by_row(cells) if any(isinstance(cell, CELLS) for cell in cells) else from_rows(cells)
 
 
-def _from_values(value: Any) -> NDArray[Any]:
+def _of_series(series: Any) -> NDArray[Any]:
+    """Return a pandas Series as an array; one with a mask of its own, which numpy would fill with NaN, as objects."""
+    has_mask = hasattr(series.array, "_mask") and bool(series.isna().any())
+    array: NDArray[Any] = series.to_numpy(dtype=object) if has_mask else series.to_numpy()
+    return array
+
+
+def _from_values(name: str, value: Any) -> NDArray[Any]:
     """Return what stands in a dict as an array: with its mask, and with rows of different size or null as they are."""
+    value = value.to_arrow() if hasattr(value, "to_arrow") else value  # a polars Series
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return _from_arrow(name, value)
+    if hasattr(value, "to_numpy") and hasattr(value, "array"):  # a pandas Series
+        return _from_cells(_of_series(value))
     try:
-        return np.asanyarray(value)
+        array: NDArray[Any] = np.asanyarray(value)
     except ValueError:  # rows that do not stack
         return _by_row(value)
+    return array if isinstance(array, np.ma.MaskedArray) else _from_cells(array)
 
 
 def _by_row(cells: Any) -> NDArray[Any]:
-    return stacked([None if cell is None else np.asarray(cell)[()] for cell in cells])  # of one value, that value
+    return stacked([None if cell is None else np.asarray(cell) for cell in cells])

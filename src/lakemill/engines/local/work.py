@@ -16,11 +16,13 @@ from lakemill.engines.local.pieces import Piece
 from lakemill.engines.local.pool import Tell, Workers, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
+from lakemill.engines.packages import check_code
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.flavors import shares_threads
 from lakemill_udfs.models.threads import processors
 from lakemill_udfs.plan import PredictPlan
 from lakemill_udfs.steps.declared import ImageStep, ModelStep, PythonStep
+from lakemill_udfs.steps.functions import import_function
 from lakemill_udfs.steps.kinds import model_steps
 
 TASK_COLUMN = "_task"
@@ -55,12 +57,15 @@ class PieceWork:
         function: What is made of the rows, as ``partial(predict_batches, plan)``; None for the rows as they are.
         schema: Of what is made.
         folder: Where to write it: a table's own, or one for results that are merged from there.
+        imports: Whether the user's functions are imported by the worker, as a process does: long after the plan was
+            made, perhaps.
     """
 
     scan: Scan
     function: PieceFunction | None
     schema: pa.Schema
     folder: str
+    imports: bool = False
 
     def prepare(self) -> None:
         """Load the models, which threads then share, and begin to load pandas, which they need only for results.
@@ -73,7 +78,13 @@ class PieceWork:
                 CACHE.get(model, threads=plan.threads, device=plan.device)
 
     def __call__(self, item: Piece, tell: Tell) -> MadePiece:
-        """Do one piece."""
+        """Do one piece.
+
+        Raises:
+            ConfigError: ``CODE_CHANGED`` if a function was imported that is not the plan's.
+        """
+        if self.imports and (plan := self._plan) is not None:
+            _import_functions(plan)
         rows = rows_error = 0
         tasks: list[Mapping[str, Any]] = []
         with FileWriter(self.folder, self.schema) as writer:
@@ -126,7 +137,23 @@ def make_pieces(
     first = list(islice(waiting, 2))
     if len(first) < 2:
         workers = Workers("threads", 1, processors())
+    work = replace(work, imports=workers.kind == "processes")
     yield from run(work, chain(first, waiting), workers, on_rows)
+
+
+_IMPORTED: set[str] = set()
+"""Versions of the pipelines whose functions this process has imported and compared: later edits do not touch it."""
+
+
+def _import_functions(plan: PredictPlan) -> None:
+    """Import a plan's functions into this process, once, and compare the code that is there with the plan's."""
+    functions, code, version = plan.pipeline.functions, dict(plan.archives), plan.pipeline.version
+    if not functions or version in _IMPORTED:
+        return
+    for function in functions:
+        import_function(function, code.get(function) if isinstance(function, str) else None)
+    check_code(plan.pipeline, code)
+    _IMPORTED.add(version)
 
 
 def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Workers:

@@ -6,17 +6,17 @@ What the job scored in an earlier commit is known by the digest in the predictio
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakemill.engines.digests import compared
-from lakemill.engines.spark.schemas import arrow_schema, column_of
+from lakemill.engines.spark.schemas import arrow_schema, column_of, literal
 from lakemill.engines.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyspark.sql import Column, DataFrame
-    from pyspark.sql.types import DataType, StructField, StructType
+    from pyspark.sql.types import StructField, StructType
 
     from lakemill_udfs.plan import PredictPlan
 
@@ -109,7 +109,7 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
         own = provenance if field.name == "metadata" else {}
         parts = [
             (
-                _literal(own[part.name], part.dataType)
+                literal(own[part.name], part.dataType)
                 if part.name in own
                 else fn.col(f"{KNOWN}{field.name}")[part.name]
             ).alias(part.name)
@@ -118,15 +118,6 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
         return fn.struct(*parts).alias(field.name)
 
     return rows.select(*(column(field) for field in schema))
-
-
-def _literal(value: Any, kind: DataType) -> Column:
-    from pyspark.sql import functions as fn
-    from pyspark.sql.types import StructType
-
-    if value is None or not isinstance(kind, StructType):
-        return fn.lit(value).cast(kind)
-    return fn.struct(*(_literal(value[part.name], part.dataType).alias(part.name) for part in kind))
 
 
 def _digest(rows: DataFrame, plan: PredictPlan) -> Column:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from lakemill.engines import table_names
+from lakemill.engines.delta_log import DeltaLog, MetadataEntry
 from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.spark import changes, commits, tables
@@ -23,6 +24,7 @@ from lakemill.engines.spark.scoring import SparkScored, scored_rows
 from lakemill.engines.spark.session import get_session, session_with, task_slots, task_threads
 from lakemill.engines.spark.shipping import ship, ship_module
 from lakemill.engines.spark.task_pace import telling
+from lakemill_udfs.files import local_path
 from lakemill_udfs.plan import PredictPlan
 
 if TYPE_CHECKING:
@@ -61,7 +63,20 @@ class SparkSnapshot:
     def version(self) -> int:
         """Its version."""
         self._require_delta()
+        if self._log is not None and self.asked is None and (newest := self._log.newest()) is not None:
+            return newest
         return tables.version(self.spark, self.table, self.asked)
+
+    @property
+    def _log(self) -> DeltaLog | None:
+        """The log of a table on this machine's disk: to read it costs milliseconds, to ask Spark jobs of its own."""
+        here = table_names.is_path(self.table) and local_path(location := table_names.location(self.table)) is not None
+        return DeltaLog(location) if here else None
+
+    @cached_property
+    @translated
+    def _metadata(self) -> MetadataEntry | None:
+        return None if self._log is None else self._log.metadata()
 
     @cached_property
     @translated
@@ -76,7 +91,7 @@ class SparkSnapshot:
     @property
     def id(self) -> str:
         """Delta's id of the table."""
-        return str(self._detail["id"])
+        return str((self._metadata or self._detail)["id"])
 
     @property
     def location(self) -> str:
@@ -86,7 +101,7 @@ class SparkSnapshot:
     @property
     def partition_by(self) -> tuple[str, ...]:
         """The columns that make its folders."""
-        return tuple(self._detail["partitionColumns"])
+        return tuple((self._metadata or self._detail)["partitionColumns"])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,6 +112,8 @@ class SparkSnapshot:
     @translated
     def properties(self) -> Mapping[str, str]:
         """Delta's table properties."""
+        if self._metadata is not None:
+            return self._metadata["configuration"]
         rows = self.spark.sql(f"SHOW TBLPROPERTIES {table_names.in_sql(self.table)}").collect()
         return {row["key"]: row["value"] for row in rows}
 

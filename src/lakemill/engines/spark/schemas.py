@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -109,10 +109,37 @@ def result_schema(plan: PredictPlan, source: StructType) -> StructType:
         fields += [StructField(part, parts[part])] if plan.challengers is None else []
         if part == "out":
             fields += [StructField(name, spark_struct(kind)) for name, kind in plan.branch_types.items()]
-    fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(METADATA))]
+    fields += [StructField("error", _spark_type(ERROR)), StructField("metadata", _spark_type(plan.metadata_type))]
     if plan.task_metrics:
         fields.append(StructField("_task", _spark_type(TASK)))
     return StructType(fields)
+
+
+def with_constants(rows: DataFrame, plan: PredictPlan) -> DataFrame:
+    """Return what a light plan's workers made, with the ``metadata`` of a plan that is not light."""
+    from pyspark.sql import functions as fn
+
+    constant, own = plan.constant_metadata, plan.metadata_type.names
+    parts = [
+        fn.col("metadata")[name] if name in own else literal(constant.get(name), kind)
+        for name, kind in ((field.name, _spark_type(field.type)) for field in METADATA)
+    ]
+    named = [part.alias(field.name) for part, field in zip(parts, METADATA, strict=True)]
+    return rows.withColumn("metadata", fn.struct(*named))
+
+
+def literal(value: Any, kind: DataType) -> Column:
+    """Return a column of one value: a plain one, or dicts and lists of such."""
+    from pyspark.sql import functions as fn
+    from pyspark.sql.types import ArrayType, StructType
+
+    if value is None:
+        return fn.lit(None).cast(kind)
+    if isinstance(kind, StructType):
+        return fn.struct(*(literal(value[part.name], part.dataType).alias(part.name) for part in kind))
+    if isinstance(kind, ArrayType):
+        return fn.array(*(literal(one, kind.elementType) for one in value)).cast(kind)
+    return fn.lit(value).cast(kind)
 
 
 def _spark_type(kind: pa.DataType) -> DataType:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.relations import KeyFaults
@@ -14,7 +14,7 @@ from lakemill.engines.spark import tables
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.errors import reported, reported_whole
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
-from lakemill.engines.spark.schemas import column_of, result_schema, select
+from lakemill.engines.spark.schemas import column_of, result_schema, select, with_constants
 from lakemill_udfs.worker import PLACE, predict_batches, predict_group
 
 if TYPE_CHECKING:
@@ -64,26 +64,36 @@ def scored_rows(
         once: Score equal inputs once.
         output: Where the rows will go, if that is known.
     """
-    scored = _predictions(rows, plan, group_by, once).persist()
+    light = replace(plan, is_light=True)
+    is_plain = once is None and rows.versions is None
+    made = _one_pass(rows.frame, light, group_by) if is_plain else _predictions(rows, light, group_by, once)
+    kept = made.persist()
     try:
-        total = _total(scored, output)
+        total = _total(kept, output)
         tasks = tuple(task.asDict() for task in total["tasks"]) if plan.task_metrics else ()
+        scored = with_constants(kept, light) if is_plain else kept
         yield SparkScored(scored.drop("_task"), total["rows"], total["rows_error"], tasks)
     finally:
-        scored.unpersist()
+        kept.unpersist()
+
+
+@translated
+def _one_pass(rows: DataFrame, plan: PredictPlan, group_by: Sequence[str]) -> DataFrame:
+    """Return what workers make of rows, lazily."""
+    schema = result_schema(plan, rows.schema)
+    selected = select(rows, plan.source_columns)
+    if group_by:
+        groups = selected.groupBy(*(PLACE.format(plan.source_columns.index(name)) for name in group_by))
+        return groups.applyInArrow(reported_whole(functools.partial(predict_group, plan)), schema)
+    return selected.mapInArrow(reported(functools.partial(predict_batches, plan)), schema)
 
 
 @translated
 def _predictions(rows: SparkRows, plan: PredictPlan, group_by: Sequence[str], once: Once | None) -> DataFrame:
-    """Return predictions, lazily."""
+    """Return predictions with what is noted of each row in its ``metadata``, lazily."""
 
     def one_pass(some: DataFrame) -> DataFrame:
-        schema = result_schema(plan, some.schema)
-        selected = select(some, plan.source_columns)
-        if group_by:
-            groups = selected.groupBy(*(PLACE.format(plan.source_columns.index(name)) for name in group_by))
-            return groups.applyInArrow(reported_whole(functools.partial(predict_group, plan)), schema)
-        return selected.mapInArrow(reported(functools.partial(predict_batches, plan)), schema)
+        return with_constants(_one_pass(some, plan, group_by), plan)
 
     if once is None:
         made = one_pass(rows.frame)

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from lakemill.engines.packages import Package, packages_of, user_package
+from lakemill.engines.packages import Package, check_code, packages_of, user_package
 from lakemill_udfs.models.content import content_files
 from lakemill_udfs.models.model import ModelFiles, ModelSpec
 from lakemill_udfs.plan import PredictPlan
@@ -44,6 +44,7 @@ def ship(spark: SparkSession, plan: PredictPlan) -> PredictPlan:
     # found before anything is sent: what is sent is on this process's import path too
     packages = {one: user_package(one.partition(":")[0], code.get(one)) for one in functions}
     sent = {package.source: _ship_package(spark, package) for package in packages_of(plan.pipeline, code)}
+    check_code(plan.pipeline, code)  # what was sent is what the rows will name
     archives = [(one, sent[package.source]) for one, package in packages.items() if package is not None]
     return replace(plan, models=models, archives=tuple(archives))
 
