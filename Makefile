@@ -54,12 +54,12 @@ test-all: ## all tests: the same, the matrix, frameworks, peers, 20 kills
 	@scripts/make_frameworks_venv.sh && touch $@
 
 test-frameworks: setup .venv-frameworks/made.stamp ## tests with PyTorch and TensorFlow, in an environment of their own (7 GB)
-	@for file in tests/frameworks/test_*.py; do .venv-frameworks/bin/python -m pytest $$file || exit 1; done  # one process each: torch and TensorFlow do not stand each other
+	@ls tests/frameworks/test_*.py | xargs -n 1 -P 2 .venv-frameworks/bin/python -m pytest -q  # a process each: torch and TensorFlow do not stand each other
 
-.venv-mds/made.stamp .venv-petastorm/made.stamp: .venv-frameworks/made.stamp requirements/mds.in requirements/petastorm.in
-	@scripts/make_peers_venvs.sh
+.venv-mds/made.stamp: .venv-frameworks/made.stamp requirements/mds.in requirements/petastorm.in
+	@scripts/make_peers_venvs.sh && touch $@
 
-test-peers: .venv-mds/made.stamp .venv-petastorm/made.stamp ## what petastorm and MosaicML Streaming read of ours, each in an environment of its own
+test-peers: setup .venv-mds/made.stamp ## what petastorm and MosaicML Streaming read of ours, each in an environment of its own
 	@.venv/bin/python -m pytest tests/peers/test_petastorm.py
 	@.venv-mds/bin/python -m pytest tests/peers/test_mds.py
 

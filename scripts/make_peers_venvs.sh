@@ -6,10 +6,8 @@ echo "Installing petastorm and MosaicML Streaming into .venv-petastorm and .venv
 make_venv .venv-petastorm
 .venv-petastorm/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements/petastorm.in \
     >.venv-petastorm/pip.log 2>&1 || { tail -n 20 .venv-petastorm/pip.log >&2; exit 1; }
-touch .venv-petastorm/made.stamp
 make_venv .venv-mds
 packages() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 for below in .venv .venv-frameworks; do packages "$below/bin/python"; done >"$(packages .venv-mds/bin/python)/venv.pth"
 .venv-mds/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r requirements/mds.in \
     >.venv-mds/pip.log 2>&1 || { tail -n 20 .venv-mds/pip.log >&2; exit 1; }
-touch .venv-mds/made.stamp

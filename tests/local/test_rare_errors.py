@@ -39,7 +39,7 @@ from lakemill.engines.spark.following import _Slices
 from lakemill.engines.table_names import location
 from lakemill.pipelines import converting
 from lakemill.pipelines.registering import log_model
-from lakemill.pipelines.registry import find
+from lakemill.pipelines.registry import alias_version, find
 from lakemill.pipelines.resolving import resolve
 from lakemill.plan.job import plan_job
 from lakemill.predict.promotion import compare
@@ -264,3 +264,13 @@ def test_a_registry_s_database_that_does_not_open_is_named(tmp_path: Path) -> No
             LakemillError, match=r"^\[EXTRA_MISSING\] the registry 'mssql.pymssql://\*\*\*@127.* 'pymssql'"
         ):
             find("models:/a@b", uri)
+
+
+def test_asking_a_registry_whose_file_is_not_there_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/absent/mlflow.db"
+    for ask in (find, alias_version):
+        with pytest.raises(LakemillError, match=r"^\[MODEL_NOT_FOUND\] .*absent/mlflow.db' is not there"):
+            ask("models:/a@b", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert code(lambda: find("models:/a/1")) == "MODEL_NOT_FOUND"
+    assert list(tmp_path.iterdir()) == []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,10 +41,9 @@ class Package:
         Raises:
             ConfigError: ``CODE_TOO_LARGE`` above ``MOST_BYTES``; ``CODE_DATA`` if declared data is not there.
         """
-        root = self.source.parent
         if self.source.is_file():
             return [(self.source.name, self.source)]
-        found = set(_python_files(self.source))
+        found = dict(_python_files(self.source, self.source.name))
         for pattern in self.data:
             parts = PurePosixPath(pattern).parts
             is_inside = bool(parts) and ".." not in parts and not pattern.startswith("/")
@@ -56,26 +54,21 @@ class Package:
                     f"package '{self.source.name}' has no file '{pattern}'.",
                     hint="data: [weights/*.bin], relative to the package's folder.",
                 )
-            found.update(matching)
-        files = self._inside(file for file in sorted(found) if file.is_file())
-        size = sum(file.stat().st_size for file in files)
+            found |= {file.relative_to(self.source.parent).as_posix(): file for file in matching if self._holds(file)}
+        files = sorted(found.items(), key=lambda item: item[0].split("/"))
+        size = sum(file.stat().st_size for _, file in files)
         if size > MOST_BYTES:
             raise ConfigError(
                 "CODE_TOO_LARGE",
                 f"the files of package '{self.source.name}' are {size >> 20} MiB, more than {MOST_BYTES >> 20} MiB.",
                 hint="put the steps into a small package of their own, and large data on a store.",
             )
-        return [(file.relative_to(root).as_posix(), file) for file in files]
+        return files
 
-    def _inside(self, files: Iterable[Path]) -> list[Path]:
-        """Return the files without dot files, those in dot folders, and those that lead out of the package."""
-        root, folders = self.source.resolve(), functools.cache(Path.resolve)  # each folder once: packages are large
-        return [
-            file
-            for file in files
-            if not any(part.startswith(".") for part in file.relative_to(self.source).parts)
-            and (file.resolve() if file.is_symlink() else folders(file.parent)).is_relative_to(root)
-        ]
+    def _holds(self, file: Path) -> bool:
+        """Return whether it is no dot file, in no dot folder, and does not lead out of the package."""
+        is_inside = file.resolve().is_relative_to(self.source.resolve())
+        return is_inside and not any(part.startswith(".") for part in file.relative_to(self.source).parts)
 
     @property
     def sha256(self) -> str:
@@ -87,11 +80,24 @@ class Package:
         return digest.hexdigest()
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
-    """Yield the Python files below a folder, in one walk; what lies behind links to folders is not followed."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if name.endswith((".py", ".pyi")) or name == "py.typed")
+def _python_files(source: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Yield the Python files of a package, each with its name: no dot files, and nothing that a link leads out to.
+
+    Each run of a pipeline of functions lists them, so it is one walk, without a call for each file.
+    """
+    root, folders = source.resolve(), [(os.fspath(source), name)]
+    while folders:
+        place, inside = folders.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{inside}/{entry.name}"))
+                elif (entry.name.endswith((".py", ".pyi")) or entry.name == "py.typed") and entry.is_file():
+                    file = Path(entry.path)
+                    if not entry.is_symlink() or file.resolve().is_relative_to(root):
+                        yield f"{inside}/{entry.name}", file
 
 
 def user_package(module: str, folder: str | None = None, data: tuple[str, ...] = ()) -> Package | None:

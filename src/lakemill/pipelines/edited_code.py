@@ -31,10 +31,12 @@ def import_anew_if_edited(package: Package) -> None:
     if top in OURS:
         return
     code = Package(package.source)
-    files, sha256 = [file for _, file in code.files()], code.sha256
-    known = _IMPORTED.get(package.source)
+    known, sha256 = _IMPORTED.get(package.source), code.sha256
     _IMPORTED[package.source] = sha256
-    if known == sha256 or (known is None and max((file.stat().st_mtime for file in files), default=0.0) < BEGAN):
+    if known == sha256:
+        return
+    files = [file for _, file in code.files()]
+    if known is None and max((file.stat().st_mtime for file in files), default=0.0) < BEGAN:
         return
     for stale in [name for name in sys.modules if name.partition(".")[0] == top and _is_of(name, package.source)]:
         del sys.modules[stale]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lakemill.pipelines.registry import MLFLOW_SCHEMES, mlflow_at
+from lakemill.pipelines.registry import MLFLOW_SCHEMES, check_registry_file, mlflow_at
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.masking import masked
 from lakemill_udfs.models.model import ModelSpec, Specs
@@ -84,6 +84,7 @@ def _registered(uri: str, registry: str | None) -> dict[str, Any]:
 
 def _search(start: str, uri: str, registry: str | None) -> list[Any]:
     """Return the registered models whose name starts so."""
+    check_registry_file(uri, registry)
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 

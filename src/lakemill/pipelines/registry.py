@@ -128,7 +128,24 @@ def find(uri: str, registry: str | None = None) -> FoundModel:
     )
 
 
+def check_registry_file(uri: str, registry: str | None) -> None:
+    """Look whether a registry's file is there: MLflow would make one, which takes it seconds, and find nothing in it.
+
+    Raises:
+        ModelError: ``MODEL_NOT_FOUND``.
+    """
+    where = registry or os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    file = where.removeprefix("sqlite:///")
+    if file != where and ":memory:" not in file and not Path(file.partition("?")[0]).exists():
+        raise ModelError(
+            "MODEL_NOT_FOUND",
+            f"there is no model '{uri}': the registry '{where}' is not there.",
+            hint="relative paths start at the working folder; an absolute one has four slashes: sqlite:////data/mlflow.db",
+        )
+
+
 def _find_registered(uri: str, registry: str | None) -> FoundModel:
+    check_registry_file(uri, registry)
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 
@@ -173,6 +190,7 @@ def alias_version(uri: str, registry: str | None = None) -> str:
         ModelError: ``MODEL_ALIAS_UNKNOWN`` or ``MODEL_NOT_FOUND``, also if the registry does not answer.
     """
     name, _, alias = uri.removeprefix("models:/").partition("@")
+    check_registry_file(uri, registry)
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 

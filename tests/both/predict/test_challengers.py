@@ -147,7 +147,6 @@ def test_a_changed_challenger_scores_its_own_column_again_and_nothing_else(model
     assert not models.calls()
 
 
-@pytest.mark.seam
 def test_a_challenger_that_is_added_is_scored_alone_and_one_that_is_gone_costs_nothing(models: Models, on: On) -> None:
     on.predict(job(models, "one"))  # a pipeline without a shadow
     first = rows_of(models)

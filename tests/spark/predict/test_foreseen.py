@@ -136,7 +136,8 @@ def test_what_nobody_foresaw_is_in_a_file_that_only_its_owner_reads(spark: Spark
     path.unlink()
 
 
-@pytest.mark.parametrize("changes", [pytest.param("append", marks=pytest.mark.matrix), "upsert"])
+@pytest.mark.matrix  # tests/local/test_moved_schemas.py has its like
+@pytest.mark.parametrize("changes", ["append", "upsert"])
 def test_columns_that_a_job_does_not_use_come_and_go_and_one_that_it_uses_is_said(
     lake: Path, spark: SparkSession, changes: str
 ) -> None:

@@ -32,7 +32,8 @@ def version(lake: Path, table: str = "predictions") -> int:
 NAMES = ["_deleted", "version", "present", "change_type", "a.b", "with space", "größe", "_version", "__gone"]
 
 
-@pytest.mark.parametrize("way", ["key", pytest.param("carried", marks=pytest.mark.matrix)])
+@pytest.mark.matrix  # tests/local/test_keys.py has its like
+@pytest.mark.parametrize("way", ["key", "carried"])
 def test_internal_names_never_meet_a_users(lake: Path, spark: SparkSession, way: str) -> None:
     named = ", ".join(f"id % 2 AS `{name.replace('`', '``')}`" for name in NAMES)
     rows = spark.sql(f"SELECT id, CAST(id AS DOUBLE) AS x, {named} FROM range(4)")  # noqa: S608 -- of this test

@@ -26,9 +26,8 @@ SEQUENCES = (
 )
 
 
-@pytest.mark.parametrize(
-    "events", [SEQUENCES[0], *(pytest.param(one, marks=pytest.mark.matrix) for one in SEQUENCES[1:])], ids="-".join
-)
+@pytest.mark.matrix
+@pytest.mark.parametrize("events", SEQUENCES, ids="-".join)
 def test_each_row_has_one_prediction_whatever_happened(
     tmp_path: Path, spark: SparkSession, events: tuple[str, ...]
 ) -> None:

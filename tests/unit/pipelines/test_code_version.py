@@ -113,6 +113,22 @@ def test_what_travels_of_a_package(package: Path, monkeypatch: pytest.MonkeyPatc
         found.files()
 
 
+def test_what_hides_or_leads_out_of_a_package_stays(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    for place in ("outside/secret.py", "steps_of_mine/.hidden.py", "steps_of_mine/.venv/lib.py"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("")
+    (package / "link.py").symlink_to(tmp_path / "outside/secret.py")
+    (package / "folder").symlink_to(tmp_path / "outside")
+    (package / "same.py").symlink_to(package / "scale.py")
+    (package / "more").mkdir()
+    (package / "more/stubs.pyi").write_text("")
+    found = user_package("steps_of_mine", data=("folder/*.py", "table.csv"))
+    assert found is not None
+    names = ["__init__.py", "more/stubs.pyi", "same.py", "scale.py", "table.csv"]
+    assert [name for name, _ in found.files()] == [f"steps_of_mine/{name}" for name in names]
+
+
 def artifact(folder: Path, function: str, check: str | None = None) -> Path:
     """Write a model folder that holds no code of ours, only a pipeline that names functions."""
     inside = {"steps": [{"python": {"function": function, "outputs": Y, "inputs": {"x": "x"}}}]}

@@ -76,7 +76,6 @@ class SparkSnapshot:
     @cached_property
     @translated
     def _metadata(self) -> MetadataEntry | None:
-        self._require_delta()
         return None if self._log is None else self._log.metadata()
 
     @cached_property
