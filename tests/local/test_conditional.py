@@ -15,7 +15,7 @@ from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import Transaction as Own
 from lakemill.engines.local.engine import LocalEngine
 from lakemill.engines.positions import Position
-from lakemill_udfs.errors import RunError
+from lakemill_udfs.errors import ConfigError, RunError
 
 APP = "lakemill/job"
 
@@ -103,6 +103,50 @@ def test_a_removal_that_dies_leaves_no_checkpoint_that_passes_for_whole(
     checkpoint.remove()
     checkpoint.restart({"job": "job"}, Position(4), "id")
     assert checkpoint.position(0) == Position(4)
+
+
+@pytest.mark.parametrize("deletions", range(4))
+def test_a_removal_that_dies_on_a_store_without_renames_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
+) -> None:
+    class Dying(fs.SubTreeFileSystem):  # type: ignore[misc] # pyarrow is not typed
+        left = deletions
+
+        def delete_dir(self, path: str) -> None:
+            self.delete(super().delete_dir, path)
+
+        def delete_file(self, path: str) -> None:
+            self.delete(super().delete_file, path)
+
+        def delete(self, really: Callable[[str], None], path: str) -> None:
+            if not Dying.left:
+                raise KeyboardInterrupt
+            Dying.left -= 1
+            really(path)
+
+    checkpoint = Checkpoint(str(tmp_path / "checkpoint"))
+    checkpoint.restart({"job": "job"}, Position(3), "id")
+    with monkeypatch.context() as killed:
+        store = Dying(str(tmp_path), fs.LocalFileSystem())
+        killed.setattr("lakemill.engines.checkpoint.filesystem", lambda location: (store, Path(location).name))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.remove()
+    assert checkpoint.damage() is not None
+    checkpoint.check_own("job")
+    with pytest.raises(ConfigError, match=r"^\[CHECKPOINT_NOT_OURS\].*that of the job 'job'"):
+        checkpoint.check_own("other")
+    checkpoint.restart({"job": "job"}, Position(4), "id")
+    assert (checkpoint.damage(), checkpoint.position(0)) == (None, Position(4))
+
+
+def test_a_commit_whose_end_is_lost_is_damage(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(str(tmp_path / "checkpoint"))
+    checkpoint.restart({"job": "job"}, Position(3), "id")
+    checkpoint.begin(1, Position(4), "id")
+    checkpoint.finish(1)
+    assert checkpoint.damage() is None
+    (tmp_path / "checkpoint/offsets/1").unlink()
+    assert checkpoint.damage() == "offsets/1"
 
 
 @pytest.mark.parametrize("step", ["start", "begin", "finish"])

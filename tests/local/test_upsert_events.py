@@ -150,6 +150,7 @@ def predictions(folder: Path, key: str) -> dict[int, float] | None:
 @example([("run",), ("rename", 1, 100), ("run",)], "id", 2**30)  # the old key's prediction goes
 @example([("insert", 1, 7), ("run",)], "id", 2**30)
 @example([("run",), ("insert", 1, 7), ("run",), ("delete_one", 1), ("run",)], "id", 2**30)
+@example([("run",), ("insert", 9, 7), ("insert", 9, 8), ("run",)], "id", 2**30)
 @example([("run",), ("overwrite", 3), ("run",), ("restore", 1), ("run",)], "a.id", 1)
 @example([("run",), ("insert", None, 7), ("run",), ("delete_one", None), ("run",)], "id", 2**30)
 @example([("run",), ("hide", 1, True), ("run",), ("hide", 1, False), ("run",)], "id", 2**30)

@@ -103,8 +103,12 @@ class Pipeline:
         """Return the pipeline of a JSON form that ``to_dict`` made.
 
         Raises:
-            ConfigError: ``PIPELINE_STEP`` if a step's kind is unknown.
+            ConfigError: ``PIPELINE_STEP`` if a step's kind is unknown, or there is no list of steps.
         """
+        if not isinstance(raw.get("steps"), list | tuple):
+            raise ConfigError(
+                "PIPELINE_STEP", "a pipeline has 'steps', a list.", hint="steps: [{model: {uri: m.onnx}}]"
+            )
         return cls(
             tuple(step_from_dict(step) for step in raw["steps"]),
             tuple(Check(**check) for check in raw.get("checks", ())),

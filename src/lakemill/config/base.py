@@ -145,6 +145,20 @@ class JobConfig(Strict):
         return validate(cls, expand(raw), where=str(path) if path is not None else "arguments")
 
 
+def must_be(config: object, kind: type[JobConfig]) -> None:
+    """Look whether a job was given as its configuration, and not as the file that holds it.
+
+    Raises:
+        ConfigError: ``CONFIG_INVALID``.
+    """
+    if not isinstance(config, kind):
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"the job is a {kind.__name__}; got {type(config).__name__}.",
+            hint=f"{kind.__name__}.load('job.yaml') reads one.",
+        )
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -16,7 +16,7 @@ from lakemill.in_process.dataset import Field, choose
 from lakemill.in_process.inputs import Given, given, one_array, part, to_arrow
 from lakemill.in_process.results import Output, Result
 from lakemill_udfs.batch import Batch
-from lakemill_udfs.errors import RowError
+from lakemill_udfs.errors import ConfigError, RowError
 from lakemill_udfs.execution import PipelineRunner
 from lakemill_udfs.files import RowFiles
 from lakemill_udfs.plan import PredictPlan
@@ -90,6 +90,8 @@ class Inference:
 
 
 def _key(selectors: Sequence[str] | str) -> str | tuple[str, ...]:
+    if not isinstance(selectors, Sequence):
+        raise ConfigError("DATASET_UNKNOWN", f"a dataset is a text, or several; got {type(selectors).__name__}.")
     return selectors if isinstance(selectors, str) else tuple(selectors)
 
 

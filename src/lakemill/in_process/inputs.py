@@ -97,9 +97,9 @@ def _batch(name: Any, values: Any) -> Column:
         return _array(name, values)
     if isinstance(values, (list, *ARROW)):
         return values
-    if hasattr(values, "to_arrow"):  # a polars Series
+    if hasattr(values, "to_arrow") and not hasattr(values, "columns"):  # a polars Series
         return values.to_arrow()
-    if hasattr(values, "to_numpy"):  # a pandas Series
+    if hasattr(values, "to_numpy") and hasattr(values, "dtype"):  # a pandas Series
         return _series(name, values)
     if isinstance(values, tuple):
         return list(values)

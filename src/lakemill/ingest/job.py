@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lakemill.config.base import UNITS
+from lakemill.config.base import UNITS, must_be
+from lakemill.config.ingest import IngestConfig
 from lakemill.config.row_files import ROOTS_PROPERTY, roots_property
 from lakemill.engines.choice import open_engine
 from lakemill.engines.conditional import TableState
@@ -115,6 +116,7 @@ def ingest_images(
         TableError: ``TABLE_SCHEMA`` or ``TABLE_NOT_WRITABLE``.
         RunError: Storage, a worker or a commit failed; nothing of the failed commit is there, and a new run repeats it.
     """
+    must_be(config, IngestConfig)
     check_local(config.source)
     check_apart(ingest_places(config))
     say = progress or logger.info

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from os import PathLike
 from typing import Literal, TypedDict
 
+from lakemill.config.base import must_be
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.table_names import job_name
+from lakemill_udfs.arguments import as_text
 from lakemill_udfs.errors import ConfigError
 
 
@@ -25,9 +29,9 @@ class ShortJob(TypedDict, total=False):
         name: Names the job; by default the last part of the output's name.
     """
 
-    source: str
-    model: str
-    output: str
+    source: str | PathLike[str]
+    model: str | PathLike[str]
+    output: str | PathLike[str]
     where: str
     key: str | Sequence[str]
     columns: str | Sequence[str]
@@ -53,18 +57,27 @@ def as_config(config: PredictConfig | None, job: ShortJob) -> PredictConfig:
                 f"a job is given as a configuration or as source, model and output; got both ({', '.join(job)}).",
                 hint="PredictConfig.load(path, source__table=...) lays values over a file.",
             )
+        must_be(config, PredictConfig)
         return config
-    output = job.get("output")
+    unknown = next((name for name in job if name not in ShortJob.__annotations__), None)
+    if unknown is not None:
+        close = get_close_matches(unknown, ShortJob.__annotations__, 1)
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"arguments: unknown '{unknown}'; there are: {', '.join(ShortJob.__annotations__)}.",
+            hint=f"did you mean '{close[0]}'?" if close else None,
+        )
+    output = as_text(job.get("output"))
     return PredictConfig.load(
-        source__table=job.get("source"),
+        source__table=as_text(job.get("source")),
         source__where=job.get("where"),
         source__key=_names(job.get("key")),
         source__columns=_names(job.get("columns")),
-        pipeline__uri=job.get("model"),
+        pipeline__uri=as_text(job.get("model")),
         output__table=output,
         mode=job.get("mode"),
         registry=job.get("registry"),
-        name=job.get("name") or (job_name(output) if output else None),
+        name=job.get("name") or (job_name(output) if isinstance(output, str) and output else None),
     )
 
 

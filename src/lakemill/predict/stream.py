@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakemill.config.base import interval_seconds
+from lakemill.config.base import interval_seconds, must_be
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.choice import open_engine
 from lakemill.engines.delta_log import DeltaLog
@@ -60,6 +60,7 @@ def predict_stream(
         TooManyErrorsError: a batch had more errors than ``quarantine.max_ratio``; earlier batches are committed.
         RunError: Spark or the storage failed; earlier batches are committed and the next start goes on from there.
     """
+    must_be(config, PredictConfig)
     if config.mode != "incremental":
         raise ConfigError("STREAM_MODE", f"a stream is incremental; mode is '{config.mode}'.", hint="lakemill predict")
     if config.source.change_column is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakemill.config.base import must_be
 from lakemill.config.transform import TransformConfig
 from lakemill.engines import table_names
 from lakemill.engines.choice import open_engine
@@ -94,6 +95,7 @@ def transform_images(
         RunError: ``FUNCTION_FAILED`` on a group; storage, a worker or the commit failed. The output is as it was.
     """
     started = time.monotonic()
+    must_be(config, TransformConfig)
     table_names.check_path(config.source.table)
     check_apart(transform_places(config))
     say = progress or logger.info

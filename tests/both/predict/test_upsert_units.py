@@ -105,6 +105,19 @@ def test_a_repeated_key_is_found_over_several_commits_and_the_way_on_works(tmp_p
     assert predictions(tmp_path) == {1: 2.0, 2: 6.0, 3: 10.0}
 
 
+def test_a_new_key_that_two_commits_bring_is_found_in_one_slice(tmp_path: Path, on: On) -> None:
+    add_rows(tmp_path / "numbers", {"id": [1], "x": [1.0]})
+    on.predict(job(tmp_path))
+    for x in (5.0, 6.0):
+        add_rows(tmp_path / "numbers", {"id": [9], "x": [x]})
+    with pytest.raises(LakemillError, match=r"^\[KEY_NOT_UNIQUE\] 2 of 2 rows"):
+        on.predict(job(tmp_path))
+    assert predictions(tmp_path) == {1: 2.0}
+    source(tmp_path).delete("x = 6")
+    on.predict(job(tmp_path))
+    assert predictions(tmp_path) == {1: 2.0, 9: 10.0}
+
+
 def test_a_key_that_cannot_be_compared_is_named_before_anything_runs(tmp_path: Path, on: On) -> None:
     add_rows(tmp_path / "numbers", {"k": pa.array([[(1, 2)]], pa.map_(pa.int32(), pa.int32())), "x": [1.0]})
     for values in ({}, {"source__changes": "append"}, {"mode": "missing"}):

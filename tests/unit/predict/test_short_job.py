@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lakemill import PredictConfig, predict_table
+from lakemill import PredictConfig, ingest_images, predict_stream, predict_table
 from lakemill.predict.short_job import as_config
 from lakemill_udfs.errors import ConfigError
 from tests.lake import onnx_classifier
@@ -38,3 +38,15 @@ def test_what_is_missing_or_there_twice_is_said(tmp_path: Path) -> None:
     model = str(onnx_classifier(tmp_path / "m.onnx"))
     with pytest.raises(ConfigError, match=r"^\[TABLE_NOT_FOUND\]"):
         predict_table(source=f"{tmp_path}/images", model=model, output=f"{tmp_path}/predictions")
+
+
+def test_a_job_that_is_no_job_says_what_is_one(tmp_path: Path) -> None:
+    for call, kind in ((predict_table, "Predict"), (predict_stream, "Predict"), (ingest_images, "Ingest")):
+        with pytest.raises(
+            ConfigError, match=rf"^\[CONFIG_INVALID\] the job is a {kind}Config; got str.* {kind}Config.load"
+        ):
+            call("job.yaml")
+    with pytest.raises(ConfigError, match=r"^\[CONFIG_INVALID\] arguments: unknown 'sorce'; .* did you mean 'source'"):
+        predict_table(sorce="lake/rows", model="m.onnx", output="lake/p")
+    with pytest.raises(ConfigError, match=r"^\[TABLE_NOT_FOUND\]"):  # paths are as good as texts
+        predict_table(source=tmp_path / "rows", model=tmp_path / "m.onnx", output=tmp_path / "p", key="id")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -37,6 +38,8 @@ Y = {"y": {"dtype": "float64"}}
             lambda: ImageStep(size=(8, 8), mode="CMYK"),
             r"^\[IMAGE_STEP\] ImageStep: 'mode' is one of L, .*; got 'CMYK'",
         ),
+        (lambda: ImageStep(size=(0, 8)), r"^\[IMAGE_STEP\] 'size', 'crop' and 'resize_shorter' are 1 pixel or more"),
+        (lambda: ImageStep(crop=(8, 8), resize_shorter=0), r"^\[IMAGE_STEP\] 'size', 'crop' and 'resize_shorter'"),
         (lambda: FormatStep("x", top_k="3"), r"^\[FORMAT_STEP\] FormatStep: 'top_k' is a whole number; got str"),
         (lambda: FormatStep("x", labels=[1, 2]), r"^\[FORMAT_STEP\] FormatStep: 'labels' .* got list of int"),
         (lambda: Check(3, "out.y > 1"), r"^\[CHECK_NAME\] Check: 'name' is text; got int"),
@@ -45,6 +48,8 @@ Y = {"y": {"dtype": "float64"}}
             r"^\[TENSOR_SHAPE\] tensor 'x': .* whole numbers; got int",
         ),
         (lambda: TensorSpec("x", shape=("a",)), r"^\[TENSOR_SHAPE\]"),
+        (lambda: Pipeline.from_dict({}), r"^\[PIPELINE_STEP\] a pipeline has 'steps', a list"),
+        (lambda: Pipeline.from_dict({"steps": 3}), r"^\[PIPELINE_STEP\]"),
         (lambda: Pipeline(ModelStep("m.onnx")), r"^\[PIPELINE_ARGUMENTS\] 'steps' .* got ModelStep"),
         (lambda: Pipeline(["m.onnx"]), r"^\[PIPELINE_ARGUMENTS\] 'steps' .* got str"),
         (lambda: Pipeline("m.onnx"), r"^\[PIPELINE_ARGUMENTS\] 'steps' .* got str"),
@@ -128,3 +133,15 @@ def test_a_signature_that_does_not_fit_is_said_before_anything_runs() -> None:
         Pipeline([step]).infer({"x": np.array([1.0]), "f": np.array([1.0])})
     with pytest.raises(ConfigError, match=r"^\[PYTHON_STEP\] '.*<lambda>' takes \(image, other\); its inputs: image\."):
         PythonStep(lambda image, other: {"y": image}, Y, {"image": "x"})
+
+
+@pytest.mark.parametrize("value", [pd.DataFrame({"a": [1.0]}), pl.DataFrame({"a": [1.0]}), {1.0}, "ab", None])
+def test_a_table_is_no_column(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^\[INFER_INPUT\] input 'image': expected a batch"):
+        Pipeline([PythonStep(by_names, Y, {"image": "image"})]).infer({"image": value})
+
+
+def test_a_dataset_is_text() -> None:
+    pipeline = Pipeline([PythonStep(by_names, Y, {"image": "image"})])
+    with pytest.raises(ConfigError, match=r"^\[DATASET_UNKNOWN\] a dataset is a text, or several; got int"):
+        pipeline.infer({"image": np.array([1.0])}, dataset=3)

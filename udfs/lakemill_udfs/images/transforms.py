@@ -70,7 +70,7 @@ class ImageTransform:
             raise ValueError(f"format '{self.format}' is none of {', '.join(WRITTEN)}")
         if self.resample.upper() not in Image.Resampling.__members__:
             raise ValueError(f"resample '{self.resample}' is none of {', '.join(Image.Resampling.__members__).lower()}")
-        sizes = (*(self.size or ()), *(self.crop or ()), self.resize_shorter or 1)
+        sizes = (*(self.size or ()), *(self.crop or ()), 1 if self.resize_shorter is None else self.resize_shorter)
         if min(sizes) < 1 or not 1 <= self.quality <= 100:
             raise ValueError("sizes must be at least 1 and quality between 1 and 100")
 

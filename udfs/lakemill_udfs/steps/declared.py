@@ -81,6 +81,9 @@ class ImageStep:
                 "the image step has neither 'size' nor 'crop', so its tensor has no fixed shape.",
                 hint="size: [224, 224], or resize_shorter: 256 with crop: [224, 224]",
             )
+        shorter = 1 if self.resize_shorter is None else self.resize_shorter
+        if min(*(self.size or ()), *(self.crop or ()), shorter, 1) < 1:
+            raise ConfigError("IMAGE_STEP", "'size', 'crop' and 'resize_shorter' are 1 pixel or more.")
         if self.size is not None and self.resize_shorter is not None:
             raise ConfigError("IMAGE_STEP", "the image step has both 'size' and 'resize_shorter'; give one.")
         for name, values in (("mean", self.mean), ("std", self.std)):
