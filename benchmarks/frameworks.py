@@ -12,13 +12,14 @@ python -m benchmarks.frameworks [--rows 1000000] [--rounds 2] [--only NAME ...] 
   runtime and on pyfunc) and on Spark, and ``mlflow.pyfunc.spark_udf`` of the same model in the same session. The
   systems take turns; the first turn is not counted; the number is the median of the others.
 
-PyTorch is measured where it is installed.
+PyTorch is measured where it is installed. With ``--only``, the others in the file keep their figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import random
 import statistics
 import subprocess
@@ -55,7 +56,9 @@ def main() -> None:
     options_of.add_argument("--only", nargs="*", default=[])
     options_of.add_argument("--systems", nargs="*", default=SYSTEMS, choices=SYSTEMS)
     options = options_of.parse_args()
-    result: dict[str, Any] = {"rows": options.rows, "frameworks": {}}
+    is_part = options.only and options.json and options.json.exists()
+    earlier = json.loads(options.json.read_text())["frameworks"] if is_part else {}
+    result: dict[str, Any] = {"rows": options.rows, "frameworks": earlier}
     with tempfile.TemporaryDirectory() as scratch:
         data = np.random.default_rng(0).random((options.rows, FEATURES), dtype="float32")
         for name, (model, flavor, call) in models(data[:20_000]).items():

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 from linear_model import write_linear_model
 from results import panels, parser, publish
@@ -73,15 +74,11 @@ def measure(lake: Path, appends: int, cores: int, engine: str) -> list[float]:
     threading.Thread(target=trickle, args=(lake, WARM_UP + appends), daemon=True).start()
     session = get_session("latency", {"spark.master": f"local[{cores}]"}) if engine == "spark" else None
     predict_stream(config, session, progress=print)
-    source, output = commit_times(lake / "source"), commit_times(lake / "predictions")
-    scored = DeltaTable(lake / "predictions").to_pyarrow_table(columns=["metadata"])["metadata"].to_pylist()
-    batches = dict(sorted({(row["source_version"], row["batch_id"]) for row in scored}))
-    done = batch_versions(lake / "predictions")
-    waits = []
-    for number in range(WARM_UP + 1, WARM_UP + appends + 1):
-        batch = batches[min(last for last in batches if last >= number)]
-        waits.append(output[done[batch]] - source[number])
-    return waits
+    source, scored = commit_times(lake / "source"), scored_times(lake / "predictions")
+    return [
+        scored[min(last for last in scored if last >= number)] - source[number]
+        for number in range(WARM_UP + 1, WARM_UP + appends + 1)
+    ]
 
 
 def trickle(lake: Path, count: int) -> None:
@@ -108,12 +105,15 @@ def commit_times(table: Path) -> dict[int, float]:
     return {int(file.stem): file.stat().st_mtime for file in (table / "_delta_log").glob("*.json")}
 
 
-def batch_versions(table: Path) -> dict[int, int]:
-    """Return the table's version that each of the stream's batches made."""
-    found: dict[int, int] = {}
-    for file in (table / "_delta_log").glob("*.json"):
-        actions: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
-        found |= {action["txn"]["version"]: int(file.stem) for action in actions if "txn" in action}
+def scored_times(table: Path) -> dict[int, float]:
+    """Return when rows were committed, by the source's version that the rows of a file say."""
+    found: dict[int, float] = {}
+    for version, when in commit_times(table).items():
+        lines = (table / "_delta_log" / f"{version:020d}.json").read_text().splitlines()
+        for action in (json.loads(line) for line in lines):
+            if "add" in action:
+                rows = pq.read_table(table / action["add"]["path"], columns=["metadata"])
+                found |= dict.fromkeys((row["source_version"] for row in rows["metadata"].to_pylist()), when)
     return found
 
 
@@ -121,7 +121,7 @@ def plot(result: dict[str, Any]) -> Any:
     """Draw each append's seconds as a dot, and two percentiles, one panel an engine."""
     figure, panel = panels(len(result["engines"]), 3 * len(result["engines"]))
     for axes, (engine, found) in zip(panel, result["engines"].items(), strict=True):
-        axes.plot(found["seconds"], ".", color="#d1603d")
+        axes.plot(found.get("seconds", []), ".", color="#d1603d")
         for share in (50, 99):
             value = found[f"p{share}_seconds"]
             axes.axhline(value, linewidth=0.8, color="grey")

@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         way, folder, workers = arguments.one
-        print(json.dumps(measured(WAYS[way], Path(folder), int(workers))))
+        print(json.dumps(measured(partial(WAYS[way], Path(folder), int(workers)), IMPORTED[way])))
         return
     if not arguments.plot:
         measure_all(arguments)
@@ -122,12 +123,12 @@ def make_mds(folder: Path) -> None:
             shards.write({"content": file.read_bytes()})
 
 
-def measured(way: Callable[[Path, int], Iterator[Any]], folder: Path, workers: int) -> dict[str, float]:
+def measured(way: Callable[[], Iterator[Any]], modules: Sequence[str]) -> dict[str, float]:
     """Return seconds from imports to first batch, images a second of the epoch behind it, and peak memory in MiB."""
-    for module in IMPORTED[way.__name__]:
+    for module in modules:
         importlib.import_module(module)
     started = time.perf_counter()
-    batches = way(folder, workers)
+    batches = way()
     rows = len(next(batches))
     first = time.perf_counter()
     later, early = 0, resident_mib()

@@ -16,6 +16,7 @@ import pytest
 from lakemill import LakemillError, ModelStep, Pipeline
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.models.isolated_environment import environment_for
+from tests.lake import onnx_classifier
 
 MODEL = """
 import os, signal, sys
@@ -133,3 +134,25 @@ time.sleep(60)
             break
         time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_model_of_a_native_runtime_runs_apart_on_that_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its file is all that the runtime reads; what it needs stands beside it, in MLflow's folder."""
+    import mlflow.onnx
+    import onnx
+    import onnxruntime
+    from mlflow.models import infer_signature
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    graph = onnx.load(str(onnx_classifier(tmp_path / "graph.onnx", inputs=4)))
+    rows = np.random.default_rng(0).random((6, 4), dtype="float32")
+    (expected,) = onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"pixels": rows})
+    signature = infer_signature({"pixels": rows}, {"logits": expected})
+    needs = [f"onnxruntime=={onnxruntime.__version__}", "onnx"]
+    mlflow.onnx.save_model(graph, tmp_path / "model", signature=signature, pip_requirements=needs)
+    pipeline = Pipeline((ModelStep(tmp_path / "model", env="isolated"),))
+    assert pipeline.resolve().models[0].flavor == "onnx"
+    found = pipeline.infer({"pixels": rows}, dataset="out")["out.logits"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

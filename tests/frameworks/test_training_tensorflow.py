@@ -34,6 +34,17 @@ def test_elements_are_named_tuples_of_the_arrays(table: str) -> None:
                 assert (getattr(element, name).numpy() == expected[name]).all()
 
 
+def test_batches_that_are_kept_stay_as_they_were(table: str) -> None:
+    converter = make_spark_converter(table, images=STEP)
+    arguments = {"schema_fields": ["pixels", "volume"], "num_epochs": 3}
+    with converter.make_tf_dataset(8, **arguments) as dataset:
+        kept = list(dataset)
+    with converter.make_loader(8, **arguments) as arrays:
+        for element, expected in zip(kept, arrays, strict=True):
+            assert (element.pixels.numpy() == expected["pixels"]).all()
+            assert (element.volume.numpy() == expected["volume"]).all()
+
+
 def test_shapes_are_known_before_a_row_is_read(table: str) -> None:
     with make_spark_converter(table, images=STEP).make_tf_dataset(schema_fields=["pixels", "label"]) as dataset:
         assert dataset.element_spec.pixels == tf.TensorSpec((None, 8, 8, 1), tf.float32)

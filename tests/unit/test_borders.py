@@ -50,6 +50,7 @@ SPARK_ALSO_IN = (  # the session's type for the rooms above and for scripts; Dat
     "training/barrier.py",
     "training/distributed.py",
     "training/rank.py",
+    "training/scans.py",
 )
 FACE = ROOT / "src/lakemill/__init__.py"
 PUBLIC = (  # what a user of lakemill imports from there, beside the classes of errors

@@ -167,9 +167,10 @@ def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpe
             else "what the registry holds is not what was registered; register it again.",
         )
     options = flavors.options(flavor, found.name, files.path, found.described, step.options)
+    requirements: tuple[str, ...] = ()
     if step.env == "isolated":  # it may not load here at all: what its signature says must do
-        requirements_of(files.path)
-        inputs, outputs = signature_specs(found.described)
+        requirements = requirements_of(found.path)
+        inputs, outputs = flavors.noted_specs(found.described, options) or signature_specs(found.described)
     else:
         inputs, outputs = flavors.specs(flavor, found.name, files.path, found.described, options)
     return ModelSpec(
@@ -185,6 +186,7 @@ def _resolve_model(step: ModelStep, found: FoundModel, trust: Trust) -> ModelSpe
         options=options,
         certificate=_certificate(found),
         env=step.env,
+        requirements=requirements,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from lakemill.training.exporting import export_rows
 from lakemill.training.fields import Fields
 from lakemill.training.frames import PARENT, copy_of, discard, local_form
 from lakemill.training.loader import Loader
+from lakemill.training.plan_text import NotAScanError
 from lakemill.training.reading import Reading
+from lakemill.training.scans import table_of
 from lakemill.training.snapshot import TrainingTable, open_training_table
 from lakemill.training.tensorflow_dataset import tensorflow_dataset
 from lakemill.training.torch_batches import import_torch, torch_batch
@@ -22,7 +25,10 @@ from lakemill_udfs.errors import ConfigError, RunError
 from lakemill_udfs.files import RowFiles
 from lakemill_udfs.steps.declared import ImageStep
 
+logger = logging.getLogger(__name__)
+
 ROW_GROUP_BYTES = 32 * 2**20
+DEFAULT_LAYOUT: tuple[int, str | None] = (ROW_GROUP_BYTES, None)
 DTYPES = (None, "float32", "float64")
 
 
@@ -199,7 +205,7 @@ class SparkDatasetConverter:
         asked, table = reader_arguments(given), self.table
         if asked.filters:
             both = [f"({where})" for where in (table.where, filter_sql(asked.filters)) if where]
-            table = open_training_table(table.location, table.version, " AND ".join(both))
+            table = open_training_table(table.location, table.version, " AND ".join(both), table.schema.names)
         selected = None if asked.schema_fields is None else tuple(asked.schema_fields)
         files = RowFiles(self.allowed_roots or table.roots, self.max_bytes)
         fields = Fields(table.schema, self.images, self.dtype, selected, asked.transform_spec, asked.ragged, files)
@@ -222,9 +228,10 @@ def make_spark_converter(
     """Make rows ready for training: those of a Delta table without a copy, those of a DataFrame written once.
 
     Args:
-        df: Path, URI or catalog name of a Delta table; or a DataFrame, whose rows are written into a folder below the
-            setting ``petastorm.spark.converter.parentCacheDirUrl`` and deleted when this process ends. An equal
-            DataFrame is written once.
+        df: Path, URI or catalog name of a Delta table; or a DataFrame. One that only scans a Delta table, filters its
+            rows and chooses columns is read from the table's newest version. Another's rows are written into a folder
+            below the setting ``petastorm.spark.converter.parentCacheDirUrl`` and deleted when this process ends, and a
+            warning says why; an equal DataFrame is written once.
         parquet_row_group_size_bytes: Of such a copy; a table is not copied, so it has the default only.
         compression_codec: Of such a copy; None is ``uncompressed``.
         dtype: ``float32`` or ``float64``, to which float columns and arrays are cast, or None.
@@ -247,16 +254,12 @@ def make_spark_converter(
     if hasattr(df, "sparkSession"):
         if version is not None:
             raise ConfigError("TRAINING_ARGUMENT", "'version' is of a table; a DataFrame has its own.")
-        location = copy_of(df, parquet_row_group_size_bytes, compression_codec)
+        layout = (parquet_row_group_size_bytes, compression_codec)
+        table, is_copy = _frame_s_table(df, where, layout)
         return SparkDatasetConverter(
-            open_training_table(location, None, where),
-            steps,
-            dtype,
-            is_copy=True,
-            allowed_roots=tuple(allowed_roots),
-            max_bytes=max_bytes,
+            table, steps, dtype, is_copy=is_copy, allowed_roots=tuple(allowed_roots), max_bytes=max_bytes
         )
-    if (parquet_row_group_size_bytes, compression_codec) != (ROW_GROUP_BYTES, None):
+    if (parquet_row_group_size_bytes, compression_codec) != DEFAULT_LAYOUT:
         raise ConfigError(
             "TRAINING_ARGUMENT",
             "'parquet_row_group_size_bytes' and 'compression_codec' are of a copy, and a table is not copied.",
@@ -264,6 +267,18 @@ def make_spark_converter(
         )
     table = replace(open_training_table(_location(str(df)), version, where), table=str(df))
     return SparkDatasetConverter(table, steps, dtype, allowed_roots=tuple(allowed_roots), max_bytes=max_bytes)
+
+
+def _frame_s_table(df: Any, where: str | None, layout: tuple[int, str | None]) -> tuple[TrainingTable, bool]:
+    """Return a DataFrame's rows, and whether they are a copy: those of a table's version are not copied."""
+    why = "its row groups or compression are asked for"
+    if layout == DEFAULT_LAYOUT:
+        try:
+            return table_of(df, where), False
+        except NotAScanError as reason:
+            why = str(reason)
+    logger.warning("The DataFrame is written once before it is read: %s. A table with where=... is not.", why)
+    return open_training_table(copy_of(df, *layout), None, where), True
 
 
 def _location(table: str) -> str:

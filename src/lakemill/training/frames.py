@@ -126,7 +126,7 @@ def _sources(df: DataFrame) -> frozenset[tuple[str, int]]:
         path = local_form(url)
         folder = path.rpartition("/")[0]
         if folder not in roots:
-            roots[folder] = _delta_root(folder)
+            roots[folder] = delta_root(folder)
             if (root := roots[folder]) is not None and (table := open_table(root)) is not None:
                 found.add((root, table.version))
         if roots[folder] is None:
@@ -135,7 +135,7 @@ def _sources(df: DataFrame) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def _delta_root(folder: str) -> str | None:
+def delta_root(folder: str) -> str | None:
     """Return the Delta table that a folder is of, which may be some partitions above; None if of none."""
     while folder.rstrip("/").count("/") > 2 * ("://" in folder):
         if DeltaLog(folder).is_there():

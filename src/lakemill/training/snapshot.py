@@ -49,7 +49,7 @@ class TrainingTable:
         id: Delta's id of the table.
         version: Of the table.
         where: SQL that kept rows; None for all.
-        schema: Of all its columns.
+        schema: Of its columns, or of those that a DataFrame chose.
         blocks: The rows, in the table's order.
         roots: Folders and URIs below which its rows may name files.
     """
@@ -96,7 +96,9 @@ class TrainingTable:
         return max(FEWEST_ROWS, min(int(BATCH_BYTES / max(1.0, row_bytes)), MOST_ROWS))
 
 
-def open_training_table(table: str, version: int | str | None = None, where: str | None = None) -> TrainingTable:
+def open_training_table(
+    table: str, version: int | str | None = None, where: str | None = None, columns: Sequence[str] | None = None
+) -> TrainingTable:
     """Pin a table's version, and count its rows.
 
     Only the columns of ``where`` are read, and the footers of large files.
@@ -105,6 +107,7 @@ def open_training_table(table: str, version: int | str | None = None, where: str
         table: Path or URI.
         version: A number, or a time in ISO 8601; None is the newest.
         where: SQL predicate.
+        columns: Those that are trained on, in this order; None is all.
 
     Raises:
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``.
@@ -120,6 +123,8 @@ def open_training_table(table: str, version: int | str | None = None, where: str
             predicate = Predicate.read(where, schema)
             rows = replace(engine.rows(snapshot), files=tuple(snapshot.opened.files(predicate)))
             files = list(rows.where(where).chosen([], lambda frame: frame).files)
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
     names = Scan(schema, tuple(schema.names)).file_columns
     blocks = [
         Block(piece, _rows_of(piece))

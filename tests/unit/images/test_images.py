@@ -225,3 +225,13 @@ def test_storage_that_does_not_answer_fails_the_task_and_one_file_does_not() -> 
 def test_a_step_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^\[IMAGE_STEP\]"):
         ImageStep(**arguments)
+
+
+def test_a_batch_begins_where_a_framework_can_take_it_without_a_copy() -> None:
+    for rows in (0, 1, 5):
+        batch, failures = decode(
+            ImageStep(column="c", mode="L", size=(3, 3)), *[encoded(Image.new("L", (3, 3)))] * rows
+        )
+        assert (len(batch), len(failures)) == (rows, rows)
+        assert batch.ctypes.data % 64 == 0
+        assert batch.flags.writeable

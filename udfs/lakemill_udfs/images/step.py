@@ -6,6 +6,7 @@ each image is normalised straight into its place of a preallocated batch: a thir
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from lakemill_udfs.steps.declared import ImageStep
 Failure = tuple[str, RowError]
 """A row's stage (``read`` or ``decode``) and why it failed there."""
 
+ALIGNED_BYTES = 64
 DRAFT_GAP = 2
 """A JPEG is decoded at the smallest scale that still has twice the wanted pixels, as Pillow's ``reducing_gap``."""
 
@@ -67,7 +69,7 @@ class ImageDecoder:
             The tensor of the rows that decoded, in order, as the step's ``spec``; and for each row None or its failure.
         """
         spec = self.step.spec
-        batch = np.empty((len(contents), *(size or 0 for size in spec.shape)), dtype=spec.numpy_dtype)
+        batch = _empty((len(contents), *(size or 0 for size in spec.shape)), spec.numpy_dtype)
         failures: list[Failure | None] = []
         filled, before = 0, warning_count()
         for content, path in zip(contents, paths, strict=True):
@@ -176,3 +178,11 @@ class ImageDecoder:
             return pixels
         colours = np.repeat(pixels, 3, axis=2)
         return np.dstack([colours, np.full_like(pixels, 255)]) if self.step.mode == "RGBA" else colours
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array that begins where vector instructions like it: TensorFlow copies any other."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNED_BYTES, np.uint8)
+    start = -memory.ctypes.data % ALIGNED_BYTES
+    return memory[start : start + size].view(dtype).reshape(shape)

@@ -60,7 +60,17 @@ class ModelCache:
             ModelError: ``MODEL_LOAD`` if it does not load, ``MODEL_CHANGED`` if its files are not those of the plan,
                 ``EXTRA_MISSING`` if its runtime is not installed.
         """
-        key = (spec.flavor, spec.sha256, spec.inputs, spec.outputs, repr(spec.options), spec.env, threads, device)
+        key = (
+            spec.flavor,
+            spec.sha256,
+            spec.inputs,
+            spec.outputs,
+            repr(spec.options),
+            spec.env,
+            spec.requirements,
+            threads,
+            device,
+        )
         if key in self.entries:
             self.entries.move_to_end(key)
             return self.entries[key], False

@@ -126,16 +126,19 @@ def specs(
     Raises:
         ModelError: ``MODEL_LOAD`` and others of ``loading``; ``MODEL_INPUT_TYPE`` for what no tensor can hold.
     """
-    noted = logged_with(described)
     with loading(flavor, name, path):
-        if noted and all(options.get(key) == value for key, value in noted.get("options", {}).items()):
-            inputs, outputs = (noted.get(side, {}) for side in ("inputs", "outputs"))
-            return _declared(inputs), _declared(outputs)
-        return runtime(flavor).specs(path, described, options)
+        return noted_specs(described, options) or runtime(flavor).specs(path, described, options)
 
 
-def _declared(tensors: Mapping[str, Any]) -> Specs:
-    return tuple(declared(name, raw) for name, raw in tensors.items())
+def noted_specs(described: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Specs, Specs] | None:
+    """Return the inputs and outputs that ``lakemill.log_model`` noted; None if it did not, or for other options."""
+    noted = logged_with(described)
+    if not noted or any(options.get(key) != value for key, value in noted.get("options", {}).items()):
+        return None
+    inputs, outputs = (
+        [declared(name, raw) for name, raw in noted.get(side, {}).items()] for side in ("inputs", "outputs")
+    )
+    return tuple(inputs), tuple(outputs)
 
 
 def written(value: Any, folder: Path) -> tuple[str, Path]:

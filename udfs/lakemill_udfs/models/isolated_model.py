@@ -16,7 +16,7 @@ import lakemill_udfs
 from lakemill_udfs.errors import ModelError, RowError
 from lakemill_udfs.failures import ForeignError
 from lakemill_udfs.models.frames import read_frame, write_frame
-from lakemill_udfs.models.isolated_environment import environment_for, requirements_of
+from lakemill_udfs.models.isolated_environment import environment_for
 from lakemill_udfs.models.model import Arrays, ModelSpec
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's; the folder made in it is this user's alone
@@ -30,7 +30,7 @@ class IsolatedModel:
     """One model, served by a process with the packages of the model's own requirements.
 
     Args:
-        path: The MLflow model's folder.
+        path: The model's file or folder.
         spec: What the plan knows of it.
         threads: Threads it may use inside one call.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -41,7 +41,7 @@ class IsolatedModel:
 
     def __init__(self, path: Path, spec: ModelSpec, *, threads: int, device: str) -> None:
         self.inputs, self.outputs = spec.inputs, spec.outputs
-        self._python = environment_for(requirements_of(path))
+        self._python = environment_for(spec.requirements)
         self._what = base64.b64encode(pickle.dumps((spec, str(path), threads, device))).decode()
         self._numbers = count()
         self._process: _Process | None = _Process(self._python, self._what)

@@ -59,6 +59,7 @@ class ModelSpec:
         options: As the runtime's ``options`` gave them.
         certificate: How a converted model agrees with the original, in one line.
         env: ``isolated`` for one with an environment and a process of its own.
+        requirements: Of that environment, as pip takes them.
     """
 
     uri: str
@@ -74,6 +75,7 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     certificate: str | None = None
     env: str | None = None
+    requirements: tuple[str, ...] = ()
 
 
 class Runtime(Protocol):
