@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from lakemill import ModelStep, Pipeline
 from lakemill_udfs.errors import ModelError
+from lakemill_udfs.models.tensorflow_runtime import device_of
 
 RNG = np.random.default_rng(0)
 A, B = RNG.random((5, 4), dtype="float32"), RNG.random((5, 2), dtype="float32")
@@ -128,3 +129,9 @@ def test_a_layer_that_is_code_is_not_run(tmp_path: Path) -> None:
     model.save(tmp_path / "code.keras")
     with pytest.raises(ModelError, match=r"^\[MODEL_LOAD\] model 'code' does not load \(keras\): .*a Lambda layer"):
         Pipeline((ModelStep(tmp_path / "code.keras"),)).infer({"x": A})
+
+
+def test_a_card_that_is_not_there_is_an_error_and_never_a_run_on_the_cpu() -> None:
+    with pytest.raises(ModelError, match=r"^\[DEVICE_MISSING\] engine.device is cuda:1, but TensorFlow sees 0 GPUs"):
+        device_of("cuda:1")
+    assert device_of("auto") == device_of("cpu") == "/CPU:0"

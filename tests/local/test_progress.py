@@ -271,6 +271,19 @@ def test_the_run_that_is_undone_is_scored_again_wherever_it_stands(tmp_path: Pat
     world.judge()
 
 
+def test_rows_of_a_later_run_that_end_where_the_undone_one_did_do_not_hide_its_rows(tmp_path: Path) -> None:
+    """Here ``missing`` scored one of its rows again, from the same version of the source."""
+    world = World(tmp_path)
+    world.append(chance())
+    world.append(chance())
+    first = predict_table(world.config())
+    DeltaTable(world.output).delete("x = 0")
+    assert predict_table(world.config(mode="missing")).rows == 1
+    assert undo_run(world.config(), first.run_id) == first.rows - 1
+    assert predict_table(world.config()).rows == first.rows - 1
+    world.judge()
+
+
 def test_status_counts_predictions_against_rows_of_the_source(world: World) -> None:
     predict_table(world.config())
     DeltaTable(world.output).delete("x = 1")

@@ -80,9 +80,12 @@ def test_a_model_that_is_not_there(registry: Registry, uri: str, message: str) -
         resolve_uri(uri, registry.uri)
 
 
-def test_mlflows_own_settings_are_left_as_they_were(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_own_settings_are_left_as_they_were(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
+    monkeypatch.chdir(tmp_path)  # where MLflow makes these stores
     for own in (None, "sqlite:///own.db"):
         mlflow.set_tracking_uri(own)  # type: ignore[arg-type]  # None is MLflow's own setting
         mlflow.set_registry_uri(own)  # type: ignore[arg-type]  # as above

@@ -27,6 +27,7 @@ from sklearn.svm import LinearSVC
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill.pipelines.resolving import resolve
 from lakemill_udfs.errors import LakemillError, ModelError
+from lakemill_udfs.models import xgboost_runtime
 from lakemill_udfs.steps.declared import ModelStep
 
 RANDOM = np.random.default_rng(0)
@@ -305,3 +306,11 @@ def test_a_logged_pipeline_holds_a_native_model_with_its_options(tmp_path: Path)
 
     served = mlflow.pyfunc.load_model(str(find(logged, uri).path)).predict(FRAME)
     same(np.stack(served["out.probabilities"]), model.predict_proba(FRAME))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_card_that_xgboost_has_not_is_an_error_and_never_a_run_on_the_cpu(tmp_path: Path, device: str) -> None:
+    path = saved(xgboost.XGBClassifier(n_estimators=2).fit(X, Y), tmp_path, ".ubj")
+    (spec,) = resolve(Pipeline((ModelStep(path),))).models
+    with pytest.raises(ModelError, match=rf"^\[DEVICE_MISSING\] engine.device is {device}"):
+        xgboost_runtime.load(path, spec, threads=1, device=device)

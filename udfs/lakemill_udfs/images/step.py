@@ -185,4 +185,4 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + ALIGNED_BYTES, np.uint8)
     start = -memory.ctypes.data % ALIGNED_BYTES
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return memory[start:][:size].view(dtype).reshape(shape)  # numpy begins an empty slice at 0, whatever it is told
