@@ -16,7 +16,7 @@ from lakemill_udfs.errors import LakemillError, RowError
 from lakemill_udfs.failures import foreign
 from lakemill_udfs.images.step import ImageDecoder
 from lakemill_udfs.keyed import KeyedCall
-from lakemill_udfs.measures import Measures
+from lakemill_udfs.measures import Measures, measured
 from lakemill_udfs.models.cache import CACHE
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.models.one_array import spread
@@ -126,7 +126,7 @@ class PipelineRunner:
         self.measures.models_loaded += not loaded.is_counted
         loaded.is_counted = True
         self.measures.model_bytes += loaded.model_bytes
-        return spread(loaded.model.predict, spec.inputs)
+        return spread(measured(loaded, self.measures), spec.inputs)
 
     def _step_call(self, call: Callable[[Arrays], Arrays], wiring: StepWiring, stage: str) -> StepCall:
         return StepCall(

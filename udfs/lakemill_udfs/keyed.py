@@ -12,7 +12,7 @@ import numpy as np
 
 from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
-from lakemill_udfs.measures import Measures
+from lakemill_udfs.measures import Measures, measured
 from lakemill_udfs.models.cache import ModelCache
 from lakemill_udfs.models.model import Arrays, ModelSpec
 from lakemill_udfs.models.one_array import spread
@@ -93,7 +93,7 @@ class KeyedCall:
                 self.measures.models_loaded += 1
                 self.measures.model_bytes += loaded.model_bytes
                 self._drop()
-        predict = spread(loaded.model.predict, self.models[model].inputs)
+        predict = spread(measured(loaded, self.measures), self.models[model].inputs)
         if model not in self._members:
             wiring = self.wiring.members[0]
             call = self.make_call(predict, wiring, "predict")

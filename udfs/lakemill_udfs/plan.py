@@ -61,6 +61,7 @@ TASK = pa.struct(
         ("predict_seconds", pa.float64()),
         ("format_seconds", pa.float64()),
         ("model_load_seconds", pa.float64()),
+        ("model_warm_up_seconds", pa.float64()),
         ("models_loaded", pa.int64()),
         ("model_bytes", pa.int64()),
         ("peak_memory_bytes", pa.int64()),

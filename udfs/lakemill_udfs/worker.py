@@ -282,6 +282,7 @@ class _TaskClock:
             "predict_seconds": measures.predict_seconds,
             "format_seconds": measures.format_seconds,
             "model_load_seconds": measures.model_load_seconds,
+            "model_warm_up_seconds": measures.model_warm_up_seconds,
             "models_loaded": measures.models_loaded,
             "model_bytes": measures.model_bytes,
             "peak_memory_bytes": peak,

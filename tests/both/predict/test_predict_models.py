@@ -149,6 +149,9 @@ def test_a_model_loads_once_a_worker_and_each_row_is_scored_once(tmp_path: Path,
     assert {row["out"]["score"] for row in rows_of(tmp_path)} == {2.0 * number for number in range(70)}
     tasks = DeltaTable(f"{tmp_path}/predictions_tasks").to_pyarrow_table().to_pylist()
     assert sum(task["models_loaded"] for task in tasks) == len(loads)
+    warm_ups = [task["model_warm_up_seconds"] for task in tasks if task["model_warm_up_seconds"]]
+    assert 1 <= len(warm_ups) <= len(loads)  # a worker's first call, and no other
+    assert all(task["model_warm_up_seconds"] <= task["predict_seconds"] for task in tasks)
     assert set(scored.values()) == {1}
 
 

@@ -33,12 +33,14 @@ class LoadedModel:
         load_seconds: What loading it took.
         model_bytes: Size of its files.
         is_counted: Whether a task has said that it was loaded.
+        is_warm: Whether it was called.
     """
 
     model: Model
     load_seconds: float
     model_bytes: int
     is_counted: bool = False
+    is_warm: bool = False
 
 
 @dataclass
