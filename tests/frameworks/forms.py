@@ -1,9 +1,10 @@
-"""One array in each form of input, and a job from Delta to Delta: what the matrices of the heavy frameworks share."""
+"""One array in each form of input, in this process, from Delta to Delta and on Spark: what the heavy matrices share."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from lakemill import ModelStep, Pipeline, PredictConfig, predict_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 X = np.random.default_rng(0).random((20, 4), dtype="float32")
 LISTS = pa.table({"x": pa.array(list(X), pa.list_(pa.float32()))})
@@ -53,3 +57,25 @@ def from_delta_to_delta(step: ModelStep, output: str, folder: Path) -> np.ndarra
     assert (result.rows, result.rows_error) == (len(X), 0)
     rows = sorted(DeltaTable(folder / "predictions").to_pyarrow_table().to_pylist(), key=lambda row: row["id"])
     return np.array([row["out"][output] for row in rows])
+
+
+TENSOR = {"lakemill.dtype": "float32", "lakemill.shape": json.dumps([4]), "lakemill.format": "1"}
+STORED = {
+    "array": LISTS,
+    "binary tensor": pa.table(
+        [pa.array([row.tobytes() for row in X])], schema=pa.schema([pa.field("x", pa.binary(), metadata=TENSOR)])
+    ),
+}
+"""How a table holds ``X``."""
+
+
+def on_spark(spark: SparkSession, step: ModelStep, output: str, folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the output that Spark gives for ``X``, by the form in which a table holds it."""
+    found = {}
+    for form, table in STORED.items():
+        write_deltalake(folder / form, table.append_column("id", pa.array(range(len(X)))))
+        source = spark.read.format("delta").load(str(folder / form))
+        rows = Pipeline((step,)).transform(source, columns=["id"]).orderBy("id").collect()
+        assert [row["error"] for row in rows] == [None] * len(X)
+        found[form] = np.array([row["out"][output] for row in rows])
+    return found

@@ -1,11 +1,11 @@
-"""Hugging Face in each form of input, in this process and from Delta to Delta: as its own pipeline gives."""
+"""Hugging Face in each form of input, in this process, from Delta to Delta and on Spark: as its own pipeline gives."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from lakemill import ModelStep, Pipeline, PredictConfig, predict_table
 from tests.frameworks.tiny_transformers import MADE
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 RNG = np.random.default_rng(0)
 TEXTS = ["abc def", "a b, c?", "hello you there", "b"]
@@ -89,6 +92,13 @@ def test_from_delta_to_delta(case: Case, tmp_path: Path) -> None:
     result = predict_table(config)
     assert (result.rows, result.rows_error) == (len(case.rows), 0)
     rows = sorted(DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist(), key=lambda row: row["id"])
+    case.same([row["out"][case.output] for row in rows])
+
+
+def test_on_spark(spark: SparkSession, case: Case, tmp_path: Path) -> None:
+    source = spark.read.format("delta").load(table_of(case, tmp_path))
+    rows = Pipeline((case.step,)).transform(source, columns=["id"]).orderBy("id").collect()
+    assert [row["error"] for row in rows] == [None] * len(case.rows)
     case.same([row["out"][case.output] for row in rows])
 
 

@@ -1,9 +1,9 @@
-"""Keras and TensorFlow in each form of input, in this process and from Delta to Delta: as the model called directly."""
+"""Keras and TensorFlow in each form of input, in this process, Delta to Delta and on Spark: as called directly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,7 +11,10 @@ import pytest
 import tensorflow as tf
 
 from lakemill import ModelStep
-from tests.frameworks.forms import FORMS, X, from_delta_to_delta, in_process
+from tests.frameworks.forms import FORMS, X, from_delta_to_delta, in_process, on_spark
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def network() -> Any:
@@ -45,3 +48,8 @@ def test_in_process(step: ModelStep, form: str) -> None:
 
 def test_from_delta_to_delta(step: ModelStep, tmp_path: Path) -> None:
     np.testing.assert_allclose(from_delta_to_delta(step, "output", tmp_path), expected(), rtol=1e-5)
+
+
+def test_on_spark(spark: SparkSession, step: ModelStep, tmp_path: Path) -> None:
+    for form, found in on_spark(spark, step, "output", tmp_path).items():
+        np.testing.assert_allclose(found, expected(), rtol=1e-5, err_msg=form)

@@ -1,15 +1,19 @@
-"""PyTorch in each form of input, in this process and from Delta to Delta: as the network called directly."""
+"""PyTorch in each form of input, in this process, from Delta to Delta and on Spark: as the network called directly."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
 from lakemill import ModelStep
-from tests.frameworks.forms import FORMS, X, from_delta_to_delta, in_process
+from tests.frameworks.forms import FORMS, X, from_delta_to_delta, in_process, on_spark
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def network() -> torch.nn.Module:
@@ -54,3 +58,8 @@ def test_in_process(step: ModelStep, form: str) -> None:
 
 def test_from_delta_to_delta(step: ModelStep, tmp_path: Path) -> None:
     np.testing.assert_allclose(from_delta_to_delta(step, "output", tmp_path), expected(), rtol=1e-5)
+
+
+def test_on_spark(spark: SparkSession, step: ModelStep, tmp_path: Path) -> None:
+    for form, found in on_spark(spark, step, "output", tmp_path).items():
+        np.testing.assert_allclose(found, expected(), rtol=1e-5, err_msg=form)
