@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Unpack
 
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, Transaction, opened
+from lakemill.engines.engine import Engine, Layout, Transaction, opened
 from lakemill.engines.output_rules import rule_problems
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
@@ -19,6 +20,9 @@ from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
 from lakemill.predict.run import Committed, Origin, Run, own_rows
 from lakemill_udfs.errors import TableError, TooManyErrorsError
+
+MOST_BOUNDED = 32
+"""Columns that Delta keeps bounds of by itself."""
 
 
 def commit(
@@ -127,13 +131,22 @@ def prepare_output(engine: Engine, config: PredictConfig, schema: pa.Schema, *, 
                 engine.add_fields(table, schema)
         return False
     try:
-        return engine.make(table, schema)
+        return engine.make(table, schema, _layout(schema))
     except TableError as error:
         raise TableError(
             "OUTPUT_NOT_WRITABLE",
             f"the output cannot be made: {error.message}",
             hint="check its path and permissions.",
         ) from error
+
+
+def _layout(schema: pa.Schema) -> Layout:
+    """Return the layout of a new output: Delta keeps bounds of the key, the carried columns and the time.
+
+    Those stand first. Bounds of the structs' some twenty fields take Spark a third of its writing.
+    """
+    first = len(list(takewhile(lambda field: not pa.types.is_nested(field.type), schema)))
+    return Layout(properties=(("delta.dataSkippingNumIndexedCols", str(min(first, MOST_BOUNDED))),))
 
 
 def _replaces(config: PredictConfig) -> bool:

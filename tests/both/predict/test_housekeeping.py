@@ -70,6 +70,18 @@ def test_status_tells_lag_runs_and_errors(lake: Path, on: On, capsys: pytest.Cap
     assert [(one["run_id"], one["status"], one["rows"]) for one in facts["runs"]] == [(result.run_id, "done", 6)]
 
 
+@pytest.mark.seam
+def test_delta_keeps_bounds_of_the_key_and_carried_columns(lake: Path, on: On) -> None:
+    on.predict(config_of(lake))
+    table = DeltaTable(f"{lake}/predictions")
+    assert table.metadata().configuration["delta.dataSkippingNumIndexedCols"] == "3"  # path, label, time
+    bounds = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    assert min(file["min.path"] for file in bounds) == "img/0000.png"
+    assert sum(file["num_records"] for file in bounds) == 6
+    if on.name == "spark":  # which would pay for each more
+        assert {"min.path", "min.label", "min.time"} == {key for key in bounds[0] if key.startswith("min.")}
+
+
 def test_retry_undo_and_reset_are_commands(lake: Path, on: On, capsys: pytest.CaptureFixture[str]) -> None:
     result = on.predict(config_of(lake))
     assert command(lake, capsys, "retry")["rows_error"] == 1
