@@ -8,6 +8,7 @@ make_venv .venv-petastorm
     >.venv-petastorm/pip.log 2>&1 || { tail -n 20 .venv-petastorm/pip.log >&2; exit 1; }
 make_venv .venv-mds
 packages() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-for below in .venv .venv-frameworks; do packages "$below/bin/python"; done >"$(packages .venv-mds/bin/python)/venv.pth"
+below() { echo "import site; site.addsitedir('$(packages "$1/bin/python")')"; }
+{ below .venv-frameworks; below .venv; } >"$(packages .venv-mds/bin/python)/venv.pth"
 .venv-mds/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r requirements/mds.in \
     >.venv-mds/pip.log 2>&1 || { tail -n 20 .venv-mds/pip.log >&2; exit 1; }
