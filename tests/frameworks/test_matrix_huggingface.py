@@ -52,7 +52,8 @@ class Case:
             if isinstance(value, str):
                 assert got == value
             else:
-                numbers = got if isinstance(got, list | np.ndarray) else np.frombuffer(got["data"])  # as a table has it
+                is_row = isinstance(got, list | np.ndarray | pl.Series)
+                numbers = got if is_row else np.frombuffer(got["data"])  # as a table has it
                 np.testing.assert_allclose(np.asarray(numbers, float), value, rtol=1e-3, atol=1e-4)
 
 
