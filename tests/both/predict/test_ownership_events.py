@@ -73,9 +73,16 @@ def others(lake: Path, name: str) -> dict[str, Any]:
             found[str(table.relative_to(lake))] = texts
     for file in lake.rglob("*"):
         in_table = any(table in file.parents for table in logs)
-        if file.is_file() and not in_table and "checkpoint" not in str(file) and "progress" not in str(file):
+        is_progress = "checkpoint" in str(file) or "progress" in str(file) or _is_checkpoint_of(file, name)
+        if file.is_file() and not in_table and not is_progress:
             found[str(file.relative_to(lake))] = file.read_bytes()
     return found
+
+
+def _is_checkpoint_of(file: Path, name: str) -> bool:
+    """Return whether a file lies in a folder that says to be a job's checkpoint, as where nothing was before."""
+    said = [folder / "lakemill.json" for folder in file.parents]
+    return any(json.loads(one.read_text()).get("job") == name for one in said if one.exists())
 
 
 def _known(value: Any) -> Any:
