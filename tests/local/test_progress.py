@@ -112,6 +112,25 @@ def test_a_source_that_is_another_table_is_refused_with_both_ids_and_full_goes_o
     world.judge()
 
 
+@pytest.mark.parametrize("mode", ["where", "missing"])
+def test_a_source_that_is_replaced_after_rows_that_say_nothing_of_progress_is_refused(
+    tmp_path: Path, mode: str
+) -> None:
+    world = World(tmp_path, changes="upsert" if mode == "missing" else "append")
+    world.append(chance())
+    more = {"mode": mode} | ({"source__where": "x >= 0"} if mode == "where" else {})
+    assert predict_table(world.config(**more)).rows
+    world.replace_source(chance())
+    for again in ({}, more):
+        with pytest.raises(LakemillError, match=r"^\[SOURCE_REPLACED\]"):
+            predict_table(world.config(**again))
+    predict_table(world.config(mode="full"))
+    world.judge()
+    world.append(chance())
+    predict_table(world.config())
+    world.judge()
+
+
 def test_a_copy_of_the_source_whose_history_went_another_way_is_refused(world: World) -> None:
     copy = world.lake / "copy"
     shutil.copytree(world.source, copy)

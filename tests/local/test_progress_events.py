@@ -29,6 +29,7 @@ SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
 @example(events=["where", "overwrite_source", "append", "missing"], seed=132)
 @example(events=["run", "delete_source_rows", "missing", "append"], seed=1)
 @example(events=["delete_some", "append", "run", "append", "delete_source_rows", "retry"], seed=175)
+@example(events=["delete_rows", "where", "replace_source", "delete_some"], seed=488995)
 def test_each_row_has_one_prediction_whatever_happened(changes: str, keys: str, events: list[str], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         live(World(Path(folder), changes=changes, keys=keys), events, seed)

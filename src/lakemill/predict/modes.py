@@ -10,7 +10,15 @@ from lakemill.engines.sql import all_equal
 from lakemill.predict.commits import commit, write_quarantine
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
-from lakemill.predict.resuming import changed_by, check_job, check_table, note_whole, truth_of, whole_position
+from lakemill.predict.resuming import (
+    changed_by,
+    check_job,
+    check_table,
+    note_source,
+    note_whole,
+    truth_of,
+    whole_position,
+)
 from lakemill.predict.run import Origin, Run, own_rows, rows_of_run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError
@@ -131,6 +139,7 @@ def _replace(run: Run, rows: Rows, *, replaces: str | None = None, position: Sou
         )
 
     origin: Origin = {"source_version": source_version, "position": position}
+    note_source(run)
     batch = commit(run, rows, write, anew=replaces is not None, by_key=True, **origin)
     if batch.rows or replaces:
         result.add(batch, None, source_version)

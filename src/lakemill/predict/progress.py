@@ -111,6 +111,11 @@ def job_identity(config: PredictConfig, key: Sequence[str], source_id: str) -> d
     }
 
 
+def source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a job's identity that says whose a checkpoint is and which table was read, not how far."""
+    return {name: identity[name] for name in ("job", "source", "source_id")}
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -128,6 +133,9 @@ def check_identity(known: Mapping[str, Any], identity: Mapping[str, Any], output
     Raises:
         ConfigError: ``CHECKPOINT_OTHER_JOB`` or ``SOURCE_REPLACED``.
     """
+    if "output" not in known:  # it says only which table was read, see ``source_of``
+        check_same_source(known, identity)
+        return
     note, digests = Note.read(known), known.get(DIGESTS, {})
     apart = {"source", "source_id", DIGESTS}
     if note is not None and output is not None and note.commit.is_in(output):

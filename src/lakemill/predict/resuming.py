@@ -23,6 +23,7 @@ from lakemill.predict.progress import (
     check_identity,
     check_same_source,
     checkpoint_of,
+    source_of,
     source_replaced,
 )
 from lakemill.predict.run import POSITION_COLUMNS, Run, own_rows
@@ -258,6 +259,12 @@ def _tell_of_others(run: Run) -> None:
 def write_note(run: Run, note: Note) -> None:
     """Write down what the checkpoint is for and what the output's rows are like."""
     run.checkpoint.claim(run.identity | {NOTE: note.to_dict()})
+
+
+def note_source(run: Run) -> None:
+    """Write down which table was read, where no checkpoint says it: rows without a position do not."""
+    if run.checkpoint.damage() is None and run.checkpoint.identity() is None:
+        run.checkpoint.claim(source_of(run.identity))
 
 
 def whole_position(run: Run) -> SourcePosition:
