@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FUNCTIONS = """
+import os
 from pathlib import Path
 
 LAKE = Path({lake!r})
@@ -48,12 +49,14 @@ def counted(columns):
 
 def meddles(columns):
     seen(columns)
-    meddler = LAKE / "meddle"
-    if meddler.exists():
+    try:
+        taken = (LAKE / "meddle").rename(LAKE / f"meddle-{{os.getpid()}}")  # one worker's, whoever is first
+    except FileNotFoundError:
+        taken = None
+    if taken is not None:
         from deltalake import DeltaTable
 
-        table, what = DeltaTable(LAKE / "predictions"), meddler.read_text()
-        meddler.unlink()
+        table, what = DeltaTable(LAKE / "predictions"), taken.read_text()
         if what == "property":
             table.alter.set_table_properties({{"delta.logRetentionDuration": "interval 9 days"}})
         else:
