@@ -16,7 +16,6 @@ from lakemill.engines.conditional import TableState
 from lakemill.engines.engine import opened
 from lakemill.engines.marks import Mark, commits_from, mark_of
 from lakemill.engines.positions import Position
-from lakemill.predict.commits import renew_quarantine
 from lakemill.predict.progress import (
     NOTE,
     Note,
@@ -26,6 +25,7 @@ from lakemill.predict.progress import (
     source_of,
     source_replaced,
 )
+from lakemill.predict.quarantine import renew_quarantine
 from lakemill.predict.run import POSITION_COLUMNS, Run, own_rows
 from lakemill_udfs.errors import RunError
 from lakemill_udfs.plan import SourcePosition
