@@ -20,14 +20,15 @@ class Gathering:
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self._folder, self._schema = folder, schema
         self._lock = threading.Lock()
-        self._waiting: list[pa.RecordBatch] = []
+        self._waiting: list[pa.Table] = []
 
     def add(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
         """Add a piece's rows; return a file with all that waited, where that is enough for one."""
+        piece = pa.Table.from_batches(batches, self._schema)
         with self._lock:
-            self._waiting += batches
-            size = sum(batch.nbytes for batch in self._waiting)
-            if size < GROUP_BYTES and sum(batch.num_rows for batch in self._waiting) < GROUP_ROWS:
+            self._waiting.append(piece)
+            size = sum(piece.nbytes for piece in self._waiting)
+            if size < GROUP_BYTES and sum(piece.num_rows for piece in self._waiting) < GROUP_ROWS:
                 return None
             full, self._waiting = self._waiting, []
         return self._written(full)
@@ -37,8 +38,8 @@ class Gathering:
         rest, self._waiting = self._waiting, []
         return self._written(rest)
 
-    def _written(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
+    def _written(self, pieces: list[pa.Table]) -> WrittenFile | None:
         with FileWriter(self._folder, self._schema) as writer:
-            for batch in batches:
+            for batch in pa.concat_tables(pieces).combine_chunks().to_batches() if pieces else ():
                 writer.write(batch)
         return writer.written
