@@ -1,0 +1,44 @@
+"""What workers that are threads made of small pieces, gathered in memory and encoded once, in files worth reading."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+
+from lakemill.engines.local.writing import GROUP_BYTES, GROUP_ROWS, FileWriter, WrittenFile
+
+
+class Gathering:
+    """Rows of whole pieces that wait for others; the worker that fills a row group writes it, beside the others' work.
+
+    Args:
+        folder: Where to write.
+        schema: Of the rows.
+    """
+
+    def __init__(self, folder: str, schema: pa.Schema) -> None:
+        self._folder, self._schema = folder, schema
+        self._lock = threading.Lock()
+        self._waiting: list[pa.RecordBatch] = []
+
+    def add(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
+        """Add a piece's rows; return a file with all that waited, where that is enough for one."""
+        with self._lock:
+            self._waiting += batches
+            size = sum(batch.nbytes for batch in self._waiting)
+            if size < GROUP_BYTES and sum(batch.num_rows for batch in self._waiting) < GROUP_ROWS:
+                return None
+            full, self._waiting = self._waiting, []
+        return self._written(full)
+
+    def rest(self) -> WrittenFile | None:
+        """Return a file with what still waits; None if nothing does."""
+        rest, self._waiting = self._waiting, []
+        return self._written(rest)
+
+    def _written(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
+        with FileWriter(self._folder, self._schema) as writer:
+            for batch in batches:
+                writer.write(batch)
+        return writer.written
