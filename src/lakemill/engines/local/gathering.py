@@ -23,14 +23,24 @@ class Gathering:
         self._waiting: list[pa.RecordBatch] = []
 
     def add(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
-        """Add a piece's rows; return a file with all that waited, where that is enough for one."""
+        """Add a piece's rows; return a file with all that waited, where that is enough for one.
+
+        Raises:
+            MemoryError: There is too little to encode them; then these rows are not added, and the others wait on.
+            RunError: ``STORAGE_DENIED``, ``DISK_FULL``, ``STORAGE_WRITE``.
+        """
         with self._lock:
             self._waiting += batches
             size = sum(batch.nbytes for batch in self._waiting)
             if size < GROUP_BYTES and sum(batch.num_rows for batch in self._waiting) < GROUP_ROWS:
                 return None
             full, self._waiting = self._waiting, []
-        return self._written(full)
+        try:
+            return self._written(full)
+        except MemoryError:  # this piece is done again; what others gave is given once, and waits on
+            with self._lock:
+                self._waiting += full[: len(full) - len(batches)]
+            raise
 
     def rest(self) -> WrittenFile | None:
         """Return a file with what still waits; None if nothing does."""
