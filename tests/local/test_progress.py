@@ -280,6 +280,65 @@ def die(*_: object) -> None:
     raise Killed
 
 
+def test_a_job_whose_commits_were_cleaned_from_the_log_of_its_output_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.append(chance())
+    predict_table(world.config())
+    world.other_job(chance())
+    clean(world.output, DeltaTable(world.output).version())
+    world.append(chance())
+    predict_table(world.config())
+    world.judge()
+
+
+def clean(table: str, version: int) -> None:
+    """Take the commits before a version out of a table's log, as Delta does after a month."""
+    DeltaTable(table).create_checkpoint()
+    for older in range(version):
+        Path(table, "_delta_log", f"{older:020d}.json").unlink()
+
+
+@pytest.mark.parametrize("mode", ["incremental", "where"])
+def test_rows_that_went_since_they_were_scored_are_told_where_the_log_of_the_source_was_cleaned(
+    tmp_path: Path, mode: str
+) -> None:
+    world = World(tmp_path)
+    for number in range(3):
+        world.append(chance())
+        if mode == "incremental" or not number:
+            again(world, mode)
+    clean(world.source, 2)
+    DeltaTable(world.source).delete("x = 0")
+    predict_table(world.config(mode="missing"), progress=world.said.append)
+    assert any(line.startswith("version 3 of the source changed or deleted rows") for line in world.said)
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_CHANGED\]"):
+        predict_table(world.config())
+    assert job_status(world.config()).source_rows == len(world.rows) - 1
+
+
+def test_rows_of_any_file_of_the_first_snapshot_that_where_scored_are_scored_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _ in range(4):
+        world.append(chance())
+    again(world, "where")
+    world.append(chance())
+    assert predict_table(world.config(engine__max_bytes_per_trigger="1")).batches == 5
+    world.judge()
+
+
+def test_rows_of_any_version_that_where_scored_are_scored_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.append(chance())
+    predict_table(world.config())
+    for _ in range(3):
+        first = world.next_x
+        world.append(chance())
+        predict_table(world.config(mode="where", source__where=f"x >= {first}"))
+    world.append(chance())
+    assert predict_table(world.config(engine__max_bytes_per_trigger="1")).batches == 4
+    world.judge()
+
+
 def test_a_renamed_job_says_so(world: World) -> None:
     predict_table(world.config("renamed"), progress=world.said.append)
     assert any("predictions of the job 'job' over this source, none of 'renamed'" in line for line in world.said)

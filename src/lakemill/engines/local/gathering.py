@@ -23,7 +23,12 @@ class Gathering:
         self._waiting: list[pa.Table] = []
 
     def add(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
-        """Add a piece's rows; return a file with all that waited, where that is enough for one."""
+        """Add a piece's rows; return a file with all that waited, where that is enough for one.
+
+        Raises:
+            MemoryError: There is too little to encode them; then these rows are not added, and the others wait on.
+            RunError: ``STORAGE_DENIED``, ``DISK_FULL``, ``STORAGE_WRITE``.
+        """
         piece = pa.Table.from_batches(batches, self._schema)
         with self._lock:
             self._waiting.append(piece)
@@ -31,7 +36,12 @@ class Gathering:
             if size < GROUP_BYTES and sum(piece.num_rows for piece in self._waiting) < GROUP_ROWS:
                 return None
             full, self._waiting = self._waiting, []
-        return self._written(full)
+        try:
+            return self._written(full)
+        except MemoryError:  # this piece is done again; what others gave is given once, and waits on
+            with self._lock:
+                self._waiting += full[:-1]
+            raise
 
     def rest(self) -> WrittenFile | None:
         """Return a file with what still waits; None if nothing does."""
