@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import chain
 
 import pyarrow as pa
 
@@ -50,6 +51,6 @@ class Gathering:
 
     def _written(self, pieces: list[pa.Table]) -> WrittenFile | None:
         with FileWriter(self._folder, self._schema) as writer:
-            for batch in pa.concat_tables(pieces).combine_chunks().to_batches() if pieces else ():
+            for batch in chain.from_iterable(piece.to_batches() for piece in pieces):
                 writer.write(batch)
         return writer.written
