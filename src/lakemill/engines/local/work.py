@@ -144,9 +144,11 @@ def make_pieces(
     if len(first) < 2:
         workers = Workers("threads", 1, processors())
     is_apart = workers.kind == "processes"
-    gathering = None if is_apart else Gathering(work.folder, work.schema)
-    yield from run(replace(work, imports=is_apart, gathering=gathering), chain(first, waiting), workers, on_rows)
-    if gathering is not None and (rest := gathering.rest()) is not None:
+    gathering = Gathering(work.folder, work.schema)
+    here = replace(work, gathering=gathering)
+    work = replace(work, imports=True) if is_apart else here
+    yield from run(work, chain(first, waiting), workers, on_rows, here)
+    if (rest := gathering.rest()) is not None:
         yield MadePiece(rest, 0, 0)
 
 
@@ -186,5 +188,6 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
     kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}
     for step, (kind, reason) in reasons.items():
         if step in kinds:
-            return Workers("processes" if kind == "processes" else "threads", count, 1, reason)
+            is_light = step is PythonStep and not plan.models
+            return Workers("processes" if kind == "processes" else "threads", count, 1, reason, is_light)
     return Workers("threads", count, 1, "there is no model to run")

@@ -85,7 +85,8 @@ class FileWriter:
         """Add rows, and return them; memory holds one row group."""
         if not batch.num_rows:
             return batch
-        batch = batch.select(self.schema.names).cast(self.schema)
+        if not batch.schema.equals(self.schema):
+            batch = batch.select(self.schema.names).cast(self.schema)
         self._waiting.append(batch)
         self._bytes, self._rows = self._bytes + batch.nbytes, self._rows + batch.num_rows
         if self._bytes >= self._group_bytes or self._rows >= GROUP_ROWS:
