@@ -1,6 +1,6 @@
 # Everything a contributor does. Each target does the set-up it needs; stamps in .venv remember what is done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-matrix test-all test-frameworks test-peers test-gpu chaos fuzz audit borders lint types dist schema lock clean
+.PHONY: help setup demo test test-unit test-matrix test-properties test-all test-frameworks test-peers test-gpu chaos fuzz audit borders lint types dist schema lock clean
 
 # Machines that write no bytecode would compile all of src/ and tests/ again in each of the hundreds of processes below.
 unexport PYTHONDONTWRITEBYTECODE
@@ -46,8 +46,13 @@ test-unit: .venv/lakemill.stamp ## what needs neither Java nor a process of its 
 test-matrix: setup .venv/classes.stamp ## what both engines mean alike, on Spark too
 	@$(PYTEST) -m matrix
 
-test-all: ## all tests: the same, the matrix, frameworks, peers, 20 kills
-	@$(MAKE) --no-print-directory test test-matrix test-frameworks test-peers
+test-properties: .venv/lakemill.stamp ## whatever happens to tables, jobs and checkpoints, 40 times (LAKEMILL_EXAMPLES=200 for more)
+	@LAKEMILL_EXAMPLES=$${LAKEMILL_EXAMPLES:-40} $(PYTEST) $(PROPERTIES)
+
+PROPERTIES := tests/local/test_upsert_events.py tests/local/test_progress_events.py tests/both/predict/test_ownership_events.py
+
+test-all: ## all tests: the same, the matrix, properties, frameworks, peers, 20 kills
+	@$(MAKE) --no-print-directory test test-matrix test-properties test-frameworks test-peers
 	@$(MAKE) --no-print-directory chaos KILLS=20
 
 .venv-frameworks/made.stamp: .venv/lakemill.stamp requirements/frameworks.in

@@ -24,7 +24,7 @@ from deltalake.exceptions import DeltaError
 from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
-from lakemill.predict import incremental, resuming
+from lakemill.predict import incremental, modes, resuming
 from lakemill.predict.redo import reset_job, retry_errors, undo_run
 from lakemill.predict.status import job_status
 
@@ -353,11 +353,15 @@ class World:
         for row in found:
             assert (row["out"] or {}).get("y") == (None if row["x"] % 10 == 3 else 2.0 * row["x"])
             assert row["id"] == self.rows[row["x"]]
-        failed = [_commit_of(row) for row in found if row["error"] and row["metadata"]["batch_id"] is not None]
-        copies = Counter(map(_commit_of, _rows(self.quarantine)))
-        assert (set(failed) - copies.keys(), {row for row in copies if copies[row] > 1}) == (set(), set()), self.said
+        failed = {_commit_of(row) for row in found if row["error"]}
+        copies = self.copies()
+        assert (failed - copies.keys(), {row for row in copies if copies[row] > 1}) == (set(), set()), self.said
         status = job_status(self.config(), self.spark)
         assert (status.rows, status.source_rows) == (len(found), len(self.rows))
+
+    def copies(self) -> Counter[tuple[int, str, str]]:
+        """Return how often each row of a commit is in the quarantine."""
+        return Counter(map(_commit_of, _rows(self.quarantine)))
 
     def read_source(self) -> None:
         """Let the dictionary say what the source has, where others wrote to it."""
@@ -389,6 +393,8 @@ STEPS = (
     (TableState, "commit"),
     (TableState, "look"),
     (incremental, "write_note"),
+    (incremental, "copy_batch"),
+    (modes, "write_quarantine"),
     (resuming, "write_note"),
     (Checkpoint, "finish"),
     (Checkpoint, "begin"),

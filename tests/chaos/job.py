@@ -101,7 +101,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
     "after persisting": at(commits, "judge", after=True),
     "with files but no commit": with_files_but_no_commit,
     "after the commit, before the checkpoint": at(incremental, "commit", after=True),
-    "before derived tables": at(incremental, "write_quarantine", after=False),
+    "before derived tables": at(incremental, "copy_batch", after=False),
 }
 
 if __name__ == "__main__":

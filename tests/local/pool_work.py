@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 
 from lakemill.engines.local.pool import Tell
 from lakemill_udfs.errors import ModelError
+
+RELEASED = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Doubling:
             raise ValueError("the row's secret")
         if item == "print":
             print("from the worker")
+        if item == "hold":
+            RELEASED.wait()
         if item == "slow":
             for _ in range(600):
                 time.sleep(0.1)

@@ -110,6 +110,8 @@ def test_statistics_are_of_small_columns_and_blobs_are_as_they_are(table: Snapsh
     assert columns["out.x"].statistics is None
     assert columns["out.x"].encodings == ("PLAIN", "RLE") or "RLE_DICTIONARY" not in columns["out.x"].encodings
     assert columns["out.label"].compression == "SNAPPY"
+    assert "RLE_DICTIONARY" in columns["out.label"].encodings
+    assert "RLE_DICTIONARY" not in columns["out.score"].encodings  # floats seldom repeat
 
 
 def test_the_table_is_pruned_by_our_statistics(table: Snapshot) -> None:

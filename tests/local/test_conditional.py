@@ -72,29 +72,36 @@ def test_a_commit_that_another_run_made_meanwhile_is_theirs(table: str) -> None:
         state.commit(skipped)
 
 
+class Dying:
+    """A file system, of which another class says what it is, that dies after some deletions."""
+
+    left = 0
+
+    def delete_dir(self, path: str) -> None:
+        self.delete(super().delete_dir, path)  # type: ignore[misc]
+
+    def delete_file(self, path: str) -> None:
+        self.delete(super().delete_file, path)  # type: ignore[misc]
+
+    def delete(self, really: Callable[[str], None], path: str) -> None:
+        if not self.left:
+            raise KeyboardInterrupt
+        type(self).left -= 1
+        really(path)
+
+
 @pytest.mark.parametrize("deletions", range(4))
 def test_a_removal_that_dies_leaves_no_checkpoint_that_passes_for_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
 ) -> None:
-    class Dying(fs.LocalFileSystem):  # type: ignore[misc] # pyarrow is not typed
-        left = deletions
+    class Disk(Dying, fs.LocalFileSystem):  # type: ignore[misc] # pyarrow is not typed
+        pass
 
-        def delete_dir(self, path: str) -> None:
-            self.delete(super().delete_dir, path)
-
-        def delete_file(self, path: str) -> None:
-            self.delete(super().delete_file, path)
-
-        def delete(self, really: Callable[[str], None], path: str) -> None:
-            if not self.left:
-                raise KeyboardInterrupt
-            Dying.left -= 1
-            really(path)
-
+    Disk.left = deletions
     checkpoint = Checkpoint(str(tmp_path / "checkpoint"))
     checkpoint.restart({"job": "job"}, Position(3), "id")
     with monkeypatch.context() as killed:
-        killed.setattr("lakemill.engines.checkpoint.filesystem", lambda location: (Dying(), location))
+        killed.setattr("lakemill.engines.checkpoint.filesystem", lambda location: (Disk(), location))
         with pytest.raises(KeyboardInterrupt):
             checkpoint.remove()
     assert checkpoint.identity() is None
@@ -109,25 +116,14 @@ def test_a_removal_that_dies_leaves_no_checkpoint_that_passes_for_whole(
 def test_a_removal_that_dies_on_a_store_without_renames_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
 ) -> None:
-    class Dying(fs.SubTreeFileSystem):  # type: ignore[misc] # pyarrow is not typed
-        left = deletions
+    class Store(Dying, fs.SubTreeFileSystem):  # type: ignore[misc] # pyarrow is not typed
+        pass
 
-        def delete_dir(self, path: str) -> None:
-            self.delete(super().delete_dir, path)
-
-        def delete_file(self, path: str) -> None:
-            self.delete(super().delete_file, path)
-
-        def delete(self, really: Callable[[str], None], path: str) -> None:
-            if not Dying.left:
-                raise KeyboardInterrupt
-            Dying.left -= 1
-            really(path)
-
+    Store.left = deletions
     checkpoint = Checkpoint(str(tmp_path / "checkpoint"))
     checkpoint.restart({"job": "job"}, Position(3), "id")
     with monkeypatch.context() as killed:
-        store = Dying(str(tmp_path), fs.LocalFileSystem())
+        store = Store(str(tmp_path), fs.LocalFileSystem())
         killed.setattr("lakemill.engines.checkpoint.filesystem", lambda location: (store, Path(location).name))
         with pytest.raises(KeyboardInterrupt):
             checkpoint.remove()

@@ -16,7 +16,7 @@ import pytest
 
 from lakemill.engines.local.pool import Kind, Workers, run
 from lakemill_udfs.errors import ModelError, RunError
-from tests.local.pool_work import Doubling
+from tests.local.pool_work import RELEASED, Doubling
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("kind", ["threads", "processes"])
@@ -42,6 +42,26 @@ def test_each_item_once(kind: Kind) -> None:
     assert sorted(number for number, _, _ in results) == [2 * number for number in range(20)]
     assert sum(told) == 200
     assert len({pid for _, _, pid in results} - {os.getpid()}) == (2 if kind == "processes" else 0)
+
+
+def test_short_work_needs_no_process() -> None:
+    results = run(Doubling(), range(20), Workers("processes", 2, 1, begins_here=True), here=Doubling())
+    assert sorted(results) == [(2 * number, 64, os.getpid()) for number in range(20)]
+
+
+def test_processes_come_to_help_with_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lakemill.engines.local.pool.ALONE_SECONDS", 0.05)
+    told: list[int] = []
+
+    def on_rows(rows: int) -> None:
+        told.append(rows)
+        RELEASED.set()  # the first item, which a thread of this process holds on to, until a process has done another
+
+    workers = Workers("processes", 2, 1, begins_here=True)
+    results = list(run(Doubling(), ["hold", *range(9)], workers, on_rows, here=Doubling()))
+    assert sorted(number for number, _, _ in results) == [0, *range(0, 18, 2)]
+    assert sum(told) == 100
+    assert [number for number, _, pid in results if pid == os.getpid()] == [0]
 
 
 @BOTH
@@ -102,7 +122,7 @@ def test_a_caller_that_gives_up_is_not_kept_waiting(kind: Kind) -> None:
 PROGRAM = """
     import sys
     from lakemill.engines.local.pool import Workers, run
-    from tests.local.pool_work import Doubling
+    from tests.local.pool_work import RELEASED, Doubling
 
     print("started", flush=True)  # no guard of __main__: a script without one works as well
     for result in run(Doubling(), {items}, Workers("{kind}", 2, 1), lambda rows: print("rows", flush=True)):

@@ -15,7 +15,7 @@ from lakemill import LakemillError, predict_table
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.engine import Watch
 from lakemill.engines.local.engine import LocalEngine
-from lakemill.predict import incremental
+from lakemill.predict import incremental, modes, upserts
 from lakemill.predict.incremental import Slices, following
 from lakemill.predict.modes import MODES
 from lakemill.predict.preparing import prepare
@@ -202,14 +202,11 @@ def test_a_copy_of_the_output_with_as_many_commits_is_told_from_it(world: World)
 
 
 @pytest.mark.parametrize(
-    ("place", "step"), [(incremental, "write_note"), (incremental, "write_quarantine"), (Checkpoint, "finish")]
+    ("place", "step"), [(incremental, "write_note"), (incremental, "copy_batch"), (Checkpoint, "finish")]
 )
 def test_a_batch_that_was_committed_before_a_crash_is_not_committed_again(
     world: World, monkeypatch: pytest.MonkeyPatch, place: object, step: str
 ) -> None:
-    def die(*_: object) -> None:
-        raise Killed
-
     with monkeypatch.context() as crash:
         crash.setattr(place, step, die)
         with pytest.raises(Killed):
@@ -217,6 +214,128 @@ def test_a_batch_that_was_committed_before_a_crash_is_not_committed_again(
     assert len(world.found()) == len(world.rows)
     assert predict_table(world.config(), progress=world.said.append).rows == 0
     assert any("was committed by the last run already" in line for line in world.said)
+    world.judge()
+
+
+@pytest.mark.parametrize("mode", ["incremental", "full", "missing", "where", "retry", "change_column"])
+def test_an_undone_run_that_a_restore_brings_back_has_its_copies_in_the_quarantine_again(
+    tmp_path: Path, mode: str
+) -> None:
+    world = World(tmp_path, next_x=3)  # the first row fails
+    follows = {"source__changes": "upsert", "source__change_column": "x"} if mode == "change_column" else {}
+    world.append(chance())
+    undone = predict_table(world.config(**follows))
+    undo_run(world.config(), undone.run_id)
+    assert world.copies() == {}
+    DeltaTable(world.output).restore(DeltaTable(world.output).version() - 1)
+    again(world, mode, **follows)
+    assert world.copies()[3, "job", undone.run_id] == 1
+    assert set(world.copies().values()) == {1}
+
+
+@pytest.mark.parametrize("mode", ["full", "missing", "where", "retry", "change_column"])
+def test_copies_that_a_crash_left_out_are_made_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    world = World(tmp_path, next_x=3)
+    follows = {"source__changes": "upsert", "source__change_column": "x"} if mode == "change_column" else {}
+    world.append(chance())
+    if mode == "retry":
+        predict_table(world.config())
+    with monkeypatch.context() as crash:
+        crash.setattr(upserts if mode == "change_column" else modes, "write_quarantine", die)
+        with pytest.raises(Killed):
+            again(world, mode, **follows)
+    predict_table(world.config(**follows))
+    world.judge()
+
+
+def again(world: World, mode: str, **more: object) -> None:
+    if mode == "retry":
+        retry_errors(world.config())
+    elif mode == "where":
+        predict_table(world.config(mode="where", source__where="x >= 0"))
+    else:
+        predict_table(world.config(mode=mode if mode in MODES else "incremental", **more))
+
+
+def test_a_batch_that_is_scored_anew_after_a_restore_has_copies_though_its_number_had_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.append(chance())
+    predict_table(world.config())
+    before, world.next_x = DeltaTable(world.output).version(), 13
+    world.append(chance())
+    with monkeypatch.context() as crash:
+        crash.setattr(Checkpoint, "finish", die)
+        with pytest.raises(Killed):
+            predict_table(world.config())
+    DeltaTable(world.output).restore(before)
+    predict_table(world.config())
+    world.judge()
+
+
+def die(*_: object) -> None:
+    raise Killed
+
+
+def test_a_job_whose_commits_were_cleaned_from_the_log_of_its_output_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.append(chance())
+    predict_table(world.config())
+    world.other_job(chance())
+    clean(world.output, DeltaTable(world.output).version())
+    world.append(chance())
+    predict_table(world.config())
+    world.judge()
+
+
+def clean(table: str, version: int) -> None:
+    """Take the commits before a version out of a table's log, as Delta does after a month."""
+    DeltaTable(table).create_checkpoint()
+    for older in range(version):
+        Path(table, "_delta_log", f"{older:020d}.json").unlink()
+
+
+@pytest.mark.parametrize("mode", ["incremental", "where"])
+def test_rows_that_went_since_they_were_scored_are_told_where_the_log_of_the_source_was_cleaned(
+    tmp_path: Path, mode: str
+) -> None:
+    world = World(tmp_path)
+    for number in range(3):
+        world.append(chance())
+        if mode == "incremental" or not number:
+            again(world, mode)
+    clean(world.source, 2)
+    DeltaTable(world.source).delete("x = 0")
+    predict_table(world.config(mode="missing"), progress=world.said.append)
+    assert any(line.startswith("version 3 of the source changed or deleted rows") for line in world.said)
+    with pytest.raises(LakemillError, match=r"^\[SOURCE_CHANGED\]"):
+        predict_table(world.config())
+    assert job_status(world.config()).source_rows == len(world.rows) - 1
+
+
+def test_rows_of_any_file_of_the_first_snapshot_that_where_scored_are_scored_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _ in range(4):
+        world.append(chance())
+    again(world, "where")
+    world.append(chance())
+    assert predict_table(world.config(engine__max_bytes_per_trigger="1")).batches == 5
+    world.judge()
+
+
+def test_rows_of_any_version_that_where_scored_are_scored_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.append(chance())
+    predict_table(world.config())
+    for _ in range(3):
+        first = world.next_x
+        world.append(chance())
+        predict_table(world.config(mode="where", source__where=f"x >= {first}"))
+    world.append(chance())
+    assert predict_table(world.config(engine__max_bytes_per_trigger="1")).batches == 4
     world.judge()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.events import EVENTS, World, live
 
-EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "4"))
 OFTEN = ["append"] * 4 + ["run"] * 4 + ["undo", "where", "killed_run", "restore_output"]
 SEQUENCE = st.lists(st.sampled_from([*OFTEN, *sorted(EVENTS)]), max_size=12)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
@@ -94,4 +96,41 @@ def test_what_is_made_of_rows(rows: LocalRows, room: Room, kind: str, tmp_path: 
 def test_given_pieces_are_worked_on_apart(room: Room) -> None:
     rows = given(room, pa.table({"id": [1, 2, 3]}), [0, 1, 0])
     made = list(rows.map(double, pa.schema([("twice", pa.int64())])).make(str(room.scratch)))
-    assert sorted(piece.rows for piece in made) == [1, 2]
+    assert sorted(piece.rows for piece in made if piece.rows) == [1, 2]
+
+
+def double_few(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in double(batches):
+        yield batch
+        if batch.num_rows > 2:
+            raise MemoryError
+
+
+def test_pieces_of_threads_share_a_file_without_the_rows_of_attempts_that_failed(room: Room) -> None:
+    rows = given(room, pa.table({"id": range(40)}), [number // 10 for number in range(40)])
+    made = rows.map(double_few, pa.schema([("twice", pa.int64())])).make(str(room.scratch), batch_rows=8)
+    files = [piece.file for piece in made if piece.file is not None]
+    assert [file.rows for file in files] == [40]
+    assert sorted(pq.read_table(files[0].path)["twice"].to_pylist()) == list(range(0, 80, 2))
+
+
+def test_a_piece_for_which_memory_was_short_is_done_again_and_costs_the_others_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that fills the file encodes what others gave, too: theirs are done and told, and must not go."""
+    rows = given(room, pa.table({"id": range(60)}), [number // 8 for number in range(60)])
+    monkeypatch.setattr("lakemill.engines.local.gathering.GROUP_ROWS", 20)
+    refused: list[int] = []
+    write_table = pq.ParquetWriter.write_table
+
+    def short_once(self: pq.ParquetWriter, table: pa.Table, **options: Any) -> None:
+        if not refused:
+            refused.append(table.num_rows)
+            raise pa.ArrowMemoryError("malloc of size 64 failed")
+        write_table(self, table, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", short_once)
+    made = rows.map(double, pa.schema([("twice", pa.int64())])).make(str(room.scratch), batch_rows=8)
+    found = pa.concat_tables(pq.read_table(piece.file.path) for piece in made if piece.file is not None)
+    assert refused, "the fault must happen"
+    assert sorted(found["twice"].to_pylist()) == list(range(0, 120, 2))

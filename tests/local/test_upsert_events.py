@@ -20,7 +20,7 @@ from lakemill import LakemillError, PredictConfig, predict_table
 # Not as a module of `tests`: each run looks at all files of its function's package.
 sys.path.insert(0, str(Path(__file__).parent))
 
-EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("LAKEMILL_EXAMPLES", "12"))
 FEED = {"delta.enableChangeDataFeed": "true"}
 KEYS = st.one_of(st.integers(0, 5), st.none())
 EVENTS = st.lists(

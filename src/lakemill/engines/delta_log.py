@@ -145,6 +145,10 @@ class DeltaLog:
         """Return the commits' files that were not cleaned up."""
         return [file for file in self._files() if _is_commit(file)]
 
+    def oldest_commit(self) -> int | None:
+        """Return the oldest version whose commit was not cleaned up; None if there is no log."""
+        return min(map(_version, self.commit_files()), default=None)
+
     def content(self, version: int) -> bytes | None:
         """Return a commit's file as it is; None if there is none yet, or it was cleaned up."""
         store, folder = self._folder()

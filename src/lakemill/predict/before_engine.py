@@ -7,6 +7,7 @@ from lakemill.engines import table_names
 from lakemill.engines.delta_log import DeltaLog
 from lakemill.pipelines import registry
 from lakemill.pipelines.planning import look_at_check
+from lakemill.predict.by_row import where_problems
 from lakemill_udfs.files import local_path
 from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.steps.functions import import_function
@@ -39,8 +40,10 @@ def check_before_engine(config: PredictConfig) -> None:
     Raises:
         TableError: ``TABLE_NOT_FOUND``.
         ModelError: ``MODEL_NOT_FOUND``.
-        ConfigError: ``FUNCTION_NOT_FOUND``, or a check that does not parse.
+        ConfigError: ``FUNCTION_NOT_FOUND``, ``WHERE_NOT_BY_ROW``, or a check that does not parse.
     """
+    for problem in where_problems(config):
+        raise problem
     if config.ingest is None:  # else the table may be made by the job itself
         table_names.check_path(config.source.table)
     for uri in local_models(config.pipeline):

@@ -11,14 +11,14 @@ from typing import Unpack
 import pyarrow as pa
 
 from lakemill.config.predict import PredictConfig
-from lakemill.engines.engine import Engine, Layout, Transaction, opened
+from lakemill.engines.engine import Engine, Layout, opened
 from lakemill.engines.output_rules import rule_problems
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.schemas import lacks_fields, unlike_fields, widened
 from lakemill.engines.table_names import not_delta
 from lakemill.predict.keys import check_keys
 from lakemill.predict.ownership import check_predictions
-from lakemill.predict.run import Committed, Origin, Run, own_rows
+from lakemill.predict.run import Committed, Origin, Run
 from lakemill_udfs.errors import TableError, TooManyErrorsError
 
 MOST_BOUNDED = 32
@@ -174,37 +174,6 @@ def check_output(role: str, table: str, present: pa.Schema, wanted: pa.Schema) -
             hint="give the new predictions a table of their own; or make this one anew, other jobs' rows too, with "
             "`lakemill predict --mode full --replace-table`, which asks first.",
         )
-
-
-def write_quarantine(
-    engine: Engine, config: PredictConfig, condition: str, transaction: Transaction | None = None
-) -> None:
-    """Copy the committed rows with errors into the quarantine table, with a transaction of their own.
-
-    Args:
-        engine: Where the job runs.
-        config: The job; without ``quarantine.table`` nothing is done.
-        condition: SQL that selects the batch in the predictions.
-        transaction: Delta's ids.
-    """
-    if config.quarantine.table is not None:
-        rows = engine.rows(opened(engine, config.output.table)).where(condition).where("error IS NOT NULL")
-        engine.append(rows, config.quarantine.table, transaction)
-
-
-def renew_quarantine(engine: Engine, config: PredictConfig) -> None:
-    """Bring the quarantine in line with the predictions, after these went back to an earlier state.
-
-    Args:
-        engine: Where the job runs.
-        config: The job; without ``quarantine.table`` nothing is done.
-    """
-    table = config.quarantine.table
-    if table is None or engine.snapshot(table) is None:
-        return
-    own = own_rows(config)
-    failed = engine.rows(opened(engine, config.output.table)).where(own).where("error IS NOT NULL")
-    engine.replace(failed, table, own)
 
 
 def now_utc() -> datetime:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lakemill.engines.engine import Following, Slice, Transaction
+from lakemill.engines.engine import Following, Slice
 from lakemill.engines.marks import mark_of
 from lakemill.engines.positions import Position
 from lakemill.engines.relations import Rows, Scored
-from lakemill.engines.sql import all_equal
-from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.commits import commit
 from lakemill.predict.keys import check_keys
 from lakemill.predict.model_updates import ModelUpdates
 from lakemill.predict.moved_columns import check_columns
 from lakemill.predict.progress import Note, source_replaced
+from lakemill.predict.quarantine import copy_batch
 from lakemill.predict.rescore import Rescoring
 from lakemill.predict.resuming import check_job, is_current, moved, resume, write_note
 from lakemill.predict.run import Committed, Origin, Run
@@ -101,23 +101,20 @@ class Slices:
         """Score and commit one slice."""
         self.look_for_models()
         self.look_at_source()
-        run, config = self.run, self.run.config
-        query_id, end = self.run.checkpoint.query_id(), self._end(piece)
-        batch_rows = all_equal({"metadata.query_id": str(query_id), "metadata.batch_id": piece.batch_id})
+        run, query_id, end = self.run, self.run.checkpoint.query_id(), self._end(piece)
         if self.note.done is not None and end <= self.note.done:
             run.tell(f"batch {piece.batch_id} was committed by the last run already")
-        else:
-            began = time.perf_counter()
-            batch = self._score(self._to_do(piece), piece, query_id, end)
-            run.result.add(batch, piece.batch_id, piece.version)
-            run.tell(
-                f"batch {piece.batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
-                f"source version {piece.version}{self._measures(piece, batch, time.perf_counter() - began)}"
-            )
-            self.note = moved(self.note, run, end)
-            write_note(run, self.note)
-        quarantine = Transaction(f"{config.name}/{query_id}/quarantine", piece.batch_id)
-        write_quarantine(run.engine, config, batch_rows, quarantine)
+            return
+        began = time.perf_counter()
+        batch = self._score(self._to_do(piece), piece, query_id, end)
+        run.result.add(batch, piece.batch_id, piece.version)
+        run.tell(
+            f"batch {piece.batch_id}: committed {batch.rows} rows, {batch.rows_error} with errors, "
+            f"source version {piece.version}{self._measures(piece, batch, time.perf_counter() - began)}"
+        )
+        self.note = moved(self.note, run, end)
+        write_note(run, self.note)
+        copy_batch(run, query_id, piece.batch_id, batch.rows_error)
 
     def look_at_source(self) -> None:
         """Make sure that the source is still the table that was read so far.

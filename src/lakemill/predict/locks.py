@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs
+
 from lakemill.config.predict import PredictConfig
 from lakemill.predict.progress import checkpoint_of
 from lakemill_udfs.errors import RunError, TableError
@@ -31,7 +33,8 @@ HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 POLL_SECONDS = 1.0
 SETTLE_SECONDS = 0.05
-"""Of two runs that find no lock at the same time, the one that wrote it last has it: each looks again after this."""
+"""Of two runs that take a lock at the same time, where none can be made whole and at once (object stores, a dead run's
+lock in its place), the one that wrote it last has it: each looks again after this."""
 
 
 @contextmanager
@@ -55,6 +58,10 @@ def hold(config: PredictConfig, tell: Callable[[str], None], *, wait: bool = Fal
     told = False
     while True:
         other = _read(path)
+        if other is None:
+            if _make(path, own):
+                break
+            other = _read(path)  # another run was faster, or the storage has no such thing
         if other is not None and not is_alive(other):
             left = f"that a dead run left (process {other['pid']} on {other['host']})" if other else "that is damaged"
             tell(f"taking over the lock {left}")
@@ -125,6 +132,26 @@ def _beat(path: str, own: dict[str, Any], done: threading.Event) -> None:
             _write(path, own)
         except TableError as error:  # a full disk may be free again at the next beat
             logger.warning("%s", error)
+
+
+def _make(path: str, own: dict[str, Any]) -> bool:
+    """Make a lock whole and at once, as one of several runs can on this machine's disks; return whether it is made.
+
+    Raises:
+        TableError: ``OUTPUT_NOT_WRITABLE`` if there is no place for it.
+    """
+    store, inside = filesystem(path)
+    if not isinstance(store, fs.LocalFileSystem):
+        return False
+    whole = f"{path}.{own['id']}"
+    _write(whole, own)
+    try:
+        os.link(filesystem(whole)[1], inside)
+    except OSError:
+        return False
+    finally:
+        store.delete_file(filesystem(whole)[1])
+    return True
 
 
 def _write(path: str, own: dict[str, Any]) -> None:

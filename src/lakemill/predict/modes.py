@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from lakemill.engines.engine import Watch
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import all_equal
-from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.commits import commit
 from lakemill.predict.incremental import Slices, following, is_up_to_date
 from lakemill.predict.keys import check_keys
+from lakemill.predict.quarantine import write_quarantine
 from lakemill.predict.resuming import (
     changed_by,
     check_job,
@@ -19,7 +20,7 @@ from lakemill.predict.resuming import (
     truth_of,
     whole_position,
 )
-from lakemill.predict.run import Origin, Run, own_rows, rows_of_run
+from lakemill.predict.run import FAILED, Origin, Run, own_rows, rows_of_run
 from lakemill.predict.upserts import run_change_column
 from lakemill_udfs.errors import ConfigError
 from lakemill_udfs.plan import SourcePosition
@@ -40,11 +41,11 @@ def run_full(run: Run) -> None:
     has_versions = run.source.snapshot.kind == "delta"
     version, position = (run.source.snapshot.version, whole_position(run)) if has_versions else (None, None)
     batch = commit(run, run.source.rows, write, anew=True, keep=False, source_version=version, position=position)
-    if has_versions:
-        note_whole(run)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
     write_quarantine(engine, config, rows_of_run(run.result.run_id))
+    if has_versions:
+        note_whole(run)
 
 
 def run_incremental(run: Run) -> None:
@@ -117,7 +118,7 @@ def run_missing(run: Run) -> None:
 def run_retry(run: Run) -> None:
     """Score the rows whose prediction is an error again; how far incremental runs are stays as it is."""
     check_table(run)
-    failed = run.predictions("error IS NOT NULL")
+    failed = run.predictions(FAILED)
     _replace(run, run.source.rows.only(failed, run.source.key))
 
 

@@ -18,6 +18,7 @@ from lakemill.pipelines.resolving import Resolved, resolve, resolve_uri
 from lakemill.predict.cascades import with_thresholds
 from lakemill.predict.challengers import remember
 from lakemill.predict.commits import prepare_output
+from lakemill.predict.quarantine import complete_quarantine
 from lakemill.predict.run import PredictResult, Progress, Run, state_of
 from lakemill.predict.source import Source, open_source, passed_columns
 from lakemill_udfs.models.model import ModelSpec
@@ -73,7 +74,10 @@ def prepare(
     is_new = output and prepare_output(engine, config, schema, replaces_table=replaces_table)
     result = PredictResult(config.name, run_id, config.mode, config.output.table, plan.pipeline.version)
     state = state_of(engine, config, replaces_table=replaces_table) if output else None
-    return Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table, state)
+    run = Run(config, engine, source, plan, schema, result, tell, is_new, replaces_table, state)
+    if output:
+        complete_quarantine(run)
+    return run
 
 
 def named_models(models: Sequence[ModelSpec]) -> str:

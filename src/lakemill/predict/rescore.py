@@ -13,7 +13,8 @@ from lakemill.engines.engine import opened
 from lakemill.engines.relations import Rows, Scored
 from lakemill.engines.sql import all_equal, sql_text
 from lakemill.predict.challengers import Remade, remade
-from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.commits import commit
+from lakemill.predict.quarantine import write_quarantine
 from lakemill.predict.run import Origin, Run
 from lakemill.predict.source import kept_rows
 

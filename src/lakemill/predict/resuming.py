@@ -13,10 +13,10 @@ from typing import Any
 from lakemill.config.predict import PredictConfig
 from lakemill.engines.checkpoint import Checkpoint
 from lakemill.engines.conditional import TableState
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.engine import opened
 from lakemill.engines.marks import Mark, commits_from, mark_of
 from lakemill.engines.positions import Position
-from lakemill.predict.commits import renew_quarantine
 from lakemill.predict.progress import (
     NOTE,
     Note,
@@ -26,6 +26,7 @@ from lakemill.predict.progress import (
     source_of,
     source_replaced,
 )
+from lakemill.predict.quarantine import renew_quarantine
 from lakemill.predict.run import POSITION_COLUMNS, Run, own_rows
 from lakemill_udfs.errors import RunError
 from lakemill_udfs.plan import SourcePosition
@@ -182,7 +183,9 @@ def _check_loose(run: Run, truth: Truth) -> None:
 
 
 def changed_by(run: Run, truth: Truth) -> int | None:
-    """Return the first version of the source that changed or deleted rows since the job scored its oldest ones.
+    """Return the first version of the source that changed or deleted rows that the job has scored.
+
+    Up to where it has followed the source there is none: a job that only appends stops at the first one.
 
     Args:
         run: What it needs.
@@ -192,11 +195,12 @@ def changed_by(run: Run, truth: Truth) -> int | None:
         None if there is none, as far as the source's log goes back.
     """
     began = [] if truth.loose_from is None else [truth.loose_from + 1]
-    if truth.first is not None:
-        began.append(truth.first.version + truth.first.is_snapshot)
-    if not began:
+    if truth.position is not None:
+        began.append(truth.position.version + truth.position.is_snapshot)
+    oldest = DeltaLog(run.source.location).oldest_commit()
+    if not began or oldest is None:
         return None
-    after = commits_from(run.source.location, min(began), "")
+    after = commits_from(run.source.location, max(min(began), oldest), "")
     versions = (one.mark.version for one in after if one.has_removed)
     first = next(versions, None)
     return None if first is None or first > run.source.snapshot.version else first

@@ -209,6 +209,14 @@ def rows_of_run(run_id: str) -> str:
     return all_equal({"metadata.run_id": run_id})
 
 
+def rows_of_batch(query_id: str | None, batch_id: int) -> str:
+    """Return SQL that is true for the rows of an incremental batch."""
+    return all_equal({"metadata.query_id": str(query_id), "metadata.batch_id": batch_id})
+
+
+FAILED = "error IS NOT NULL"
+"""SQL that is true for predictions that are errors."""
+
 POSITION_COLUMNS = ("metadata.position", "metadata.source_version")
 
 

@@ -13,6 +13,7 @@ from lakemill.engines.relations import Rows, Snapshot
 from lakemill.engines.reserved_columns import reserved_columns
 from lakemill.engines.schemas import type_text
 from lakemill.engines.table_names import not_delta
+from lakemill.predict.by_row import where_problems
 from lakemill_udfs.errors import ConfigError, TableError
 
 
@@ -42,8 +43,8 @@ def open_source(config: PredictConfig, engine: Engine) -> Source:
     Raises:
         TableError: ``TABLE_NOT_FOUND``, ``TABLE_VERSION``, ``COLUMN_MISSING``, ``KEY_TYPE``,
             ``SOURCE_NOT_DELTA`` if only ``full`` could score it.
-        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``KEY_MISSING`` without a key,
-            ``COLUMN_RESERVED``.
+        ConfigError: ``WHERE_INVALID`` if the predicate does not parse or does not fit, ``WHERE_NOT_BY_ROW``,
+            ``KEY_MISSING`` without a key, ``COLUMN_RESERVED``.
     """
     snapshot = opened(engine, config.source.table)
     asked = config.source.version
@@ -105,6 +106,7 @@ def source_problems(config: PredictConfig, schema: pa.Schema) -> Iterator[Config
                 f"source '{table}' has no column '{name}'; it has: {', '.join(columns)}.",
                 hint="source.key, source.columns and engine.group_by name columns of the source.",
             )
+    yield from where_problems(config, columns)
     follows_feed = config.source.changes == "upsert" and config.source.change_column is None
     feed = "source.changes: upsert reads it" if follows_feed else None
     yield from reserved_columns(schema, table, feed=feed)

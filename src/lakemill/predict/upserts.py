@@ -12,9 +12,10 @@ from lakemill.engines import table_names
 from lakemill.engines.engine import Transaction, opened
 from lakemill.engines.positions import Position
 from lakemill.engines.relations import Rows, Scored
-from lakemill.predict.commits import commit, write_quarantine
+from lakemill.predict.commits import commit
 from lakemill.predict.keys import check_keys
 from lakemill.predict.progress import Note
+from lakemill.predict.quarantine import write_quarantine
 from lakemill.predict.resuming import check_job, is_current, note_whole
 from lakemill.predict.run import Committed, Origin, Run, rows_of_run
 from lakemill.predict.source import kept_rows

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from lakemill import LakemillError, PredictConfig
+from lakemill.predict import incremental
 from tests.both.on import On
 from tests.chaos.lake import Verdict, add_rows, config, judge, make_lake
 
@@ -36,17 +37,33 @@ def changed(lake: Path, **values: object) -> PredictConfig:
 def test_rows_that_fail_only_in_the_first_attempt_are_in_both_tables_or_in_none(
     lake: Path, on: On, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lakemill.predict import incremental
-
     (lake / "life").write_text("1")  # number 3 fails
     with monkeypatch.context() as first:
-        first.setattr(incremental, "write_quarantine", _fail)
+        first.setattr(incremental, "copy_batch", _fail)
         with pytest.raises(LakemillError, match="before the derived tables"):
             on.predict(config(lake))
     (lake / "life").write_text("2")  # and would not fail now
     on.predict(config(lake))
     assert judge(lake) == NOTHING_WRONG
-    assert DeltaTable(lake / "quarantine").to_pyarrow_table()["number"].to_pylist() == [3]
+    assert copies(lake) == [3]
+
+
+def test_an_undone_run_that_a_restore_brings_back_has_its_copies_again(lake: Path, on: On) -> None:
+    (lake / "life").write_text("1")  # numbers that end with 3 fail
+    on.predict(config(lake))
+    add_rows(lake)
+    undone = on.predict(config(lake))
+    version = DeltaTable(lake / "predictions").version()
+    assert on.undo(config(lake), undone.run_id) == 12
+    assert copies(lake) == [3]
+    DeltaTable(lake / "predictions").restore(version)
+    assert on.predict(config(lake)).rows == 0
+    assert copies(lake) == [3, 13, 23]
+    assert judge(lake) == NOTHING_WRONG
+
+
+def copies(lake: Path) -> list[int]:
+    return sorted(DeltaTable(lake / "quarantine").to_pyarrow_table()["number"].to_pylist())
 
 
 def _fail(*_: object) -> None:

@@ -58,6 +58,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("COLUMN_TYPE", {"pipeline__steps": [{"image": {"column": "label", "size": [8, 8]}}]}, "needs 'label' as binary"),
     ("WHERE_INVALID", {"source__where": "number >>> 3"}, "source.where does not fit the table"),
     ("WHERE_INVALID", {"source__where": "nmber > 3"}, "source.where does not fit the table"),
+    ("WHERE_NOT_BY_ROW", {"source__where": "current_timestamp() > '2020-01-01'"}, "has current_timestamp():"),
+    ("WHERE_NOT_BY_ROW", {"mode": "missing", "source__where": "number IN (SELECT 1)"}, "has a subquery:"),
+    ("WHERE_NOT_BY_ROW", {"mode": "where", "source__where": "number > 1 -- all"}, "has a comment:"),
     (
         "MODEL_NOT_FOUND",
         {"pipeline__steps": [IMAGE_STEP, {"model": {"uri": "{lake}/modle.onnx"}}]},

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from lakemill import ConfigError, PredictConfig
+from lakemill import ConfigError, PredictConfig, predict_stream
 from tests.both.on import On
 
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -41,6 +41,28 @@ def test_a_name_that_something_else_has_is_refused(tmp_path: Path, on: On, name:
     with pytest.raises(ConfigError, match=rf"^\[COLUMN_RESERVED\] '.*source' has a column '{name}'"):
         on.predict(job(tmp_path, name if key else "id", source__changes="upsert"))
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("name", [*OF_THE_FEED, *OURS])
+def test_a_stream_refuses_it_at_its_start(tmp_path: Path, on: On, name: str) -> None:
+    columns = {"id": [1, 2], "x": [1.0, 2.0], name: [1, 2]}
+    write_deltalake(tmp_path / "source", pa.table(columns), configuration=FEED)
+    stream = on.job(job(tmp_path, "id", source__changes="upsert", trigger="available_now"))
+    with pytest.raises(ConfigError, match=rf"^\[COLUMN_RESERVED\] '.*source' has a column '{name}'"):
+        predict_stream(stream, on.session)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("name", [OF_THE_FEED[0], OURS[0]])
+def test_a_stream_refuses_it_at_a_start_after_it_was_added(tmp_path: Path, on: On, name: str) -> None:
+    write_deltalake(tmp_path / "source", pa.table({"id": [1, 2], "x": [1.0, 2.0]}), configuration=FEED)
+    stream = on.job(job(tmp_path, "id", source__changes="upsert", trigger="available_now"))
+    assert predict_stream(stream, on.session).rows == 2
+    more = pa.table({"id": [3], "x": [3.0], name: [7]})
+    write_deltalake(tmp_path / "source", more, mode="append", schema_mode="merge")
+    with pytest.raises(ConfigError, match=rf"^\[COLUMN_RESERVED\] '.*source' has a column '{name}'"):
+        predict_stream(stream, on.session)
+    assert len(DeltaTable(tmp_path / "output").to_pyarrow_table()) == 2
 
 
 @pytest.mark.parametrize("name", OF_THE_FEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_the_lock_of_a_dead_run_is_taken_over(lake: Path) -> None:
     lock.write_text(json.dumps(far))
     with hold(config, said.append):
         assert len(said) == 2
+
+
+def test_one_of_many_runs_that_begin_together_has_the_lock(lake: Path) -> None:
+    config, together, refused = digits_job(lake), threading.Barrier(8), threading.Semaphore(0)
+
+    def begin() -> None:
+        together.wait()
+        try:
+            with hold(config, print):
+                for _ in range(7):
+                    assert refused.acquire(timeout=60)
+        finally:
+            refused.release()
+
+    assert at_once(*[begin] * 8) == ["JOB_RUNNING"] * 7
+    assert not list((lake / "predictions_checkpoint").iterdir())
 
 
 @pytest.mark.parametrize(

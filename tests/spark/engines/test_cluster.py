@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
@@ -133,6 +134,7 @@ def test_a_session_runs_a_job_more_than_once(cluster: Cluster, spark: SparkSessi
     assert [row["out"]["y"] for row in rows] == [7.0] * 6
 
 
+@pytest.mark.matrix  # test_crashes.py kills workers, and each file of kills the driver
 def test_an_executor_that_is_killed_is_replaced(tmp_path: Path, cluster: Cluster) -> None:
     make_lake(tmp_path)
     # A worker's parent is PySpark's daemon, and the daemon's is the executor.
@@ -173,6 +175,7 @@ print("SENT", sum(name.startswith("lakemill-model") for names in _SENT.values() 
 """
 
 
+@pytest.mark.matrix  # tests/both/predict/test_keyed.py asks the same of one machine
 def test_a_thousand_models_of_keys_travel_in_one_archive(cluster: Cluster, tmp_path: Path) -> None:
     """Each executor loads those of its rows' keys, once."""
     (tmp_path / "models").mkdir()

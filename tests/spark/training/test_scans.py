@@ -31,7 +31,7 @@ FROM RANGE(0, 60, 1, 2)
 """
 
 
-@pytest.fixture(scope="module", params=["as written", "with rows deleted"])
+@pytest.fixture(scope="module", params=[pytest.param("as written", marks=pytest.mark.matrix), "with rows deleted"])
 def table(request: pytest.FixtureRequest, _spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("scans") / "a table")
     rows = _spark.sql(ROWS).write.format("delta").partitionBy("part")

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from lakemill.engines.reserved_columns import FEED_COLUMNS
 from lakemill.pipelines.pipeline import Pipeline
 from lakemill_udfs.errors import ConfigError, LakemillError, RowError, RunError, TableError
+from lakemill_udfs.plan import RESERVED
 from lakemill_udfs.steps.declared import Check, FormatStep, ImageStep, ModelStep, PythonStep
 from lakemill_udfs.tensors.columns import write_tensor
 from lakemill_udfs.tensors.spec import TensorSpec, arrow_tensors
@@ -34,6 +36,18 @@ BRIGHTNESS = [[20 * number / 255 * 2] for number in range(4)]
 SHAPE = {"y": {"dtype": "float64", "shape": [3, 2]}}
 SQUARES = Pipeline((PythonStep("tests.unit.features:double", SHAPE, {"x": "x"}),))
 DOUBLED = Pipeline((function("double", {"y": {"dtype": "float64"}}),), (Check("large", "out.y > 3"),))
+
+
+@pytest.mark.parametrize("name", [*RESERVED, *FEED_COLUMNS, "__lakemill_row", "out_shadow", "in.x"])
+def test_names_that_tables_have_for_their_own_are_names_here(name: str, tmp_path: Path) -> None:
+    """A result has the data's columns as ``in.<name>``, so no column of it meets one of Lakemill's or Delta's."""
+    table = pa.table({"x": [1.0, 2.0], name: ["a", "b"]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    results = [DOUBLED.infer(table).to_pylist(), DOUBLED.infer(table.to_pandas()).to_dict("records")]
+    for result in (*results, DOUBLED.infer(tmp_path / "rows.parquet").to_pylist()):
+        assert [(row["out.y"], row[f"in.{name}"], row["in.x"]) for row in result] == [(2, "a", 1), (4, "b", 2)]
+    of_dict = DOUBLED.infer({"x": [1.0, 2.0], name: ["a", "b"]})
+    assert (list(of_dict["out.y"]), list(of_dict[f"in.{name}"])) == ([2, 4], ["a", "b"])
 
 
 def test_arrow_pandas_and_dicts_give_the_same_and_come_back_as_they_are() -> None:

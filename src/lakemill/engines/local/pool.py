@@ -7,20 +7,22 @@ one item at a time, and says what it did as events in one queue, which the calle
 from __future__ import annotations
 
 import queue
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from lakemill.engines.local.process_worker import ProcessWorker
+from lakemill.engines.local.thread_worker import ThreadWorker
 from lakemill_udfs.errors import RunError
-from lakemill_udfs.failures import worker_failure
 
 ATTEMPTS = 5
 """Tries of one item, each with half the batch of the one before."""
 
-LAST_WAIT_SECONDS = 5.0
-"""For threads to end the batch they are at, once nobody waits for it."""
+ALONE_SECONDS = 0.5
+"""That a thread of this process works before there are others: to start one takes twice as long."""
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -55,16 +57,15 @@ class Workers:
         count: How many at most.
         threads: Threads that each may use inside a model: the cores, divided by the workers.
         reason: Why so, in a few words for the plan.
+        begins_here: Whether a thread of this process begins, and goes on until processes are there, if the work is not
+            done by then.
     """
 
     kind: Kind
     count: int
     threads: int
     reason: str = ""
-
-
-class _Stopped(Exception):  # noqa: N818 -- no error: the thread is told to end
-    pass
+    begins_here: bool = False
 
 
 @dataclass
@@ -75,46 +76,12 @@ class _Attempt(Generic[Item, Result]):
     told: int = 0
 
 
-class _ThreadWorker:
-    """Does one item at a time in a thread of this process."""
-
-    def __init__(self, events: queue.SimpleQueue[Any]) -> None:
-        self._events = events
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="lakemill-worker")
-        self._thread.start()
-
-    def _run(self) -> None:
-        while (task := self._inbox.get()) is not None:
-            work, item = task
-            try:
-                self._events.put(("done", self, work(item, self._tell)))
-            except _Stopped:
-                return
-            except MemoryError:
-                self._events.put(("died", self, "ran out of memory"))
-            except Exception as error:  # whatever it is, the caller's thread raises it
-                self._events.put(("failed", self, worker_failure(error)))
-
-    def _tell(self, rows: int) -> None:
-        if self._stopped.is_set():
-            raise _Stopped
-        self._events.put(("rows", self, rows))
-
-    def give(self, work: Any, item: Any) -> None:
-        self._inbox.put((work, item))
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._inbox.put(None)
-
-    def join(self) -> None:
-        self._thread.join(LAST_WAIT_SECONDS)
-
-
 def run(
-    work: Work[Item, Result], items: Iterable[Item], workers: Workers, on_rows: Tell | None = None
+    work: Work[Item, Result],
+    items: Iterable[Item],
+    workers: Workers,
+    on_rows: Tell | None = None,
+    here: Work[Item, Result] | None = None,
 ) -> Iterator[Result]:
     """Do some work with each item; yield results as they come.
 
@@ -127,6 +94,7 @@ def run(
         items: With what; taken one by one.
         workers: How many, and threads or processes.
         on_rows: Told of rows done, in the caller's thread; less than 0 for those of an attempt that was lost.
+        here: The same work for a thread of this process, which begins where ``workers`` says so.
 
     Raises:
         LakemillError: what a worker raised, ``WORKER_FAILED`` if that was no error of ours, ``WORKER_DIED`` if one died
@@ -134,29 +102,48 @@ def run(
     """
     if workers.kind == "threads":
         work.prepare()
-    crew: _Crew[Item, Result] = _Crew(workers, on_rows or (lambda _: None))
+    here = here if workers.begins_here else None
+    crew: _Crew[Item, Result] = _Crew(workers, on_rows or (lambda _: None), work, iter(items), here)
     try:
-        yield from crew.run(work, items)
+        yield from crew.run()
     finally:
         crew.end()
 
 
 @dataclass
 class _Crew(Generic[Item, Result]):
+    """Workers at their work.
+
+    Args:
+        workers: How many and which.
+        on_rows: Told of rows done.
+        work: What is done.
+        waiting: With what.
+        here: The same for ``first``, a thread of this process that begins; None without one, and once the processes
+            that are ``coming`` are there.
+    """
+
     workers: Workers
     on_rows: Tell
+    work: Work[Item, Result]
+    waiting: Iterator[Item]
+    here: Work[Item, Result] | None
     events: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     busy: dict[Any, _Attempt[Item, Result]] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
+    first: ThreadWorker | None = None
+    coming: set[Any] = field(default_factory=set)
+    patience: float | None = None
 
-    def run(self, work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
-        waiting = iter(items)
-        for item in waiting:
-            self._start(_Attempt(item, work))
-            if len(self.busy) == self.workers.count:
-                break
+    def run(self) -> Iterator[Result]:
+        if self.here is not None:
+            self.first, self.patience = ThreadWorker(self.events), time.monotonic() + ALONE_SECONDS
+            self._go_on(self.first)
+        else:
+            for item in islice(self.waiting, self.workers.count):
+                self._start(_Attempt(item, self.work))
         while self.busy:
-            event, worker, payload = self.events.get()
+            event, worker, payload = self._next_event()
             if event == "rows":
                 self.busy[worker].told += payload
                 self.on_rows(payload)
@@ -165,27 +152,55 @@ class _Crew(Generic[Item, Result]):
             elif event == "died":
                 self._again(worker, payload)
             else:
-                del self.busy[worker]
-                self.idle.append(worker)
-                for item in waiting:
-                    self._start(_Attempt(item, work))
-                    break
-                yield payload
+                is_result = self.busy.pop(worker, None) is not None
+                self._go_on(worker)
+                if is_result:
+                    yield payload
 
-    def _start(self, attempt: _Attempt[Item, Result]) -> None:
-        if not self.idle:
+    def _next_event(self) -> Any:
+        """Wait for what a worker says; once the thread has worked alone for a while, call for processes."""
+        if self.patience is not None:
+            try:
+                return self.events.get(timeout=max(0.0, self.patience - time.monotonic()))
+            except queue.Empty:
+                self.patience = None
+                for _ in range(self.workers.count):
+                    worker = ProcessWorker(self.events, self.workers.threads)
+                    self.coming.add(worker)
+                    worker.give(partial(_come, self.work), None)
+        return self.events.get()
+
+    def _go_on(self, worker: Any) -> None:
+        """Give a worker that is free the next item; the thread only as long as no process is there."""
+        if worker in self.coming:
+            self.coming.remove(worker)
+            self.here = None
+        is_first = worker is self.first
+        if not is_first:
+            self.idle.append(worker)
+        work = self.here if is_first else self.work
+        if work is None:
+            return
+        for item in islice(self.waiting, 1):
+            self._start(_Attempt(item, work), worker if is_first else None)
+
+    def _start(self, attempt: _Attempt[Item, Result], worker: Any = None) -> None:
+        if worker is None and not self.idle:
             is_thread = self.workers.kind == "threads"
             self.idle.append(
-                _ThreadWorker(self.events) if is_thread else ProcessWorker(self.events, self.workers.threads)
+                ThreadWorker(self.events) if is_thread else ProcessWorker(self.events, self.workers.threads)
             )
-        worker = self.idle.pop()
+        worker = worker or self.idle.pop()
         self.busy[worker] = attempt
         worker.give(attempt.work, attempt.item)
 
     def _again(self, worker: Any, how: str) -> None:
+        if worker in self.coming:
+            self.coming.remove(worker)  # the thread goes on without it
+            return
         attempt = self.busy.pop(worker)
         self.on_rows(-attempt.told)
-        if isinstance(worker, _ThreadWorker):
+        if isinstance(worker, ThreadWorker):
             self.idle.append(worker)
         smaller = attempt.work.smaller()
         if smaller is None or attempt.number == ATTEMPTS:
@@ -198,8 +213,13 @@ class _Crew(Generic[Item, Result]):
         self._start(_Attempt(attempt.item, smaller, attempt.number + 1))
 
     def end(self) -> None:
-        everyone = [*self.busy, *self.idle]
+        everyone = {*self.busy, *self.idle, *self.coming, *([self.first] if self.first is not None else [])}
         for worker in everyone:
             worker.stop()
         for worker in everyone:
             worker.join()
+
+
+def _come(work: Work[Any, Any], item: None, tell: Tell) -> None:
+    """Do what a process does before its first item."""
+    work.prepare()

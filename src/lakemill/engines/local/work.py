@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakemill.engines.local.gathering import Gathering
 from lakemill.engines.local.pieces import Piece
 from lakemill.engines.local.pool import Tell, Workers, run
 from lakemill.engines.local.reading import Scan, read_piece
@@ -33,10 +34,10 @@ PieceFunction = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class MadePiece:
-    """What came of a piece; the rows are in the file.
+    """What came of a piece.
 
     Args:
-        file: The result; None if there are no rows.
+        file: With its rows, or those of several small pieces; None where there are none, or they wait for others.
         rows: How many.
         rows_error: Of those, rows with an ``error``.
         tasks: What the task measured.
@@ -59,6 +60,8 @@ class PieceWork:
         folder: Where to write it: a table's own, or one for results that are merged from there.
         imports: Whether the user's functions are imported by the worker, as a process does: long after the plan was
             made, perhaps.
+        gathering: Where threads put the rows of small pieces; None where each piece is a file, as of processes, with
+            which rows in memory would be lost.
     """
 
     scan: Scan
@@ -66,6 +69,7 @@ class PieceWork:
     schema: pa.Schema
     folder: str
     imports: bool = False
+    gathering: Gathering | None = None
 
     def prepare(self) -> None:
         """Load the models, which threads then share, and begin to load pandas, which they need only for results.
@@ -97,7 +101,9 @@ class PieceWork:
                     tasks += batch[TASK_COLUMN].drop_null().to_pylist()
                 writer.write(batch)
                 tell(batch.num_rows)
-        return MadePiece(writer.written, rows, rows_error, tuple(tasks))
+            small = writer.take() if self.gathering is not None else []
+        file = self.gathering.add(small) if self.gathering is not None and small else writer.written
+        return MadePiece(file, rows, rows_error, tuple(tasks))
 
     def smaller(self) -> PieceWork | None:
         """Return the same with half the model's batch; half the rows read at a time where there is no model."""
@@ -137,8 +143,13 @@ def make_pieces(
     first = list(islice(waiting, 2))
     if len(first) < 2:
         workers = Workers("threads", 1, processors())
-    work = replace(work, imports=workers.kind == "processes")
-    yield from run(work, chain(first, waiting), workers, on_rows)
+    is_apart = workers.kind == "processes"
+    gathering = Gathering(work.folder, work.schema)
+    here = replace(work, gathering=gathering)
+    work = replace(work, imports=True) if is_apart else here
+    yield from run(work, chain(first, waiting), workers, on_rows, here)
+    if (rest := gathering.rest()) is not None:
+        yield MadePiece(rest, 0, 0)
 
 
 _IMPORTED: set[str] = set()
@@ -177,5 +188,6 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
     kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}
     for step, (kind, reason) in reasons.items():
         if step in kinds:
-            return Workers("processes" if kind == "processes" else "threads", count, 1, reason)
+            is_light = step is PythonStep and not plan.models
+            return Workers("processes" if kind == "processes" else "threads", count, 1, reason, is_light)
     return Workers("threads", count, 1, "there is no model to run")
