@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lakemill_udfs.models.frames import read_frame, write_frame
+from lakemill_udfs.models.frames import LendingFile, LentFrame, read_frame, write_frame
 from lakemill_udfs.tensors.ragged import from_rows
 
 IMAGES = np.arange(2 * 3 * 4 * 3, dtype="uint8").reshape(2, 3, 4, 3)
@@ -48,3 +48,20 @@ def test_its_memory_stays_while_the_arrays_do(tmp_path: Path) -> None:
     write_frame(tmp_path / "a", {"x": np.zeros(100_000, "int64")})
     read_frame(tmp_path / "a")
     np.testing.assert_array_equal(first, np.arange(100_000))
+
+
+def test_a_file_is_written_over_once_nobody_holds_its_arrays(tmp_path: Path) -> None:
+    lending, files = LendingFile(tmp_path / "a"), set()
+    for rows in (100_000, 10, 100_000):
+        lending.write({"x": np.arange(rows)})
+        lent = LentFrame(lending.path)
+        assert lent.arrays()["x"].tolist() == list(range(rows))
+        lent.give_back()
+        files.add(lending.path.stat().st_ino)
+    assert len(files) == 1
+    lent = LentFrame(lending.path)
+    kept = lent.arrays()["x"][5:]
+    lent.give_back()
+    lending.write({"x": np.zeros(100_000, "int64")})
+    np.testing.assert_array_equal(kept, np.arange(5, 100_000))
+    assert not LentFrame(lending.path).arrays()["x"].any()

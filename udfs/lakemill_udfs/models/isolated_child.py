@@ -19,7 +19,7 @@ from typing import IO
 from lakemill_udfs.errors import LakemillError
 from lakemill_udfs.failures import is_out_of_memory
 from lakemill_udfs.models.flavors import loading, runtime
-from lakemill_udfs.models.frames import read_frame, write_frame
+from lakemill_udfs.models.frames import LentFrame, write_frame
 from lakemill_udfs.models.model import Model, ModelSpec
 
 
@@ -32,12 +32,14 @@ def main() -> None:
     spec, path, threads, device = pickle.loads(base64.b64decode(lines.get()))  # noqa: S301 -- from the process that started this one
     model = _load(spec, Path(path), threads, device, answers)
     for at in iter(lines.get, None):
+        lent = LentFrame(Path(at))
         try:
-            results = model.predict(read_frame(Path(at)))
-            write_frame(Path(f"{at}.out"), results)
+            write_frame(Path(f"{at}.out"), model.predict(lent.arrays()))
         except Exception as error:
+            lent.give_back()
             _fail(answers, error)
         else:
+            lent.give_back()
             print("done", f"{at}.out", file=answers)
 
 

@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from itertools import count
 from pathlib import Path
 
 import lakemill_udfs
 from lakemill_udfs.errors import ModelError, RowError
 from lakemill_udfs.failures import ForeignError
-from lakemill_udfs.models.frames import read_frame, write_frame
+from lakemill_udfs.models.frames import LendingFile, read_frame
 from lakemill_udfs.models.isolated_environment import environment_for
 from lakemill_udfs.models.model import Arrays, ModelSpec
 
@@ -43,17 +42,15 @@ class IsolatedModel:
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self._python = environment_for(spec.requirements)
         self._what = base64.b64encode(pickle.dumps((spec, str(path), threads, device))).decode()
-        self._numbers = count()
         self._process: _Process | None = _Process(self._python, self._what)
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return the model's outputs; a process that died is started again by the next call."""
         if self._process is None:
             self._process = _Process(self._python, self._what)
-        frame = self._process.folder / f"{next(self._numbers)}"
-        write_frame(frame, inputs)
+        self._process.inputs.write(inputs)
         try:
-            return read_frame(Path(self._process.ask(str(frame))))
+            return read_frame(Path(self._process.ask(str(self._process.inputs.path))))
         except ProcessDiedError:
             self._process = None
             raise
@@ -65,6 +62,7 @@ class _Process:
     def __init__(self, python: Path, what: str) -> None:
         root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
         self.folder = Path(tempfile.mkdtemp(prefix="lakemill-model-", dir=root))
+        self.inputs = LendingFile(self.folder / "inputs")
         self._child = subprocess.Popen(
             [str(python), "-m", "lakemill_udfs.models.isolated_child"],
             stdin=subprocess.PIPE,
