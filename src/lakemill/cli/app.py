@@ -166,6 +166,7 @@ def predict(  # noqa: PLR0917 -- typer makes each an option by name
         registry=registry,
         name=job_name(output) if output and not config else None,
     )
+    job_commands.start_fast(job)
     if limit is not None:
         _show(preview(job, limit), as_json=as_json)
         return 0

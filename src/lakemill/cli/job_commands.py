@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,6 +84,14 @@ def _tables(table: str | None, config: Config, overrides: Overrides) -> list[str
     from lakemill.predict.upkeep import job_tables
 
     return [table] if table else job_tables(PredictConfig.load(config, overrides or ()))
+
+
+def start_fast(job: PredictConfig) -> None:
+    """Have Java compile less where the command ends before its full compiler would have paid."""
+    from lakemill.predict.before_engine import is_small
+
+    if job.engine.name == "spark" and is_small(job.source.table):
+        os.environ.setdefault("LAKEMILL_FAST_START", "1")
 
 
 def make_room(job: PredictConfig, *, reset: bool, yes: bool) -> None:

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lakemill.config.base import EngineChoice
+from lakemill.engines import table_names
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.engines.local.able import missing
 from lakemill.engines.needs import Needs
 from lakemill.engines.spark.presence import is_installed, spark_here
 from lakemill_udfs.errors import ConfigError
+from lakemill_udfs.files import local_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lakemill.engines.engine import Engine
 
-__all__ = ["AUTO", "Chosen", "SparkSession", "choose", "open_engine"]  # the session's type for the rooms above
+# SparkSession: the type for the rooms above.
+__all__ = ["AUTO", "Chosen", "SparkSession", "choose", "open_engine", "writer_beside"]
 
 AUTO = EngineChoice()
 
@@ -99,3 +103,17 @@ def open_engine(
     from lakemill.engines.spark.engine import SparkEngine
 
     return SparkEngine.open(spark, needs.job, tell)
+
+
+def writer_beside(engine: Engine, table: str) -> Engine:
+    """Return the engine for a few rows that the driver holds, into a table that lies beside ``table``.
+
+    Where that is a table on this machine's disk, the local engine appends them in milliseconds; a job of Spark's takes
+    most of a second.
+    """
+    here = table_names.is_path(table) and local_path(location := table_names.location(table)) is not None
+    if engine.name == "local" or not here or DeltaLog(location).newest() is None:
+        return engine
+    from lakemill.engines.local.engine import LocalEngine
+
+    return LocalEngine()

@@ -17,6 +17,8 @@ from pyarrow import fs
 from lakemill_udfs.files import filesystem
 
 FOLDER = "_delta_log"
+LONGEST_PLAIN = len(f"{0:020d}.checkpoint.{0:010d}.{0:010d}.parquet")
+"""Of a checkpoint's name; those that name their files in others have a UUID."""
 
 
 class FileEntry(TypedDict, total=False):
@@ -117,6 +119,27 @@ class DeltaLog:
         entry: MetadataEntry | None = next(self._checkpointed("metaData", since), None)
         # A map is a list of pairs in Arrow.
         return entry and {**entry, "configuration": dict(entry["configuration"] or {})}
+
+    def size(self, version: int) -> tuple[int, int] | None:
+        """Return how many files the table has at a version, and their bytes; None if the log does not say it here."""
+        files = self._files()
+        since = max(
+            (_version(file) for file in files if _is_checkpoint(file) and _version(file) <= version), default=-1
+        )
+        if any(
+            _version(file) == since and len(file.base_name) > LONGEST_PLAIN for file in files if _is_checkpoint(file)
+        ):
+            return None  # such a checkpoint names its files in other ones
+        sizes = {entry["path"]: int(entry["size"]) for entry in self._checkpointed("add", since)}
+        for number in range(since + 1, version + 1):
+            actions = self.actions(number)
+            if actions is None:
+                return None
+            for action in actions:  # with deletion vectors a commit takes a path away and adds it again
+                if "remove" in action:
+                    sizes.pop(action["remove"]["path"], None)
+            sizes |= {action["add"]["path"]: int(action["add"]["size"]) for action in actions if "add" in action}
+        return len(sizes), sum(sizes.values())
 
     def commit_files(self) -> list[fs.FileInfo]:
         """Return the commits' files that were not cleaned up."""

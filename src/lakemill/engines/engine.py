@@ -86,6 +86,7 @@ class Following:
         checkpoint: Where progress is kept, in the format of a Structured Streaming checkpoint.
         max_bytes: Of one slice, about; a commit is never split where changes are read.
         every_seconds: How often to look; None ends when all that is there now is done.
+        into: The table that the rows will go to, so that the engine can make ready for that meanwhile.
     """
 
     source: Snapshot
@@ -96,6 +97,7 @@ class Following:
     checkpoint: Checkpoint
     max_bytes: int
     every_seconds: float | None = None
+    into: str | None = None
 
 
 @dataclass(frozen=True)
@@ -255,8 +257,8 @@ class Engine(Protocol):
             group_by: Score whole groups of these columns at once.
             once: Score equal inputs once.
             into: The table that the rows will go to, so that the engine can make ready for that meanwhile.
-            keep: Whether something looks at the rows before they are committed; else ``append`` may be what scores
-                them, and is all that is done with them.
+            keep: Whether something looks at the rows before they are committed; else ``append`` or ``replace`` may be
+                what scores them, and is all that is done with them.
         """
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:

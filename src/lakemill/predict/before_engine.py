@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from lakemill.config.predict import PipelineConfig, PredictConfig
 from lakemill.engines import table_names
+from lakemill.engines.delta_log import DeltaLog
 from lakemill.pipelines import registry
 from lakemill.pipelines.planning import look_at_check
 from lakemill.predict.by_row import where_problems
+from lakemill_udfs.files import local_path
 from lakemill_udfs.steps.declared import PythonStep
 from lakemill_udfs.steps.functions import import_function
+
+SMALL_BYTES = 64 * 2**20
+"""Of a source that Java is done with before its full compiler would have paid."""
+
+
+def is_small(table: str, most_bytes: int = SMALL_BYTES) -> bool:
+    """Return whether a table is known to be small, by this machine's disk alone.
+
+    Args:
+        table: Path or catalog name.
+        most_bytes: Of a small one.
+    """
+    if not table_names.is_path(table) or local_path(location := table_names.location(table)) is None:
+        return False
+    log = DeltaLog(location)
+    try:
+        newest = log.newest()
+        size = None if newest is None else log.size(newest)
+    except (OSError, ValueError):  # the run says what is wrong with it
+        return False
+    return size is not None and size[1] <= most_bytes
 
 
 def check_before_engine(config: PredictConfig) -> None:

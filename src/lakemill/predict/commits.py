@@ -43,7 +43,7 @@ def commit(
         write: Makes the commit, if there is something to write; returns whether it made one.
         anew: Whether ``deduplicate`` takes over no earlier result.
         by_key: Whether ``write`` finds rows by their key, which must then tell them apart.
-        keep: Whether ``write`` looks at the rows before it writes them, or does more than to append them.
+        keep: Whether ``write`` looks at the rows before it writes them, or finds those to replace by them.
         **origin: Completes the rows' provenance.
 
     Returns:

@@ -51,6 +51,7 @@ def following(run: Run, *, every_seconds: float | None = None) -> Following:
         run.checkpoint,
         config.engine.max_bytes_per_trigger,
         every_seconds,
+        config.output.table,
     )
 
 

@@ -34,13 +34,13 @@ def run_full(run: Run) -> None:
     def write(scored: Scored) -> bool:
         return run.state.commit(
             lambda own: engine.replace(scored, config.output.table, own_or_all, own),
-            is_needed=bool(scored.rows),
+            is_needed=not scored.is_empty,
             looks=False,
         )
 
     has_versions = run.source.snapshot.kind == "delta"
     version, position = (run.source.snapshot.version, whole_position(run)) if has_versions else (None, None)
-    batch = commit(run, run.source.rows, write, anew=True, source_version=version, position=position)
+    batch = commit(run, run.source.rows, write, anew=True, keep=False, source_version=version, position=position)
     run.result.add(batch, None, version)
     run.tell(f"committed {batch.rows} rows, {batch.rows_error} with errors")
     write_quarantine(engine, config, rows_of_run(run.result.run_id))

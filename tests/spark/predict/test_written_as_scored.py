@@ -146,3 +146,38 @@ def test_without_the_lock_two_runs_make_one_commit(lake: Path, spark: SparkSessi
 
     assert at_once(*(functools.partial(score, run) for run in runs)) == ["RUN_OVERTAKEN"]
     assert ids(lake) == list(range(30))
+
+
+def test_a_full_run_scores_each_row_once_and_replaces_its_own(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "even"), spark)
+    full = job(lake, "counted").model_copy(update={"mode": "full"})
+    result = predict_table(full, spark)
+    assert (result.rows, result.rows_error, result.batches) == (30, 0, 1)
+    assert sorted(map(int, (lake / "seen").read_text().split())) == list(range(30))
+    assert ids(lake) == list(range(30))
+    add(lake, 30)
+    assert predict_table(job(lake, "counted"), spark).rows == 10
+    assert ids(lake) == list(range(40))
+
+
+def test_rows_that_come_while_a_first_run_goes_on_are_scored_once(lake: Path, spark: SparkSession) -> None:
+    def come(line: str) -> None:
+        if line.startswith("pipeline"):
+            add(lake, 30)
+
+    predict_table(job(lake, "counted"), spark, progress=come)
+    predict_table(job(lake, "counted"), spark)
+    assert ids(lake) == list(range(40))
+    assert len((lake / "seen").read_text().split()) == 40
+
+
+def test_run_tables_that_only_spark_writes_get_their_rows(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "counted"), spark)
+    spark.sql(
+        f"ALTER TABLE delta.`{lake}/predictions_runs` SET TBLPROPERTIES "
+        "('delta.columnMapping.mode' = 'name', 'delta.minReaderVersion' = '2', 'delta.minWriterVersion' = '5')"
+    )
+    add(lake, 30)
+    predict_table(job(lake, "counted"), spark)
+    runs = spark.table(f"delta.`{lake}/predictions_runs`").collect()
+    assert sorted(run["rows"] for run in runs) == [10, 30]

@@ -43,3 +43,18 @@ def test_the_newest_metadata_counts(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_log_has_no_version(tmp_path: Path) -> None:
     assert (DeltaLog(str(tmp_path)).newest(), DeltaLog(str(tmp_path)).metadata()) == (None, None)
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_the_log_says_how_large_the_table_is(tmp_path: Path, has_checkpoint: bool) -> None:
+    for start in range(3):
+        write_deltalake(tmp_path, pa.table({"id": [start], "text": ["a" * start]}), mode="append")
+    if has_checkpoint:
+        DeltaTable(tmp_path).create_checkpoint()
+    DeltaTable(tmp_path).delete("id = 1")
+    write_deltalake(tmp_path, pa.table({"id": [9], "text": ["b"]}), mode="append")
+    log = DeltaLog(str(tmp_path))
+    for version in (3, 4) if has_checkpoint else (0, 2, 3, 4):
+        files = DeltaTable(tmp_path, version=version).file_uris()
+        assert log.size(version) == (len(files), sum(Path(file).stat().st_size for file in files)), version
+    assert log.size(5) is None

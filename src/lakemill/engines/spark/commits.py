@@ -45,10 +45,7 @@ def append(scored: Scored | Rows, table: str, transaction: Transaction | None) -
         writer = _few_files(scored, table).write.mode("append").option("mergeSchema", "true")
         return _with_transaction(writer, transaction)
 
-    made = _write(_session(scored), writer, table)
-    if made and isinstance(scored, ScoredAsWritten):
-        scored.written()
-    return made
+    return _write(scored, writer, table)
 
 
 def replace(scored: Scored | Rows, table: str, where: str | None, transaction: Transaction | None) -> bool:
@@ -63,7 +60,7 @@ def replace(scored: Scored | Rows, table: str, where: str | None, transaction: T
         )
         return _with_transaction(writer, transaction)
 
-    return _write(_session(scored), writer, table)
+    return _write(scored, writer, table)
 
 
 def _session(scored: Scored | Rows) -> SparkSession:
@@ -127,10 +124,13 @@ def _with_transaction(writer: DataFrameWriter, transaction: Transaction | None) 
     return writer.option("txnAppId", transaction.app).option("txnVersion", str(transaction.version))
 
 
-def _write(spark: SparkSession, writer: Callable[[], DataFrameWriter], table: str) -> bool:
-    with _watched(spark) as made:
+def _write(scored: Scored | Rows, writer: Callable[[], DataFrameWriter], table: str) -> bool:
+    with _watched(_session(scored)) as is_made:
         retry_conflicts(lambda: tables.save(writer(), table), table)
-    return made()
+    made = is_made()
+    if made and isinstance(scored, ScoredAsWritten):
+        scored.written()
+    return made
 
 
 @contextmanager

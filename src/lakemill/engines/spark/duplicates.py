@@ -109,7 +109,7 @@ def _copies(rows: DataFrame, schema: StructType, plan: PredictPlan) -> DataFrame
         own = provenance if field.name == "metadata" else {}
         parts = [
             (
-                literal(own[part.name], part.dataType)
+                fn.expr(literal(own[part.name], part.dataType))
                 if part.name in own
                 else fn.col(f"{KNOWN}{field.name}")[part.name]
             ).alias(part.name)

@@ -106,6 +106,9 @@ class SparkSnapshot:
     @property
     def size(self) -> tuple[int, int]:
         """How many files it has, and their bytes."""
+        known = None if self._log is None else self._log.size(self.version)
+        if known is not None:
+            return known
         return int(self._detail["numFiles"]), int(self._detail["sizeInBytes"])
 
     @cached_property

@@ -1,12 +1,14 @@
 """What is new in a Delta source, on Structured Streaming: each micro-batch is a slice.
 
 Micro-batches run in the query's own thread. Between them, the thread that started the query does what else there is.
+A table that is read for the first time, and is one slice, needs no query: it is read as any table is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from lakemill.engines.engine import Following, Slice, Watch
 from lakemill.engines.positions import WHOLE_VERSION, Position
 from lakemill.engines.source_errors import source_changed, versions_gone
 from lakemill.engines.spark import tables
+from lakemill.engines.spark.ahead import look_ahead
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
 from lakemill.engines.spark.rows import SparkRows
 from lakemill.engines.spark.session import settings_held
@@ -75,6 +78,12 @@ def follow(
         reach: Gets the session in which micro-batches run.
     """
     slices = _Slices(following, on_slice, reach)
+    if following.into is not None:
+        look_ahead(spark, following.into)
+    if _is_one_slice(following):
+        _take_whole(spark, following, slices)
+        _drain(watch)
+        return
     query: StreamingQuery | None = None
     with settings_held(spark, PAST_SCHEMAS):  # Delta asks for them when a stream is made and when it reads
         try:
@@ -85,6 +94,29 @@ def follow(
         finally:
             if query is not None:
                 query.stop()
+
+
+def _is_one_slice(following: Following) -> bool:
+    """Return whether all that there is to do is a table as it is now, of which nothing was done, in one slice."""
+    if following.every_seconds is not None or following.changes or following.checkpoint.begun() is not None:
+        return False
+    files, size = following.source.size
+    return files > 0 and size <= following.max_bytes
+
+
+def _take_whole(spark: SparkSession, following: Following, slices: _Slices) -> None:
+    """Hand a table out as it is, with progress written down as Structured Streaming does.
+
+    To start a query and let it find out which files there are takes a second and more, and its micro-batch reads all
+    columns.
+    """
+    checkpoint, source = following.checkpoint, following.source
+    if checkpoint.query_id() is None:
+        checkpoint.start(str(uuid.uuid4()))
+    rows = tables.filtered(tables.read(spark, source.table, source.version), following.where)
+    checkpoint.begin(0, Position(source.version + 1), source.id)
+    slices(rows, 0)
+    checkpoint.finish(0)
 
 
 def _start(spark: SparkSession, following: Following, slices: _Slices) -> StreamingQuery:
@@ -135,6 +167,10 @@ def _until_ended(query: StreamingQuery, slices: _Slices, watch: Watch) -> None:
             return
         with slices.lock:
             watch.between()
+    _drain(watch)
+
+
+def _drain(watch: Watch) -> None:
     while not watch.stop.is_set() and watch.drain():
         pass
 
@@ -193,6 +229,8 @@ class _Slices:
                 piece = self._whole(rows, batch_id)
                 if piece is not None:
                     self.on_slice(piece)
+            if self.following.into is not None and self.following.every_seconds is not None:
+                look_ahead(rows.sparkSession, self.following.into)  # the next rows need not wait for it
         except LakemillError as error:
             cause = error.__cause__
             self.failure = error

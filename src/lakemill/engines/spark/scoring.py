@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lakemill.engines.relations import KeyFaults
-from lakemill.engines.spark import tables
+from lakemill.engines.spark.ahead import look_ahead
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.errors import reported, reported_whole
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
@@ -200,13 +199,9 @@ def _with_versions(scored: DataFrame, versions: KeyVersions) -> DataFrame:
 @translated
 def _total(scored: DataFrame, output: str | None) -> Row:
     """Run the inference; return the numbers of rows and of errors, and what the tasks measured."""
-    with ThreadPoolExecutor(1) as side:
-        if output is not None:
-            # To look a transaction's id up, a write needs the table's whole state, most of a second's work for Delta
-            # even if the table is empty. Asked for now, it is there when the rows are. If this fails, the write says
-            # why.
-            side.submit(tables.detail, scored.sparkSession, output)
-        total = scored.agg(*_totals(scored.columns)).first()
+    if output is not None:
+        look_ahead(scored.sparkSession, output)
+    total = scored.agg(*_totals(scored.columns)).first()
     assert total is not None  # noqa: S101 -- an aggregate without groups has exactly one row
     return total
 

@@ -45,7 +45,7 @@ def get_session(app_name: str = "lakemill", settings: Mapping[str, str] | None =
     In this order: the active or default session of this process, unchanged; a Spark Connect session if
     ``SPARK_REMOTE`` is set; under spark-submit a session with the settings submitted; else ``local[*]`` with Delta, UTC
     and quiet logs. ``LAKEMILL_FAST_START=1`` makes a local JVM compile less: it starts faster and runs slower, which
-    pays for jobs of less than a minute.
+    pays for jobs of less than a minute; ``lakemill predict`` sets it for small sources.
 
     Args:
         app_name: Name of a session made here.
