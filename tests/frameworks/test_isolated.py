@@ -16,6 +16,7 @@ import pytest
 from lakemill import LakemillError, ModelStep, Pipeline
 from lakemill_udfs.errors import ModelError
 from lakemill_udfs.models.isolated_environment import environment_for
+from lakemill_udfs.models.isolated_model import SHARED_MEMORY
 from tests.lake import onnx_classifier
 
 MODEL = """
@@ -124,6 +125,7 @@ from lakemill import ModelStep, Pipeline
 print(int(Pipeline((ModelStep({str(model)!r}, env="isolated"),)).infer({{"x": np.ones(1)}})["out.pid"][0]), flush=True)
 time.sleep(60)
 """
+    before = set(SHARED_MEMORY.iterdir())
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
@@ -134,6 +136,7 @@ time.sleep(60)
             break
         time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()
+    assert set(SHARED_MEMORY.iterdir()) <= before, "the memory of its frames is free again"
 
 
 def test_a_model_of_a_native_runtime_runs_apart_on_that_runtime(

@@ -11,6 +11,7 @@ import base64
 import os
 import pickle
 import queue
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -44,8 +45,12 @@ def main() -> None:
 
 
 def _listen(lines: queue.Queue[str]) -> None:
-    for line in sys.stdin:
+    folder: Path | None = None
+    for number, line in enumerate(sys.stdin):
         lines.put(line.rstrip("\n"))
+        folder = Path(line).parent if number else None  # the first line is the model
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a parent that was killed: the memory of its frames
     os._exit(0)  # the parent is gone, and with it whoever waits for an answer
 
 
