@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pyspark
 
+from lakemill.engines.spark.class_archive import archive_options, class_archive
 from lakemill.engines.spark.delta_jars import delta_jars
-from lakemill.engines.spark.environment import installed_versions
+from lakemill.engines.spark.environment import check_java, installed_versions
 
 ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -70,8 +71,8 @@ class Cluster:
             "spark.databricks.delta.snapshotPartitions": "2",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-            "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+            "spark.driver.extraJavaOptions": java_options(),
+            "spark.executor.extraJavaOptions": java_options(),
         } | (settings or {})
         command = [
             SPARK_HOME / "bin/spark-submit",
@@ -92,6 +93,11 @@ class Cluster:
             check=False,
             timeout=SUBMIT_SECONDS,
         )
+
+
+def java_options() -> str:
+    """Return what makes a Java of a few seconds cheap: one compiler, and the archive of classes if it is there."""
+    return " ".join(["-XX:TieredStopAtLevel=1", *archive_options(class_archive(check_java()))])
 
 
 def environment() -> dict[str, str]:
@@ -151,7 +157,7 @@ def running(work: Path, python: Path, py_files: Path) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def _daemon(log: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [SPARK_HOME / "bin/spark-class", f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
-    env = environment() | {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1"}
+    env = environment() | {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": java_options()}
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
         try:
             yield process

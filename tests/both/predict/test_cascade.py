@@ -57,7 +57,6 @@ def test_a_job_learns_its_threshold_once_and_counts_what_was_saved(lake: Path, o
     assert not any("where its confidence" in line for line in lines)  # it was kept
 
 
-@pytest.mark.seam
 def test_only_rows_for_which_the_condition_does_not_hold_go_on(lake: Path, on: On) -> None:
     on.predict(job(lake, unless="out.confidence >= 0.45"))
     for row in rows_of(lake):
@@ -68,7 +67,6 @@ def test_only_rows_for_which_the_condition_does_not_hold_go_on(lake: Path, on: O
     assert 0 < sum(task["cascade_rows_then"] for task in tasks) < sum(task["cascade_rows"] for task in tasks)
 
 
-@pytest.mark.seam
 def test_a_target_that_no_threshold_keeps_sends_every_row_on(lake: Path, on: On) -> None:
     """400 rows do not show an agreement of 0.999 with confidence 0.95: 2,995 would."""
     lines: list[str] = []

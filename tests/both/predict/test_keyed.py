@@ -82,7 +82,6 @@ def test_a_memory_budget_holds_in_each_worker_and_rows_are_put_together_by_key(t
     assert loaded - dropped <= len({task["pid"] for task in tasks})  # a worker holds one at the end
 
 
-@pytest.mark.seam
 def test_the_model_of_a_key_that_came_later_is_found_by_the_next_run(tmp_path: Path, on: On) -> None:
     factor_model(tmp_path / "store-1.onnx", 2)
     sales(tmp_path, ["1", "2"])

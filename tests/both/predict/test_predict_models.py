@@ -185,7 +185,6 @@ def test_a_result_of_the_wrong_shape_fails_the_run_with_both_shapes(functions: P
     assert rows_of(functions) == []
 
 
-@pytest.mark.seam
 def test_an_edited_function_is_used_by_the_next_run_of_the_same_session(functions: Path, on: On) -> None:
     add_images(functions / "images", 0, 3)
     on.predict(job(functions, python_step("picky")))

@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
 from tests.chaos.lake import config, make_lake
-from tests.lake import factor_model, onnx_classifier, steps, write_images
+from tests.lake import add_images, factor_model, onnx_classifier, steps
 from tests.spark.cluster import ROOT, Cluster
 from tests.spark.predict.test_crashes import KILLER
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with images and what ``cluster_work.py`` does with them: jobs, models, code of the user's."""
+    lake = tmp_path_factory.mktemp("lake")
+    add_images(lake / "images", 0, 12, broken=(4,))
+    job = {
+        "name": "digits",
+        "source": {"table": f"{lake}/images"},
+        "pipeline": {
+            "steps": steps(onnx_classifier(lake / "model.onnx")),
+            "checks": [{"name": "unsure", "expr": "out.probability < 0.5"}],
+        },
+        "output": {"table": f"{lake}/predictions"},
+    }
+    (lake / "predict.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    graph = onnx.load(lake / "model.onnx")
+    onnx.save(graph, lake / "split.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (lake / "code/own").mkdir(parents=True)
+    (lake / "code/own/steps.py").write_text("def first(logits):\n    return {'y': logits[:, 0]}\n")
+    return lake
 
 
-def test_executors_run_the_code_of_the_zip(cluster: Cluster, tmp_path: Path) -> None:
-    done = cluster.submit("tests/spark/cluster_facts.py", str(tmp_path / "facts"))
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture(scope="module")
+def said(cluster: Cluster, lake: Path) -> dict[str, list[str]]:
+    """Return the lines that each part of ``cluster_work.py`` printed on the cluster."""
+    done = cluster.submit("tests/spark/cluster_work.py", str(lake))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    parts = [part.splitlines() for part in done.stdout.split("== ")[1:]]
+    return {name: lines for name, *lines in parts}
 
-    rows = json.loads(done.stdout.splitlines()[-1])
-    assert DeltaTable(tmp_path / "facts").to_pyarrow_table().num_rows == len(rows) == 8
+
+def test_executors_run_the_code_of_the_zip(cluster: Cluster, lake: Path, said: dict[str, list[str]]) -> None:
+    rows = json.loads(said["facts"][-1])
+    assert DeltaTable(lake / "facts").to_pyarrow_table().num_rows == len(rows) == 8
     for row in rows:
         assert row["python"] == str(cluster.python)
         assert "lakemill.zip" in row["code"]
@@ -51,87 +76,28 @@ def test_a_cluster_without_the_zip_says_what_to_add(cluster: Cluster, tmp_path: 
     )
     empty = tmp_path / "empty.py"
     empty.touch()
-    done = Cluster(cluster.url, cluster.python, empty).submit(script, settings={"spark.task.maxFailures": "1"})
+    done = Cluster(cluster.url, cluster.python, empty).submit(
+        script, settings={"spark.task.maxFailures": "1", "spark.cores.max": "1"}
+    )
     assert done.returncode == 1
     assert "[WORKER_MODULE_MISSING]" in done.stdout, done.stderr  # spark-submit prints all of a script's output there
     assert "--py-files dist/lakemill.zip" in done.stdout
 
 
-def test_the_predict_job_runs_on_the_cluster(cluster: Cluster, spark: SparkSession, tmp_path: Path) -> None:
+def test_the_predict_job_runs_on_the_cluster(lake: Path, said: dict[str, list[str]]) -> None:
     """The model lies on the driver's side only; it is sent to the executors."""
-    write_images(spark, tmp_path / "images", 0, 12, broken=(4,))
-    onnx_classifier(tmp_path / "model.onnx")
-    pipeline = {
-        "steps": steps(tmp_path / "model.onnx"),
-        "checks": [{"name": "unsure", "expr": "out.probability < 0.5"}],
-    }
-    job = {
-        "name": "digits",
-        "source": {"table": f"{tmp_path}/images"},
-        "pipeline": pipeline,
-        "output": {"table": f"{tmp_path}/predictions"},
-    }
-    (tmp_path / "predict.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-
-    done = cluster.submit("jobs/predict_batch.py", "--config", str(tmp_path / "predict.yaml"), "--json")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    facts = json.loads(done.stdout.splitlines()[-1])
+    facts = json.loads(said["script"][-1])
     assert (facts["rows"], facts["rows_error"]) == (12, 1)
-
-    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().sort_by("path").to_pylist()
+    rows = DeltaTable(lake / "predictions").to_pyarrow_table().sort_by("path").to_pylist()
     assert [row["path"] for row in rows if row["error"]] == ["img/0004.png"]
     assert len({row["path"] for row in rows}) == len(rows) == 12
 
 
-TWICE = """
-import sys
-from pathlib import Path
-
-import onnx
-from lakemill import PredictConfig, get_session, predict_table
-
-Y = {"y": {"dtype": "float32"}}
-lake, own = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path.insert(0, str(own))
-job = PredictConfig.load(
-    name="twice",
-    source={"table": f"{lake}/images"},
-    pipeline={"steps": [
-        {"image": {"column": "content", "mode": "L", "size": [8, 8], "layout": "flat", "output": "pixels"}},
-        {"model": {"uri": f"{lake}/model.onnx"}},
-        {"python": {"function": "own.steps:first", "inputs": {"logits": "logits"}, "outputs": Y}},
-    ]},
-    output={"table": f"{lake}/predictions"},
-    mode="full",
-)
-spark = get_session("twice")
-for run in range(3):
-    if run == 2:  # a new version of the model and of the code
-        graph = onnx.load(lake / "model.onnx")
-        graph.doc_string = "the next version"
-        (lake / "weights.bin").unlink()
-        onnx.save(graph, lake / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-        (own / "own" / "steps.py").write_text("def first(logits):\\n    return {'y': logits[:, 0] * 0 + 7}\\n")
-    print("ROWS", predict_table(job, spark).rows_error)
-"""
-
-
-def test_a_session_runs_a_job_more_than_once(cluster: Cluster, spark: SparkSession, tmp_path: Path) -> None:
+def test_a_session_runs_a_job_more_than_once(lake: Path, said: dict[str, list[str]]) -> None:
     """With external weights, and a package of the user's that has no ``__init__.py``."""
-    import onnx
-
-    write_images(spark, tmp_path / "images", 0, 6)
-    graph = onnx.load(onnx_classifier(tmp_path / "model.onnx"))
-    onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    own = tmp_path / "code" / "own"
-    own.mkdir(parents=True)
-    (own / "steps.py").write_text("def first(logits):\n    return {'y': logits[:, 0]}\n")
-    (tmp_path / "twice.py").write_text(TWICE)
-    done = cluster.submit(tmp_path / "twice.py", str(tmp_path), str(own.parent))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert [line for line in done.stdout.splitlines() if line.startswith("ROWS")] == ["ROWS 0"] * 3
-    rows = DeltaTable(tmp_path / "predictions").to_pyarrow_table().to_pylist()
-    assert [row["out"]["y"] for row in rows] == [7.0] * 6
+    assert [line for line in said["three times"] if line.startswith("ROWS")] == ["ROWS 1"] * 3
+    rows = DeltaTable(lake / "firsts").to_pyarrow_table().to_pylist()
+    assert [row["out"]["y"] for row in rows if not row["error"]] == [7.0] * 11
 
 
 @pytest.mark.matrix  # test_crashes.py kills workers, and each file of kills the driver

@@ -11,14 +11,14 @@ import pytest
 from tests.chaos.job import FAULTS
 from tests.chaos.lake import LIFE_SECONDS, Verdict, add_rows, judge, make_lake, start_life
 
-LIVES = ["local", "spark", "local"]
+LIVES = ["local", "spark", "local"] * 2
 
 
-@pytest.mark.parametrize("lives", [LIVES, pytest.param([*LIVES, *LIVES], marks=pytest.mark.matrix)], ids=len)
-def test_engines_take_turns_under_kills(tmp_path: Path, lives: list[str]) -> None:
+@pytest.mark.matrix  # test_local_engine.py takes turns without kills; tests/local and tests/chaos kill without turns
+def test_engines_take_turns_under_kills(tmp_path: Path) -> None:
     make_lake(tmp_path)
     chance = random.Random(5)  # noqa: S311 -- the same lives in every run
-    for engine in lives:
+    for engine in LIVES:
         fault = chance.choice(sorted(FAULTS))
         life = start_life(tmp_path, fault, engine=engine)
         assert life.wait(LIFE_SECONDS) == -signal.SIGKILL, (engine, fault, (tmp_path / "log").read_text())
