@@ -22,7 +22,7 @@ GROUP_BYTES = 64 * 2**20
 GROUP_ROWS = 1_000_000
 SMALL_FILE_BYTES = 2**20
 SMALL_CHUNK_BYTES = 2**18
-"""Batches that are smaller are put together before they are encoded: for each, Parquet's writer goes through all columns."""
+"""Batches that are smaller are put together before they are encoded: Parquet's writer does each of them by itself."""
 
 LONGEST_BOUND = 32
 """Characters of a text that statistics keep, as Spark's do."""
