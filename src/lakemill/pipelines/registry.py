@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lakemill.pipelines.reachable import check_reachable, unreachable
+from lakemill.pipelines.registry_file import registered, registry_uri
 from lakemill_udfs.errors import LakemillError, ModelError, missing_extra
 from lakemill_udfs.files import is_there
 from lakemill_udfs.masking import without_secrets
@@ -134,7 +135,7 @@ def check_registry_file(uri: str, registry: str | None) -> None:
     Raises:
         ModelError: ``MODEL_NOT_FOUND``.
     """
-    where = registry or os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    where = registry_uri(registry)
     file = where.removeprefix("sqlite:///")
     if file != where and ":memory:" not in file and not Path(file.partition("?")[0]).exists():
         raise ModelError(
@@ -146,10 +147,13 @@ def check_registry_file(uri: str, registry: str | None) -> None:
 
 def _find_registered(uri: str, registry: str | None) -> FoundModel:
     check_registry_file(uri, registry)
+    named = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(.+))", uri)
+    known = registered(named[1], named[3], named[2], registry) if named else None
+    if known is not None and named:
+        return FoundModel(known.path, named[1], known.version, None, mlmodel(known.path), known.tags.get(SHA256_TAG))
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 
-        named = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(.+))", uri)
         name, version = (named[1], named[3]) if named else (uri.rstrip("/").rpartition("/")[2], None)
         try:
             client = mlflow.MlflowClient()
@@ -191,6 +195,9 @@ def alias_version(uri: str, registry: str | None = None) -> str:
     """
     name, _, alias = uri.removeprefix("models:/").partition("@")
     check_registry_file(uri, registry)
+    known = registered(name, None, alias, registry)
+    if known is not None:
+        return known.version
     with mlflow_at(registry) as mlflow:
         from mlflow.exceptions import MlflowException
 

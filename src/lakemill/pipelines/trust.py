@@ -33,22 +33,27 @@ def check_trusted(step: ModelStep, flavor: str, found: FoundModel, path: Path, t
     Raises:
         ModelError: ``MODEL_NOT_TRUSTED``.
     """
-    if not runs_code(flavor, found.name, path, found.described):
-        return
+    refusal = _refusal(step, found, trust)
+    if refusal is not None and runs_code(flavor, found.name, path, found.described):  # asked last: skops takes seconds
+        raise refusal
+
+
+def _refusal(step: ModelStep, found: FoundModel, trust: Trust) -> ModelError | None:
+    """Return why a model may not be loaded if loading it runs code."""
     loader = str(((found.described.get("flavors") or {}).get("python_function") or {}).get("loader_module", "mlflow"))
     if loader.partition(".")[0] != "mlflow" and not found.has_own(loader) and not trust.allows_module(loader):
-        raise ModelError(
+        return ModelError(
             "MODEL_NOT_TRUSTED",
             f"the model '{step.uri}' names its loader '{loader}', which is neither MLflow's nor in its own code.",
             hint=f"trust: {{modules: [{loader}]}} allows it, if you know what it does.",
         )
     if not found.described and not step.trust and "#" not in step.uri:
-        raise ModelError(
+        return ModelError(
             "MODEL_NOT_TRUSTED",
             f"the model '{step.uri}' can run code when it is loaded (a pickle, Python, or skops' unknown types).",
             hint="trust: true on its step if you know where it is from; skops and ONNX files need no trust.",
         )
-    check_pinned(step.uri, step.sha256, trust)
+    return _not_pinned(step.uri, step.sha256, trust)
 
 
 def check_pinned(uri: str, sha256: str | None, trust: Trust) -> None:
@@ -57,10 +62,17 @@ def check_pinned(uri: str, sha256: str | None, trust: Trust) -> None:
     Raises:
         ModelError: ``MODEL_NOT_TRUSTED``.
     """
-    if trust.models == "pinned" and not is_pinned(uri, sha256):
-        raise ModelError(
-            "MODEL_NOT_TRUSTED",
-            f"loading '{uri}' runs code, and it may become another one by itself; trust is 'pinned'.",
-            hint="name a version's number (models:/name/3) or give the model step its sha256; `lakemill plan` without "
-            "`trust: pinned` prints it. ONNX models are no code.",
-        )
+    refusal = _not_pinned(uri, sha256, trust)
+    if refusal is not None:
+        raise refusal
+
+
+def _not_pinned(uri: str, sha256: str | None, trust: Trust) -> ModelError | None:
+    if trust.models != "pinned" or is_pinned(uri, sha256):
+        return None
+    return ModelError(
+        "MODEL_NOT_TRUSTED",
+        f"loading '{uri}' runs code, and it may become another one by itself; trust is 'pinned'.",
+        hint="name a version's number (models:/name/3) or give the model step its sha256; `lakemill plan` without "
+        "`trust: pinned` prints it. ONNX models are no code.",
+    )

@@ -104,7 +104,7 @@ def require_fit(check: Check, expression: pl.Expr, inputs: Fields | None, output
         types[side] = dict(there) if names is None else {name: there[name] for name in names}
     if any(kind is None for fields in types.values() for kind in fields.values()):
         return  # judged when the rows are there
-    empty = {side: pa.array([], pa.struct(list(fields.items()))) for side, fields in types.items() if fields}
+    empty = {side: pa.nulls(0, pa.struct(list(fields.items()))) for side, fields in types.items() if fields}
     try:
         frame = pl.DataFrame({side: pl.Series(struct) for side, struct in empty.items()})
         result = frame.select(expression)

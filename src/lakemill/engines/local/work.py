@@ -101,8 +101,8 @@ class PieceWork:
                     tasks += batch[TASK_COLUMN].drop_null().to_pylist()
                 writer.write(batch)
                 tell(batch.num_rows)
-            small = writer.take() if self.gathering is not None else []
-        file = self.gathering.add(small) if self.gathering is not None and small else writer.written
+            small, size = writer.take() if self.gathering is not None else ([], 0)
+        file = self.gathering.add(small, size) if self.gathering is not None and small else writer.written
         return MadePiece(file, rows, rows_error, tuple(tasks))
 
     def smaller(self) -> PieceWork | None:

@@ -1,8 +1,8 @@
 """What takes time before rows can be scored and written, begun while something else goes on.
 
-Delta works out the state of a table before it reads its rows, and before it writes to it with a transaction: to look
-the transaction's id up, a write needs the whole state, most of a second's work for Delta even if the table is empty.
-Asked for before, it is there when the rows are. Meanwhile a Python worker starts and loads the models.
+Delta works out the state of a table before it writes to it with a transaction: to look the transaction's id up, a write
+needs the whole state, most of a second's work for Delta even if the table is empty. Asked for before, it is there when
+the rows are. A Python worker starts and loads the models while Delta does what comes before the first task.
 """
 
 from __future__ import annotations

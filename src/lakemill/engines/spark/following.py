@@ -112,8 +112,6 @@ def _take_whole(spark: SparkSession, following: Following, slices: _Slices) -> N
     columns.
     """
     checkpoint, source = following.checkpoint, following.source
-    if not slices.are_few(0, source.version):
-        look_ahead(spark, source.table)
     if checkpoint.query_id() is None:
         checkpoint.start(str(uuid.uuid4()))
     rows = tables.filtered(tables.read(spark, source.table, source.version), following.where)
