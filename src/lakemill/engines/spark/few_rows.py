@@ -7,8 +7,10 @@ engine's commit means the same, as both engines write the same tables, and takes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lakemill_udfs.plan import PredictPlan
+    from lakemill_udfs.tensors.spec import TensorSpec
 
 MOST_ROWS, MOST_BYTES = 20_000, 2 * 2**20
+MOST_VALUES = 256
+"""Of a tensor in one row."""
+
 MOST_COMMITS = 32
 """Whose files are read to know how many rows they add."""
 
@@ -106,8 +112,10 @@ def may_be_held(spark: SparkSession, plan: PredictPlan, columns: pa.Schema, into
         into: Where the results go.
     """
     known = fields_of(columns)
-    kinds = [*(known[name].type for name in plan.source_columns), *(part.type for part in plan.out_type)]
-    return into is not None and writes_here(spark, into) and all(map(_is_single, kinds))
+    carried = (*plan.passthrough, *(plan.input_columns if "in" in plan.parts else ()))
+    made = (*plan.wiring.outputs, *chain.from_iterable(branch.outputs for branch in plan.branches))
+    is_small = all(_is_single(known[name].type) for name in carried) and all(map(_is_short, made))
+    return is_small and into is not None and writes_here(spark, into)
 
 
 def writes_here(spark: SparkSession, table: str) -> bool:
@@ -119,6 +127,10 @@ def writes_here(spark: SparkSession, table: str) -> bool:
 
 def _is_single(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_string(kind))
+
+
+def _is_short(spec: TensorSpec) -> bool:
+    return spec.is_fixed and math.prod(size or 0 for size in spec.shape) <= MOST_VALUES
 
 
 def append(scored: ScoredHere, table: str, transaction: Transaction | None) -> bool | None:
