@@ -15,6 +15,7 @@ from lakemill.engines.delta_log import DeltaLog, MetadataEntry
 from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
 from lakemill.engines.spark import changes, commits, tables
+from lakemill.engines.spark.ahead import begin_worker
 from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
 from lakemill.engines.spark.following import follow
 from lakemill.engines.spark.rows import SparkRows, frame_of, translated
@@ -137,6 +138,7 @@ class SparkEngine:
         # process's active session.
         self.session = session_with(session, {})
         self._shipped_to: list[SparkSession] = [self.session]
+        self._plan: PredictPlan | None = None
 
     @classmethod
     def open(
@@ -226,6 +228,7 @@ class SparkEngine:
         shipped = plan
         for session in self._shipped_to:
             shipped = ship(session, plan)
+        self._plan = shipped
         return shipped
 
     @translated
@@ -252,6 +255,7 @@ class SparkEngine:
     ) -> Iterator[SparkScored | ScoredAsWritten]:
         """Run the inference once; see ``Engine.scored``."""
         some = cast(SparkRows, rows)
+        begin_worker(self.session, plan)
         with telling(self.session, self.tell):
             if not keep and not group_by and once is None and is_light_work(some, plan):
                 yield ScoredAsWritten(some, plan)
@@ -261,6 +265,8 @@ class SparkEngine:
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
         """Hand out what is new; see ``Engine.follow``."""
+        if self._plan is not None:
+            begin_worker(self.session, self._plan)
         follow(self.session, following, on_slice, watch, self._reach)
 
     def _reach(self, session: SparkSession) -> None:
