@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -20,6 +21,10 @@ def length(columns: Columns) -> Columns:
 def slowly(inputs: Columns) -> Columns:
     time.sleep(0.5)
     return {"y": inputs["x"]}
+
+
+def who(columns: Columns) -> Columns:
+    return {"y": np.full(len(columns["x"]), float(os.getpid()))}
 
 
 def fails(columns: Columns) -> Columns:

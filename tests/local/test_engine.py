@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -177,6 +178,23 @@ def test_workers_are_chosen_by_what_the_pipeline_does(plan: PredictPlan) -> None
     python = plan_for([function("double")], pa.schema([("x", pa.float32())]))
     assert workers_for(python, 2).kind == "processes"
     assert workers_for(python, 2, "threads").kind == "threads"
+
+
+@pytest.mark.parametrize(("forced", "is_apart"), [("auto", False), ("processes", True)])
+def test_few_rows_are_scored_by_another_process_if_the_job_asks_for_it(
+    tmp_path: Path, forced: str, is_apart: bool
+) -> None:
+    write_deltalake(tmp_path / "rows", pa.table({"id": [1, 2], "x": [1.0, 2.0]}))
+    step = {"function": "tests.local.job_functions:who", "inputs": {"x": "x"}, "outputs": {"y": {"dtype": "float64"}}}
+    config = PredictConfig.load(
+        source={"table": str(tmp_path / "rows"), "key": ["id"]},
+        pipeline={"steps": [{"python": step}]},
+        output={"table": str(tmp_path / "predictions")},
+        engine={"name": "local", "workers": forced},
+    )
+    assert predict_table(config).rows == 2
+    processes = DeltaTable(tmp_path / "predictions").to_pyarrow_table()["out"].to_pylist()
+    assert ({row["y"] for row in processes} != {float(os.getpid())}) is is_apart
 
 
 def test_threads_that_share_boosted_trees_give_what_the_estimator_gives(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ import pyarrow as pa
 from lakemill_udfs.batch import Batch
 from lakemill_udfs.errors import RowError
 from lakemill_udfs.execution import PipelineRunner
-from lakemill_udfs.models.cache import CACHE
+from lakemill_udfs.models.cache import CACHE, CACHED_MODELS
 from lakemill_udfs.plan import ERROR, METADATA, PredictPlan
 from lakemill_udfs.repeated import RepeatedStruct
 from lakemill_udfs.row_models import branch_column, error_column, in_rows, models_column
 from lakemill_udfs.steps.check_fit import inputs_read
 from lakemill_udfs.steps.checks import compile_check, judge, run_checks
+from lakemill_udfs.steps.keyed import KeyedStep
 from lakemill_udfs.tensors.columns import write_tensor
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -54,9 +55,7 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         LakemillError: the environment is broken: a model does not load or does not keep its contract, a module is
             missing, or storage does not answer.
     """
-    if plan.threads:
-        for variable in THREAD_VARIABLES:
-            os.environ.setdefault(variable, str(plan.threads))
+    _limit_threads(plan)
     clock = _TaskClock()
     runner, writer = PipelineRunner(plan), None
     _settle(frozenset(CACHE.entries))
@@ -70,6 +69,35 @@ def predict_batches(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Ite
         clock.count(table, batch)
     if waiting is not None:
         yield _record_batch(waiting, clock.task(runner), plan)
+
+
+def load_ahead(plan: PredictPlan, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Load a plan's models before there are rows for them; the first task that uses one says what it took.
+
+    Not those of keys, of which the rows say which are used, nor more than stay in a worker between pipelines.
+
+    Args:
+        plan: What the driver worked out.
+        batches: Read and dropped.
+
+    Yields:
+        Nothing.
+    """
+    _limit_threads(plan)
+    for _ in batches:
+        pass  # PySpark ends a worker that leaves some
+    has_keys = any(isinstance(step, KeyedStep) for step in plan.pipeline.steps)
+    if not has_keys and len(plan.models) <= CACHED_MODELS:
+        for model in plan.models:
+            CACHE.get(model, threads=plan.threads, device=plan.device, most=len(plan.models))
+    yield from ()
+
+
+def _limit_threads(plan: PredictPlan) -> None:
+    """Say how many threads a task has, before a library that asks is imported."""
+    if plan.threads:
+        for variable in THREAD_VARIABLES:
+            os.environ.setdefault(variable, str(plan.threads))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from lakemill.config.base import LONGEST_NAME
 from lakemill.engines.delta_log import FOLDER
 from lakemill.engines.sql import quoted
 from lakemill_udfs.errors import TableError
-from lakemill_udfs.files import is_there
+from lakemill_udfs.files import is_there, local_path
 
 ENGINE_ELSEWHERE = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "HADOOP_CONF_DIR")
 """Variables of an environment in which a plain path need not be one on this disk."""
@@ -44,6 +44,14 @@ def location(table: str) -> str:
             hint="give a path with a slash, or set the option that needs a path.",
         )
     return table if SCHEME.match(table) else str(Path(table).absolute())
+
+
+def here(table: str) -> str | None:
+    """Return a table's location if that is on this machine's disk, as far as this process knows; else None."""
+    if not is_path(table) or any(name in os.environ for name in ENGINE_ELSEWHERE):
+        return None
+    place = location(table)
+    return None if local_path(place) is None else place
 
 
 def not_found(table: str) -> TableError:

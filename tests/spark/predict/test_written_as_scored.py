@@ -16,6 +16,7 @@ from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.engines.choice import open_engine
 from lakemill.engines.needs import Needs
 from lakemill.engines.relations import Scored
+from lakemill.engines.spark.session import settings_held
 from lakemill.predict.commits import commit
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import Run
@@ -76,8 +77,12 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("scores_of_numbers", None)
 
 
-def add(lake: Path, start: int) -> None:
-    numbers = list(range(start, start + 10))
+MANY = 25_000
+"""Rows of a commit that the driver does not hold."""
+
+
+def add(lake: Path, start: int, count: int = 10) -> None:
+    numbers = list(range(start, start + count))
     write_deltalake(lake / "numbers", pa.table({"id": numbers, "x": numbers}), mode="append")
 
 
@@ -115,21 +120,65 @@ def test_each_row_is_scored_once(lake: Path, spark: SparkSession) -> None:
 
 
 def test_a_commit_that_conflicts_is_scored_and_counted_again(lake: Path, spark: SparkSession) -> None:
+    add(lake, 30, MANY)
+    (lake / "meddle").write_text("property")
+    result = predict_table(job(lake, "meddles"), spark)
+    assert (result.rows, result.rows_error) == (30 + MANY, 0)
+    assert ids(lake) == list(range(30 + MANY))
+    assert len((lake / "seen").read_text().split()) == 2 * (30 + MANY)
+
+
+def test_few_rows_are_scored_once_whatever_comes_between(lake: Path, spark: SparkSession) -> None:
     (lake / "meddle").write_text("property")
     result = predict_table(job(lake, "meddles"), spark)
     assert (result.rows, result.rows_error) == (30, 0)
     assert ids(lake) == list(range(30))
-    assert len((lake / "seen").read_text().split()) == 60
+    assert len((lake / "seen").read_text().split()) == 30
+    add(lake, 30)
+    (lake / "meddle").write_text("id = 3")
+    with pytest.raises(LakemillError, match=r"^\[OUTPUT_CHANGED\] .*nothing more was written"):
+        predict_table(job(lake, "meddles"), spark)
+    assert ids(lake) == [number for number in range(30) if number != 3]
+
+
+def test_few_rows_and_many_are_one_job(lake: Path, spark: SparkSession) -> None:
+    table, until = f"delta.`{lake}/predictions`", 30
+    for count in (MANY, 10, MANY, 10):
+        predict_table(job(lake, "even"), spark)
+        add(lake, until, count)
+        until += count
+    result = predict_table(job(lake, "even"), spark)
+    assert (result.rows, result.rows_error) == (10, 5)
+    assert ids(lake) == list(range(until))
+    by_spark = spark.sql(f"SELECT count(*) AS rows, count(DISTINCT id) AS ids, count(out.y) AS values FROM {table}")  # noqa: S608 -- a path of the test
+    assert by_spark.collect()[0].asDict() == {"rows": until, "ids": until, "values": until // 2}
+    kinds = {row["metadata"]["pipeline_version"] for row in spark.table(table).select("metadata").distinct().collect()}
+    assert kinds == {result.pipeline_version}
+
+
+def test_few_rows_go_into_a_table_that_only_spark_writes(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "counted"), spark)
+    spark.sql(f"ALTER TABLE delta.`{lake}/predictions` ADD CONSTRAINT some CHECK (id >= 0)")
+    add(lake, 30)
+    assert predict_table(job(lake, "counted"), spark).rows == 10
+    assert ids(lake) == list(range(40))
+
+
+def test_a_new_output_has_what_its_session_gives_new_tables(lake: Path, spark: SparkSession) -> None:
+    with settings_held(spark, {"spark.databricks.delta.properties.defaults.appendOnly": "true"}):
+        predict_table(job(lake, "counted"), spark)
+    assert DeltaTable(lake / "predictions").metadata().configuration["delta.appendOnly"] == "true"
+    assert ids(lake) == list(range(30))
 
 
 def test_rows_that_go_while_others_are_scored_are_missed_aloud(lake: Path, spark: SparkSession) -> None:
     predict_table(job(lake, "meddles"), spark)
-    add(lake, 30)
+    add(lake, 30, MANY)
     (lake / "meddle").write_text("id = 3")
     with pytest.raises(LakemillError, match=r"^\[OUTPUT_CHANGED\] .*\n?.*mode: missing"):
         predict_table(job(lake, "meddles"), spark)
     assert predict_table(job(lake, "meddles").model_copy(update={"mode": "missing"}), spark).rows == 1
-    assert ids(lake) == list(range(40))
+    assert ids(lake) == list(range(30 + MANY))
 
 
 def test_without_the_lock_two_runs_make_one_commit(lake: Path, spark: SparkSession) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 
 from lakemill_udfs.errors import ConfigError, ModelError
 from lakemill_udfs.plan import PredictPlan
-from lakemill_udfs.steps.declared import Check, ImageStep, PythonStep
-from lakemill_udfs.worker import fill, predict_batches, predict_group
-from tests.lake import image_rows
+from lakemill_udfs.steps.declared import Check, ImageStep, ModelStep, PythonStep
+from lakemill_udfs.worker import fill, load_ahead, predict_batches, predict_group
+from tests.lake import factor_model, image_rows
 from tests.unit.plans import function, plan_for
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.float32())])
@@ -194,3 +195,16 @@ def test_rows_of_a_light_plan_carry_only_what_differs() -> None:
     constant = plan.constant_metadata | {"input_sha256": None}
     for row in (row for batch in whole for row in batch["metadata"].to_pylist()):
         assert {name: value for name, value in row.items() if name != "elapsed_ns"} == constant
+
+
+def test_the_first_task_says_what_a_model_took_that_was_loaded_before(tmp_path: Path) -> None:
+    factor_model(tmp_path / "twice.onnx", 2)
+    schema = pa.schema([("sales", pa.float32())])
+    plan = replace(plan_for([ModelStep(str(tmp_path / "twice.onnx"))], schema, batch_rows=4), task_metrics=True)
+    rows = pa.record_batch([pa.array([1.0, 2.0], pa.float32())], schema)
+    assert list(load_ahead(plan, iter([rows]))) == []
+    (tmp_path / "twice.onnx").unlink()  # what is loaded needs it no more
+    first, second = (list(predict_batches(plan, [rows]))[-1].to_pylist()[-1] for _ in range(2))
+    assert first["out"]["demand"] == second["out"]["demand"] == 4
+    assert (first["_task"]["models_loaded"], second["_task"]["models_loaded"]) == (1, 0)
+    assert first["_task"]["model_load_seconds"] > 0

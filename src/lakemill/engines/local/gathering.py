@@ -22,9 +22,14 @@ class Gathering:
         self._folder, self._schema = folder, schema
         self._lock = threading.Lock()
         self._waiting: list[pa.Table] = []
+        self._bytes = self._rows = 0
 
-    def add(self, batches: list[pa.RecordBatch]) -> WrittenFile | None:
+    def add(self, batches: list[pa.RecordBatch], size: int) -> WrittenFile | None:
         """Add a piece's rows; return a file with all that waited, where that is enough for one.
+
+        Args:
+            batches: The rows.
+            size: Their bytes.
 
         Raises:
             MemoryError: There is too little to encode them; then these rows are not added, and the others wait on.
@@ -33,15 +38,18 @@ class Gathering:
         piece = pa.Table.from_batches(batches, self._schema)
         with self._lock:
             self._waiting.append(piece)
-            size = sum(piece.nbytes for piece in self._waiting)
-            if size < GROUP_BYTES and sum(piece.num_rows for piece in self._waiting) < GROUP_ROWS:
+            self._bytes, self._rows = self._bytes + size, self._rows + piece.num_rows
+            if self._bytes < GROUP_BYTES and self._rows < GROUP_ROWS:
                 return None
             full, self._waiting = self._waiting, []
+            others = self._bytes - size
+            self._bytes = self._rows = 0
         try:
             return self._written(full)
         except MemoryError:  # this piece is done again; what others gave is given once, and waits on
             with self._lock:
                 self._waiting += full[:-1]
+                self._bytes, self._rows = self._bytes + others, self._rows + sum(part.num_rows for part in full[:-1])
             raise
 
     def rest(self) -> WrittenFile | None:

@@ -121,10 +121,10 @@ def _even(rows: int, cuts: float, least_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _smaller(rows: int, group_bytes: float, target: Callable[[], float], least_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of a row group's rows, each as long as is wanted when its turn comes."""
-    start = 0
+    """Yield ranges of a row group's rows, each as long as is wanted when its turn comes, and of whole batches."""
+    start, least_rows = 0, max(1, least_rows)
     while start < rows:
-        wanted = math.ceil(max(rows * target() / group_bytes, rows / MOST_CUTS, least_rows, 1))
+        wanted = math.ceil(max(rows * target() / group_bytes, rows / MOST_CUTS) / least_rows) * least_rows
         end = start + wanted if rows - start >= 1.5 * wanted else rows
         yield start, end
         start = end

@@ -59,6 +59,7 @@ class Workers:
         reason: Why so, in a few words for the plan.
         begins_here: Whether a thread of this process begins, and goes on until processes are there, if the work is not
             done by then.
+        is_forced: Whether the job says which kind: then a single item is theirs too.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Workers:
     threads: int
     reason: str = ""
     begins_here: bool = False
+    is_forced: bool = False
 
 
 @dataclass

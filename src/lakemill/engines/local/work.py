@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lakemill.engines.local.gathering import Gathering
 from lakemill.engines.local.pieces import Piece
-from lakemill.engines.local.pool import Tell, Workers, run
+from lakemill.engines.local.pool import Kind, Tell, Workers, run
 from lakemill.engines.local.reading import Scan, read_piece
 from lakemill.engines.local.writing import FileWriter, WrittenFile
 from lakemill.engines.packages import check_code
@@ -101,8 +101,8 @@ class PieceWork:
                     tasks += batch[TASK_COLUMN].drop_null().to_pylist()
                 writer.write(batch)
                 tell(batch.num_rows)
-            small = writer.take() if self.gathering is not None else []
-        file = self.gathering.add(small) if self.gathering is not None and small else writer.written
+            small, size = writer.take() if self.gathering is not None else ([], 0)
+        file = self.gathering.add(small, size) if self.gathering is not None and small else writer.written
         return MadePiece(file, rows, rows_error, tuple(tasks))
 
     def smaller(self) -> PieceWork | None:
@@ -128,7 +128,7 @@ def make_pieces(
 ) -> Iterator[MadePiece]:
     """Do some work on pieces, and yield what comes of each, in the order in which they end.
 
-    A single piece is done in this process: to start another one would take longer.
+    A single piece is done in this process, as to start another takes longer, unless the job asks for processes.
 
     Args:
         work: What is done.
@@ -142,7 +142,8 @@ def make_pieces(
     waiting = iter(pieces)
     first = list(islice(waiting, 2))
     if len(first) < 2:
-        workers = Workers("threads", 1, processors())
+        is_asked = workers.is_forced and workers.kind == "processes" and work._plan is not None
+        workers = Workers("processes" if is_asked else "threads", 1, processors())
     is_apart = workers.kind == "processes"
     gathering = Gathering(work.folder, work.schema)
     here = replace(work, gathering=gathering)
@@ -182,7 +183,8 @@ def workers_for(plan: PredictPlan, cores: int, forced: str | None = None) -> Wor
         ImageStep: ("threads", "decoding images works without Python's lock"),
     }
     if forced is not None:
-        return Workers("processes" if forced == "processes" else "threads", count, 1, "engine.workers says so")
+        given: Kind = "processes" if forced == "processes" else "threads"
+        return Workers(given, count, 1, "engine.workers says so", is_forced=True)
     if not all(shares_threads(model) for model in plan.models):
         return Workers("processes", count, 1, "the model is called through Python, which runs one thread at a time")
     kinds = {ModelStep if model_steps(step) else type(step) for step in plan.pipeline.steps}

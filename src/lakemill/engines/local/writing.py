@@ -21,6 +21,9 @@ from lakemill_udfs.files import URI, filesystem
 GROUP_BYTES = 64 * 2**20
 GROUP_ROWS = 1_000_000
 SMALL_FILE_BYTES = 2**20
+SMALL_CHUNK_BYTES = 2**18
+"""Batches that are smaller are put together before they are encoded: Parquet's writer does each of them by itself."""
+
 LONGEST_BOUND = 32
 """Characters of a text that statistics keep, as Spark's do."""
 
@@ -93,12 +96,12 @@ class FileWriter:
             self._flush()
         return batch
 
-    def take(self) -> list[pa.RecordBatch]:
-        """Give back the rows, for another file, where none of them is written yet; else there are none to give."""
+    def take(self) -> tuple[list[pa.RecordBatch], int]:
+        """Give back the rows and their bytes, for another file, where none is written yet; else there are none."""
         if self._writer is not None:
-            return []
+            return [], 0
         taken, self._waiting = self._waiting, []
-        return taken
+        return taken, self._bytes
 
     def _flush(self) -> None:
         try:
@@ -107,7 +110,10 @@ class FileWriter:
                 if not URI.match(self.path):
                     Path(inside).parent.mkdir(parents=True, exist_ok=True)
                 self._writer = pq.ParquetWriter(inside, self.schema, filesystem=store, **settings(self.schema))
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self.schema), row_group_size=GROUP_ROWS)
+            rows = pa.Table.from_batches(self._waiting, self.schema)
+            if self._bytes < SMALL_CHUNK_BYTES * len(self._waiting):
+                rows = rows.combine_chunks()
+            self._writer.write_table(rows, row_group_size=GROUP_ROWS)
         except OSError as error:
             raise _write_error(self.path, error) from error
         self._waiting, self._bytes, self._rows = [], 0, 0

@@ -14,13 +14,15 @@ from lakemill.engines import table_names
 from lakemill.engines.delta_log import DeltaLog, MetadataEntry
 from lakemill.engines.engine import PLAIN, Following, Layout, Once, Own, Patch, Slice, Transaction, Watch
 from lakemill.engines.relations import Latest, Rows, Scored, Snapshot
-from lakemill.engines.spark import changes, commits, tables
+from lakemill.engines.spark import changes, commits, few_rows, tables
+from lakemill.engines.spark.ahead import begin_worker
 from lakemill.engines.spark.blob_tables import blob_session, optimize_table, vacuum_table
+from lakemill.engines.spark.few_rows import ScoredHere, may_be_held
 from lakemill.engines.spark.following import follow
 from lakemill.engines.spark.rows import SparkRows, frame_of, translated
 from lakemill.engines.spark.scan import scan_settings
 from lakemill.engines.spark.schemas import arrow_schema, spark_struct
-from lakemill.engines.spark.scoring import ScoredAsWritten, SparkScored, is_light_work, scored_rows
+from lakemill.engines.spark.scoring import ScoredAsWritten, SparkScored, is_light_work, score_here, scored_rows
 from lakemill.engines.spark.session import get_session, session_with, task_slots, task_threads
 from lakemill.engines.spark.shipping import ship, ship_module
 from lakemill.engines.spark.task_pace import telling
@@ -137,6 +139,7 @@ class SparkEngine:
         # process's active session.
         self.session = session_with(session, {})
         self._shipped_to: list[SparkSession] = [self.session]
+        self._plan: PredictPlan | None = None
 
     @classmethod
     def open(
@@ -200,6 +203,8 @@ class SparkEngine:
     @translated
     def make(self, table: str, schema: pa.Schema, layout: Layout = PLAIN) -> bool:
         """Make a table unless there is one; see ``Engine.make``."""
+        if few_rows.make(self.session, table, schema, layout):
+            return True
         return tables.make(self.session, table, spark_struct(schema), layout)
 
     @translated
@@ -226,6 +231,7 @@ class SparkEngine:
         shipped = plan
         for session in self._shipped_to:
             shipped = ship(session, plan)
+        self._plan = shipped
         return shipped
 
     @translated
@@ -249,18 +255,24 @@ class SparkEngine:
         once: Once | None = None,
         into: str | None = None,
         keep: bool = True,
-    ) -> Iterator[SparkScored | ScoredAsWritten]:
+    ) -> Iterator[SparkScored | ScoredAsWritten | ScoredHere]:
         """Run the inference once; see ``Engine.scored``."""
         some = cast(SparkRows, rows)
+        begin_worker(self.session, plan)
         with telling(self.session, self.tell):
             if not keep and not group_by and once is None and is_light_work(some, plan):
-                yield ScoredAsWritten(some, plan)
+                if some.are_few and may_be_held(self.session, plan, some.schema, into):
+                    yield score_here(some, plan)
+                else:
+                    yield ScoredAsWritten(some, plan)
                 return
             with scored_rows(some, plan, group_by, once, into) as scored:
                 yield scored
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
         """Hand out what is new; see ``Engine.follow``."""
+        if self._plan is not None:
+            begin_worker(self.session, self._plan)
         follow(self.session, following, on_slice, watch, self._reach)
 
     def _reach(self, session: SparkSession) -> None:
@@ -271,6 +283,11 @@ class SparkEngine:
     @translated
     def append(self, scored: Scored | Rows, table: str, transaction: Transaction | None = None) -> bool:
         """Append rows in one commit; see ``Engine.append``."""
+        if isinstance(scored, ScoredHere):
+            made = few_rows.append(scored, table, transaction)
+            if made is not None:
+                return made
+            scored = self.given(scored.table)
         return commits.append(scored, table, transaction)
 
     @translated

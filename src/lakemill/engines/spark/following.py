@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lakemill.engines import table_names
 from lakemill.engines.delta_log import DeltaLog
@@ -20,6 +20,7 @@ from lakemill.engines.source_errors import source_changed, versions_gone
 from lakemill.engines.spark import tables
 from lakemill.engines.spark.ahead import look_ahead
 from lakemill.engines.spark.errors import SPARK_FAILURES, spark_failure, spark_text
+from lakemill.engines.spark.few_rows import are_few
 from lakemill.engines.spark.rows import SparkRows
 from lakemill.engines.spark.session import settings_held
 from lakemill_udfs.errors import LakemillError, RunError
@@ -78,7 +79,7 @@ def follow(
         reach: Gets the session in which micro-batches run.
     """
     slices = _Slices(following, on_slice, reach)
-    if following.into is not None:
+    if following.into is not None and not slices.are_few(0, following.source.version):
         look_ahead(spark, following.into)
     if _is_one_slice(following):
         _take_whole(spark, following, slices)
@@ -229,7 +230,8 @@ class _Slices:
                 piece = self._whole(rows, batch_id)
                 if piece is not None:
                     self.on_slice(piece)
-            if self.following.into is not None and self.following.every_seconds is not None:
+            is_stream = self.following.every_seconds is not None
+            if self.following.into is not None and is_stream and not (piece and cast(SparkRows, piece.rows).are_few):
                 look_ahead(rows.sparkSession, self.following.into)  # the next rows need not wait for it
         except LakemillError as error:
             cause = error.__cause__
@@ -253,7 +255,9 @@ class _Slices:
         checkpoint = self.following.checkpoint
         end, at = checkpoint.offset(batch_id), checkpoint.position(batch_id)
         if not self.following.changes or at is None or at.is_snapshot:
-            return Slice(batch_id, SparkRows(rows), end.version, end.is_snapshot)
+            first = 0 if end.is_snapshot or not batch_id else checkpoint.offset(batch_id - 1).version
+            few = self.are_few(first, end.version)
+            return Slice(batch_id, SparkRows(rows, are_few=few), end.version, end.is_snapshot)
         first_open = self._first_open(at)
         before = checkpoint.position(batch_id - 1) if batch_id else None
         if before is not None and not before.is_snapshot:
@@ -265,6 +269,10 @@ class _Slices:
         if at.index != WHOLE_VERSION:
             rows = rows.where(f"_commit_version < {first_open}")
         return Slice(batch_id, SparkRows(rows), first_open - 1, end.is_snapshot)
+
+    def are_few(self, first: int, last: int) -> bool:
+        """Return whether the rows that commits of the source add are few, and none of them takes some away."""
+        return not self.following.changes and are_few(self.following.source.table, first, last)
 
     def _first_open(self, at: Position) -> int:
         """Return the first version of which something is left after a position; change files are never split."""

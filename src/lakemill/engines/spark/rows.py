@@ -47,10 +47,12 @@ class SparkRows:
     Args:
         frame: The rows.
         versions: For rows of a change feed, their keys and the version that made each, as ``latest`` says.
+        are_few: Whether the driver can hold all of them, if they are small.
     """
 
     frame: DataFrame
     versions: KeyVersions | None = None
+    are_few: bool = False
 
     @property
     @translated

@@ -15,9 +15,10 @@ from lakemill.engines.relations import KeyFaults
 from lakemill.engines.spark.ahead import look_ahead
 from lakemill.engines.spark.duplicates import score_once
 from lakemill.engines.spark.errors import reported, reported_whole
+from lakemill.engines.spark.few_rows import ScoredHere
 from lakemill.engines.spark.rows import KeyVersions, SparkRows, frame_of, same_key, translated
 from lakemill.engines.spark.scan import reads_blobs
-from lakemill.engines.spark.schemas import column_of, result_schema, select, with_constants
+from lakemill.engines.spark.schemas import arrow_schema, column_of, result_schema, select, with_constants
 from lakemill_udfs.worker import PLACE, predict_batches, predict_group
 
 if TYPE_CHECKING:
@@ -122,6 +123,16 @@ class ScoredAsWritten:
     def to_arrow(self) -> pa.Table:
         """Score the rows and bring them here."""
         return self.frame().toArrow()
+
+
+@translated
+def score_here(rows: SparkRows, plan: PredictPlan) -> ScoredHere:
+    """Run the inference once, and bring its few rows here."""
+    light = replace(plan, is_light=True)
+    frame = with_constants(_one_pass(rows.frame, light, ()), light)
+    table = frame.toArrow().cast(arrow_schema(frame.schema))
+    tasks = _tasks(table["_task"].drop_null().to_pylist()) if plan.task_metrics else ()
+    return ScoredHere(table.drop_columns([name for name in ("_task",) if name in table.column_names]), tasks)
 
 
 def is_light_work(rows: SparkRows, plan: PredictPlan) -> bool:
