@@ -73,8 +73,9 @@ def _no_experiment_stays() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def _spark(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[SparkSession]:
     from lakemill.engines.spark.session import get_session
+    from tests.spark_commits import BY_SPARK
 
     scratch = tmp_path_factory.mktemp("spark")
     # This Java works for minutes: both compilers pay after the first of them, and then save a fifth of its work.
@@ -94,7 +95,8 @@ def _spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             # Nothing is left in the checkout, and nothing of an earlier run is found.
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.local.dir": str(scratch / "local"),
-        },
+        }
+        | (BY_SPARK if pytestconfig.option.markexpr != "matrix" else {}),
     )
     os.environ["LAKEMILL_FAST_START"] = "1"
     yield session

@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 from lakemill import get_session, predict_table
 from lakemill.predict import commits, incremental
 from tests.chaos.lake import add_rows, config
+from tests.spark_commits import BY_SPARK
 
 SETTINGS = {
     "spark.master": "local[2]",
@@ -34,7 +35,7 @@ SETTINGS = {
 
 def main(lake: Path, engine: str, fault: str | None) -> None:
     """Live."""
-    spark = get_session("chaos", SETTINGS) if engine == "spark" else None
+    spark = get_session("chaos", SETTINGS | (BY_SPARK if _lives(lake) % 2 else {})) if engine == "spark" else None
     (lake / "session").touch()
     job = config(lake, engine)
     predict_table(job, spark, progress=print)
@@ -49,6 +50,12 @@ def main(lake: Path, engine: str, fault: str | None) -> None:
         predict_table(job, spark, progress=print)
         if fault is not None:
             raise SystemExit(f"survived {fault}")
+
+
+def _lives(lake: Path) -> int:
+    """Return how many lives there were."""
+    recovered = lake / "recovered"
+    return len(recovered.read_text().splitlines()) if recovered.exists() else 0
 
 
 def die(*_: Any) -> None:

@@ -21,6 +21,7 @@ from lakemill.predict.commits import commit
 from lakemill.predict.preparing import prepare
 from lakemill.predict.run import Run
 from tests.lake import at_once, numbers_job
+from tests.spark_commits import BY_LOCAL_ENGINE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -77,6 +78,13 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("scores_of_numbers", None)
 
 
+@pytest.fixture
+def _by_local_engine(spark: SparkSession) -> Iterator[None]:
+    """Leave few rows to the local engine, as users do."""
+    with settings_held(spark, BY_LOCAL_ENGINE):
+        yield
+
+
 MANY = 25_000
 """Rows of a commit that the driver does not hold."""
 
@@ -128,6 +136,7 @@ def test_a_commit_that_conflicts_is_scored_and_counted_again(lake: Path, spark: 
     assert len((lake / "seen").read_text().split()) == 2 * (30 + MANY)
 
 
+@pytest.mark.usefixtures("_by_local_engine")
 def test_few_rows_are_scored_once_whatever_comes_between(lake: Path, spark: SparkSession) -> None:
     (lake / "meddle").write_text("property")
     result = predict_table(job(lake, "meddles"), spark)
@@ -141,6 +150,7 @@ def test_few_rows_are_scored_once_whatever_comes_between(lake: Path, spark: Spar
     assert ids(lake) == [number for number in range(30) if number != 3]
 
 
+@pytest.mark.usefixtures("_by_local_engine")
 def test_few_rows_and_many_are_one_job(lake: Path, spark: SparkSession) -> None:
     table, until = f"delta.`{lake}/predictions`", 30
     for count in (MANY, 10, MANY, 10):
@@ -156,6 +166,7 @@ def test_few_rows_and_many_are_one_job(lake: Path, spark: SparkSession) -> None:
     assert kinds == {result.pipeline_version}
 
 
+@pytest.mark.usefixtures("_by_local_engine")
 def test_few_rows_go_into_a_table_that_only_spark_writes(lake: Path, spark: SparkSession) -> None:
     predict_table(job(lake, "counted"), spark)
     spark.sql(f"ALTER TABLE delta.`{lake}/predictions` ADD CONSTRAINT some CHECK (id >= 0)")
@@ -164,6 +175,7 @@ def test_few_rows_go_into_a_table_that_only_spark_writes(lake: Path, spark: Spar
     assert ids(lake) == list(range(40))
 
 
+@pytest.mark.usefixtures("_by_local_engine")
 def test_a_new_output_has_what_its_session_gives_new_tables(lake: Path, spark: SparkSession) -> None:
     with settings_held(spark, {"spark.databricks.delta.properties.defaults.appendOnly": "true"}):
         predict_table(job(lake, "counted"), spark)
