@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 # The machine's time zone must not decide a test, neither here nor in Spark's Python workers.
 os.environ["TZ"] = "UTC"
 time.tzset()
-# Every test here is a short job; for the command lines that tests start.
+# Every test here is a short job; also for the command lines that tests start.
 os.environ["LAKEMILL_FAST_START"] = "1"
 # `make test` makes the archive of Java's classes before it starts; no test leaves a process behind that does.
 os.environ["LAKEMILL_CLASS_ARCHIVE"] = "0"
@@ -78,8 +78,6 @@ def _spark(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     from tests.spark_commits import BY_SPARK
 
     scratch = tmp_path_factory.mktemp("spark")
-    # This Java works for minutes: both compilers pay after the first of them, and then save a fifth of its work.
-    del os.environ["LAKEMILL_FAST_START"]
     session = get_session(
         "lakemill-tests",
         {
@@ -98,7 +96,6 @@ def _spark(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
         }
         | (BY_SPARK if pytestconfig.option.markexpr != "matrix" else {}),
     )
-    os.environ["LAKEMILL_FAST_START"] = "1"
     yield session
     session.stop()
 

@@ -68,6 +68,7 @@ def test_hostile_rows_are_their_own_errors_and_any_name_is_one(spark: SparkSessi
     assert sorted(row[NAMES[0]] for row in rows) == ["[/x] 1", "[/x] 2"]
 
 
+@pytest.mark.matrix  # tests/security/test_secrets.py and test_terminals.py ask the same of the local engine
 def test_a_run_on_spark_leaves_no_secret_and_nothing_that_a_terminal_obeys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,10 +82,12 @@ def test_a_run_on_spark_leaves_no_secret_and_nothing_that_a_terminal_obeys(
         "pipeline": {"steps": steps(onnx_classifier(tmp_path / "lake" / name))},
         "output": {"table": f"{tmp_path}/lake/predictions"},
         "registry": f"http://me:{SECRETS['user']}@127.0.0.1:9/mlflow",
+        "engine": {"name": "spark"},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     status, said = lakemill(tmp_path / "job.yaml", "--json")
     assert status == 0, said
+    assert "engine: spark" in said
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(raw | {"source": raw["source"] | {"where": f"x = '{CONTROL}'"}}))  # type: ignore[operator]  # it is a dict
     status, failed = lakemill(tmp_path / "job.yaml")
     assert status != 0
