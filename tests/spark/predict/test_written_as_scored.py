@@ -16,6 +16,7 @@ from lakemill import LakemillError, PredictConfig, predict_table
 from lakemill.engines.choice import open_engine
 from lakemill.engines.needs import Needs
 from lakemill.engines.relations import Scored
+from lakemill.engines.spark import ahead
 from lakemill.engines.spark.session import settings_held
 from lakemill.predict.commits import commit
 from lakemill.predict.preparing import prepare
@@ -242,3 +243,14 @@ def test_run_tables_that_only_spark_writes_get_their_rows(lake: Path, spark: Spa
     predict_table(job(lake, "counted"), spark)
     runs = spark.table(f"delta.`{lake}/predictions_runs`").collect()
     assert sorted(run["rows"] for run in runs) == [10, 30]
+
+
+def test_a_run_with_nothing_new_has_no_worker_load_a_model(lake: Path, spark: SparkSession) -> None:
+    predict_table(job(lake, "even"), spark)
+    assert ahead.LOADED
+    ahead.LOADED.clear()
+    assert predict_table(job(lake, "even"), spark).rows == 0
+    assert not ahead.LOADED
+    add(lake, 30)
+    assert predict_table(job(lake, "even"), spark).rows == 10
+    assert ahead.LOADED

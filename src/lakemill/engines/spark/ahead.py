@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from lakemill_udfs.plan import PredictPlan
 
-_LOADED: set[tuple[str, str]] = set()
+LOADED: set[tuple[str, str]] = set()
+"""Applications and versions of pipelines for which a worker was begun."""
 
 
 def look_ahead(spark: SparkSession, table: str) -> None:
@@ -51,8 +52,8 @@ def begin_worker(spark: SparkSession, plan: PredictPlan) -> None:
     if spark.conf.get("spark.python.worker.reuse", "true") == "false":
         return
     loaded = (str(spark.conf.get("spark.app.id", "")), plan.pipeline.version)
-    if loaded not in _LOADED:
-        _LOADED.add(loaded)
+    if loaded not in LOADED:
+        LOADED.add(loaded)
         one = spark.range(0, 1, 1, 1).mapInArrow(partial(load_ahead, plan), "id long")
         _begin("lakemill-worker", one.collect)
 

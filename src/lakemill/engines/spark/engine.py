@@ -271,8 +271,9 @@ class SparkEngine:
 
     def follow(self, following: Following, on_slice: Callable[[Slice], None], watch: Watch) -> None:
         """Hand out what is new; see ``Engine.follow``."""
-        if self._plan is not None:
-            begin_worker(self.session, self._plan)
+        is_done = following.checkpoint.scored_version() == following.source.version
+        if self._plan is not None and (following.every_seconds is not None or not is_done):
+            begin_worker(self.session, self._plan)  # else it would load a model for nothing
         follow(self.session, following, on_slice, watch, self._reach)
 
     def _reach(self, session: SparkSession) -> None:
