@@ -117,7 +117,6 @@ class Command:
         return {
             "seconds": round(time.perf_counter() - started, 2),
             "cpu": round(used.ru_utime + used.ru_stime, 2),
-            "peak_mib": used.ru_maxrss >> 10,
             "memory_mib": memory.peak >> 10,
         }
 
